@@ -1,0 +1,151 @@
+/* Room: base. Thread: any; blocks. */
+#include "base/file.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum err file_error(const char *what, const char *path)
+{
+    int e = errno;
+    enum err code = e == ENOSPC || e == EDQUOT ? ERR_FULL : e == ENOENT ? ERR_NOT_FOUND : ERR_IO;
+    return err_fail(code, "cannot %s %s: %s", what, path, strerror(e));
+}
+
+enum err file_open(const char *path, int flags, mode_t mode, int *fd)
+{
+    *fd = open(path, flags | O_CLOEXEC, mode);
+    return *fd < 0 ? file_error("open", path) : ERR_OK;
+}
+
+enum err file_write_at(int fd, const char *path, const void *p, size_t n, uint64_t offset)
+{
+    const uint8_t *from = p;
+    while (n > 0) {
+        ssize_t done = pwrite(fd, from, n, (off_t)offset);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return file_error("write", path);
+        from += done;
+        n -= (size_t)done;
+        offset += (uint64_t)done;
+    }
+    return ERR_OK;
+}
+
+enum err file_read_at(int fd, const char *path, void *p, size_t n, uint64_t offset, size_t *got)
+{
+    uint8_t *to = p;
+    *got = 0;
+    while (*got < n) {
+        ssize_t done = pread(fd, to + *got, n - *got, (off_t)(offset + *got));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return file_error("read", path);
+        if (done == 0)
+            break;
+        *got += (size_t)done;
+    }
+    return ERR_OK;
+}
+
+enum err file_size(int fd, const char *path, uint64_t *size)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return file_error("stat", path);
+    *size = (uint64_t)st.st_size;
+    return ERR_OK;
+}
+
+enum err file_sync(int fd, const char *path)
+{
+    return fdatasync(fd) != 0 ? file_error("sync", path) : ERR_OK;
+}
+
+enum err file_sync_dir(const char *dir)
+{
+    int fd;
+    TRY(file_open(dir, O_RDONLY | O_DIRECTORY, 0, &fd));
+    enum err e = fsync(fd) != 0 ? file_error("sync directory", dir) : ERR_OK;
+    (void)close(fd);
+    return e;
+}
+
+enum err file_read_all(const char *path, struct buf *out)
+{
+    int fd;
+    TRY(file_open(path, O_RDONLY, 0, &fd));
+    uint64_t size = 0;
+    size_t got = 0;
+    enum err e = file_size(fd, path, &size);
+    if (e == ERR_OK && size > 0) {
+        size_t start = out->len;
+        void *to = buf_extend(out, (size_t)size);
+        if (to == NULL)
+            e = err_fail(ERR_TOO_BIG, "%s has %llu bytes, more than is read at once", path,
+                         (unsigned long long)size);
+        else
+            e = file_read_at(fd, path, to, (size_t)size, 0, &got);
+        if (to != NULL)
+            out->len = start + got;
+    }
+    (void)close(fd);
+    return e;
+}
+
+/* The directory part of PATH, to be freed. */
+static char *dir_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return mem_strdup(".");
+    return slash == path ? mem_strdup("/") : mem_printf("%.*s", (int)(slash - path), path);
+}
+
+enum err file_replace(const char *path, const void *p, size_t n)
+{
+    char *temp = mem_printf("%s.new", path);
+    char *dir = dir_of(path);
+    int fd = -1;
+    enum err e = file_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0644, &fd);
+    if (e == ERR_OK)
+        e = file_write_at(fd, temp, p, n, 0);
+    if (e == ERR_OK)
+        e = file_sync(fd, temp);
+    if (fd >= 0 && close(fd) != 0 && e == ERR_OK)
+        e = file_error("close", temp);
+    if (e == ERR_OK && rename(temp, path) != 0)
+        e = file_error("rename", temp);
+    if (e == ERR_OK)
+        e = file_sync_dir(dir);
+    free(dir);
+    free(temp);
+    return e;
+}
+
+enum err file_make_dirs(const char *path)
+{
+    char *part = mem_strdup(path);
+    enum err e = ERR_OK;
+    for (char *slash = part + 1; e == ERR_OK && *slash != 0; slash++) {
+        if (*slash != '/')
+            continue;
+        *slash = 0;
+        if (mkdir(part, 0755) != 0 && errno != EEXIST)
+            e = file_error("make directory", part);
+        *slash = '/';
+    }
+    if (e == ERR_OK && mkdir(part, 0755) != 0 && errno != EEXIST)
+        e = file_error("make directory", part);
+    free(part);
+    return e;
+}

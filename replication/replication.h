@@ -1,0 +1,147 @@
+/* Room: replication. Its door: the only header of this room that node/ includes.
+ *
+ * Pages and files, no Raft. A repl_db is one SQLite database on this node's disk. All calls run on
+ * its owner thread except where ON_READER or "any thread" is said. DESIGN in short:
+ *
+ *   leader    repl_view_open -> SQL on repl_view_connect's connections -> COMMIT ->
+ *             repl_view_seal (SEALED, PACKED) -> [somebody orders the entries] -> repl_db_publish
+ *   follower  [ordered entries] -> repl_db_apply
+ *   readers   repl_reader_open: stock VFS, published states only
+ *
+ * Sequence: transactions of a database are numbered 1, 2, 3, ... without gaps; 0 is the empty
+ * database. Position: a sequence and the checksum of the database at it. Checksum: XOR over all
+ * pages of the hash of (page number, content); pages past the end count nothing; the lock-byte page
+ * counts nothing.
+ *
+ * After ERR_DIVERGED, ERR_CORRUPT or ERR_IO from publish, apply or upkeep the database is stopped:
+ * every later call answers ERR_STOPPED with the first sentence. Nothing is guessed. */
+#ifndef REPLICATION_REPLICATION_H
+#define REPLICATION_REPLICATION_H
+
+#include "base/err.h"
+#include "base/thread.h"
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct repl_db;
+struct repl_view;
+struct repl_txn;
+
+struct repl_position {
+    uint64_t seq;
+    uint64_t checksum;
+};
+
+struct repl_config {
+    const char *path;              /* DIR/main.db; DIR exists */
+    uint64_t database_id;          /* in every entry; a foreign one is refused */
+    uint32_t page_size;            /* of a new database; an existing one keeps its own */
+    uint64_t txn_bytes_max;        /* captured bytes of one transaction; above: SQLITE_FULL */
+    uint64_t entry_bytes_max;      /* one part of a packed transaction */
+    uint64_t wal_checkpoint_bytes; /* a checkpoint starts above this WAL size */
+    uint64_t wal_restart_bytes;    /* upkeep asks for quiet above this WAL size */
+};
+
+/* Fills C with the defaults of base/sizes.h. */
+void repl_config_init(struct repl_config *c, const char *path);
+
+/* Opens or creates the database, recovers its WAL, hashes every page, and takes the WAL's WRITE and
+ * CHECKPOINT locks until close: other processes can read, and get SQLITE_BUSY when they write.
+ * ERR_LOCKED: another process writes to it. ERR_FORMAT: not a database of ours. ERR_CORRUPT:
+ * damaged. The position may be unknown (another program checkpointed and removed the WAL while the
+ * node was stopped): repl_db_position_known; the caller then finds the sequence for the checksum in
+ * the log and adopts it, or refuses to serve. */
+MUST_USE enum err repl_db_open(const struct repl_config *c, struct repl_db **db) ON_OWNER;
+/* Clean stop: checkpoints all, notes the position, keeps the WAL file. Views, connections and
+ * readers must be closed. Frees DB also on error. */
+MUST_USE enum err repl_db_close(struct repl_db *db) ON_OWNER;
+
+bool repl_db_position_known(const struct repl_db *db) ON_OWNER;
+MUST_USE enum err repl_db_adopt_position(struct repl_db *db, uint64_t seq) ON_OWNER;
+/* Newest published position. */
+struct repl_position repl_db_position(const struct repl_db *db) ON_OWNER;
+/* Reads every page of the published database and compares with the page hashes. ERR_CORRUPT names
+ * the first page that differs, and where it lies. Long: for tests and `check`. */
+MUST_USE enum err repl_db_verify(struct repl_db *db) ON_OWNER;
+/* The same for the next PAGES pages, round and round: small steps for idle moments. */
+MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
+
+/* Facts for status and metrics; any thread. */
+struct repl_stats {
+    uint64_t published_seq, checksum;
+    uint64_t wal_bytes, wal_backfilled_bytes, wal_restarts, checkpoints;
+    uint32_t pages, page_size;
+};
+void repl_db_stats(const struct repl_db *db, struct repl_stats *out);
+
+/* --- the leader's side ------------------------------------------------------------------------ */
+
+/* Opens the writer's view at the published position. One view at a time. */
+MUST_USE enum err repl_view_open(struct repl_db *db, struct repl_view **view) ON_OWNER;
+/* A connection that sees and makes unpublished states. Foreign keys are on, wal_autocheckpoint off.
+ * Several may be open; SQLite's one-writer rule holds among them. Close with sqlite3_close. */
+MUST_USE enum err repl_view_connect(struct repl_view *view, sqlite3 **conn) ON_OWNER;
+/* After a COMMIT: takes what was committed since the last seal as one transaction, packed for the
+ * log. *txn = NULL when nothing was written. WALL_MS goes into the entry. */
+MUST_USE enum err repl_view_seal(struct repl_view *view, uint64_t wall_ms,
+                                 struct repl_txn **txn) ON_OWNER;
+/* Sequence of the newest sealed transaction: what a statement run now can see. */
+uint64_t repl_view_seq(const struct repl_view *view) ON_OWNER;
+/* Drops everything unpublished. Its connections must be closed and its transactions freed. */
+void repl_view_close(struct repl_view *view) ON_OWNER;
+
+uint64_t repl_txn_seq(const struct repl_txn *txn);
+/* The entries that carry it, in order; at least one. The bytes live until repl_txn_release_parts,
+ * publish or free; TAKE passes one part's memory on (free with free()). */
+unsigned repl_txn_parts(const struct repl_txn *txn);
+const uint8_t *repl_txn_part(const struct repl_txn *txn, unsigned i, size_t *len);
+uint8_t *repl_txn_part_take(struct repl_txn *txn, unsigned i, size_t *len);
+/* Bytes of all parts together. */
+size_t repl_txn_bytes(const struct repl_txn *txn);
+/* For one that was never ordered; the view must be closed right after. */
+void repl_txn_free(struct repl_txn *txn);
+
+/* The transaction was ordered: makes it visible to readers, in the order of the seals. Frees TXN.
+ */
+MUST_USE enum err repl_db_publish(struct repl_db *db, struct repl_txn *txn) ON_OWNER;
+
+/* --- the follower's side ---------------------------------------------------------------------- */
+
+/* What an entry says of itself, after its checksum was verified. */
+struct repl_entry {
+    uint64_t database_id, seq, wall_ms, checksum_before, checksum_after;
+    uint32_t part, parts, pages_after, page_size;
+};
+/* ERR_CORRUPT: damaged. ERR_FORMAT: a newer version. Any thread. */
+MUST_USE enum err repl_entry_read(const uint8_t *p, size_t n, struct repl_entry *out);
+
+/* Applies the next ordered entry. Entries that the database already has are skipped; the parts of a
+ * cut transaction are collected and applied at the last. Before it becomes visible the checksums
+ * before and after are compared: ERR_DIVERGED says what differs. No view may be open. */
+MUST_USE enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n) ON_OWNER;
+/* A new leader's term began: parts of a transaction that its old leader never finished are dropped.
+ */
+void repl_db_apply_reset(struct repl_db *db) ON_OWNER;
+
+/* --- both --------------------------------------------------------------------------------------
+ */
+
+/* Checkpoints and WAL restarts; call often (after each batch, and when idle), cheap when there is
+ * nothing to do; the checkpoint itself runs on a thread of its own. QUIET: nothing is sealed and
+ * unpublished and no transaction is open on the view (always true on a follower). *wants_quiet: the
+ * WAL should be restarted and only a quiet moment is missing; the writer lane then pauses until it
+ * has published what it has. */
+MUST_USE enum err repl_db_upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER;
+
+/* A read-only connection of the stock VFS on the published files. Close with sqlite3_close. */
+MUST_USE enum err repl_reader_open(const struct repl_db *db, sqlite3 **conn) ON_READER;
+/* Newest published sequence; any thread. A read that begins after this returned N sees at least N.
+ */
+uint64_t repl_db_published(const struct repl_db *db);
+/* At least the sequence that any read transaction begun before this call can see; any thread. */
+uint64_t repl_db_published_upper(const struct repl_db *db);
+
+#endif
