@@ -4,12 +4,15 @@
  *
  *     u32 length of what follows    u8 type    u32 request    body
  *
+ * The length counts type, request and body, and is at most WIRE_FRAME_MAX.
+ *
  * The client begins with HELLO, the server answers WELCOME or ERROR and closes. Then requests; the
  * answers of one connection come in the order of its requests:
  *
  *     QUERY   ->  [COLUMNS ROWS*] DONE   |  ERROR   (an ERROR may also come after some ROWS)
  *     STATUS  ->  COLUMNS ROWS* DONE     |  ERROR
- *     CANCEL  ->  nothing; ends the running request, which then answers ERROR
+ *     CANCEL  ->  nothing; its request number is the one to end, which then answers ERROR (one that
+ *                 is finished or unknown is left alone)
  *
  * Decoders never trust a length, a count or a type: every getter is bounds-checked. */
 #ifndef CLIENT_WIRE_H
@@ -129,6 +132,8 @@ void wire_put_error(struct buf *b, uint32_t request, const struct wire_error *e)
 /* Frames whose body the caller writes with buf_put_*: begin, body, end. COLUMNS: u32 n, n times
  * (str name, str declared type). ROWS: u32 rows, then rows x columns values. */
 size_t wire_begin(struct buf *b, enum wire_type type, uint32_t request);
+/* A frame that came out longer than WIRE_FRAME_MAX is taken back whole, and B marked ERR_TOO_BIG.
+ */
 void wire_end(struct buf *b, size_t begun);
 void wire_put_value(struct buf *b, const struct wire_value *v);
 
@@ -142,18 +147,23 @@ struct wire_frame {
 };
 
 /* Looks at the first N bytes of the input. *used = 0: more is needed. Otherwise the frame is whole
- * and takes *used bytes. ERR_TOO_BIG: longer than MAX; ERR_PROTOCOL: an unknown type or too short.
- */
+ * and takes *used bytes. MAX bounds the length in the frame's head, so the input needs room for
+ * MAX + WIRE_LENGTH_BYTES. ERR_TOO_BIG: longer than MAX; ERR_PROTOCOL: an unknown type or too
+ * short. After both the stream has no more frames: answer and close. */
 MUST_USE enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f,
                             size_t *used);
+/* ERR_PROTOCOL: not our protocol; ERR_VERSION: another version of it (version is set). */
 MUST_USE enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h);
 MUST_USE enum err wire_get_welcome(struct wire_frame *f, struct wire_welcome *w);
-/* Checks the parameters too (types, lengths, count), so that wire_get_param cannot fail after. */
+/* Checks the parameters too (types, lengths, count), so that wire_get_param cannot fail after.
+ * ERR_TOO_BIG: more than SQL_TEXT_MAX or SQL_PARAMS_MAX; the connection may go on after the answer.
+ * ERR_PROTOCOL: answer and close. */
 MUST_USE enum err wire_get_query(struct wire_frame *f, struct wire_query *q);
 MUST_USE enum err wire_get_param(struct rd *r, const char **name, size_t *name_len,
                                  struct wire_value *v);
 MUST_USE enum err wire_get_value(struct rd *r, struct wire_value *v);
 MUST_USE enum err wire_get_done(struct wire_frame *f, struct wire_done *d);
+/* A code that we do not know reads as ERR_PROTOCOL; never ERR_OK. */
 MUST_USE enum err wire_get_error(struct wire_frame *f, struct wire_error *e);
 
 #endif
