@@ -1,82 +1,225 @@
 # Lectern: one non-recursive Makefile. `make help` lists the targets.
-# Output goes to build/<variant>/; variants: release (default), debug, asan, tsan.
+#
+# Output goes to build/<variant>/; variants: release (default), debug, asan, tsan, cov, fuzz.
+# V=1 shows commands. BUILD=DIR builds elsewhere. Sources are found by wildcard: a new file needs no
+# line here.
 
 VARIANT ?= release
-CC      ?= cc
+BUILD   ?= build
 V       ?= 0
-B       := build/$(VARIANT)
+B       := $(BUILD)/$(VARIANT)
 Q       := $(if $(filter 1,$(V)),,@)
+PREFIX  ?= /usr/local
+DESTDIR ?=
 
+# All processors, unless the caller gave -j.
+ifeq ($(MAKELEVEL)$(findstring -j,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+
+# The commands are expanded when the first object is compiled, that is after `deps`: a fresh machine
+# has no pkg-config when this file is read.
 PKGS := sqlite3 raft libuv liblz4 libxxhash
-PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+RAFT_WANTED := 0.22.1
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual -Wstrict-prototypes \
         -Wmissing-prototypes -Wundef -Wvla -Wformat=2 -Wswitch-enum -Wimplicit-fallthrough
+ifneq ($(findstring clang,$(CC)),)
+WARN += -Wthread-safety -Wassign-enum
+endif
+SANITIZE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CFLAGS_release := -O2 -g
 CFLAGS_debug   := -Og -g -Werror
-CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CFLAGS_lint    := -O2 -Werror
+CFLAGS_asan    := -O1 -g $(SANITIZE_ASAN)
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-CFLAGS += -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAGS) -fstack-protector-strong
-LDFLAGS += $(filter -fsanitize%,$(CFLAGS_$(VARIANT)))
+CFLAGS_cov     := -O0 -g --coverage
+CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link $(SANITIZE_ASAN)
+LDFLAGS_cov    := --coverage
+LDFLAGS_fuzz   := -fsanitize=fuzzer
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAGS) \
+             -fstack-protector-strong $(CFLAGS)
+LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
+              $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 LIBS_server := -lraft -lsqlite3 -luv -llz4 -lxxhash -linih -lpthread
 LIBS_client := -ledit -lsqlite3 -lxxhash -lpthread
 
-ROOMS := base client replication consensus node
-src    = $(wildcard $(1)/*.c)
-objs   = $(patsubst %.c,$(B)/%.o,$(1))
+src  = $(wildcard $(1)/*.c)
+objs = $(patsubst %.c,$(B)/%.o,$(1))
 
-# client/ holds the library (no prefix), the shell (shell*.c); node/main.c is the server's entry.
+# client/ holds the library (no prefix) and the shell (shell*.c); node/main.c is the server's entry.
 SHELL_SRC  := $(wildcard client/shell*.c)
 CLIENT_SRC := $(filter-out $(SHELL_SRC),$(call src,client))
 NODE_SRC   := $(filter-out node/main.c,$(call src,node))
-BASE_OBJS  := $(call objs,$(call src,base))
+BASE_OBJS   := $(call objs,$(call src,base))
+CLIENT_OBJS := $(BASE_OBJS) $(call objs,$(CLIENT_SRC))
+SHELL_OBJS  := $(CLIENT_OBJS) $(call objs,$(SHELL_SRC))
 ROOM_OBJS_base        := $(BASE_OBJS)
-ROOM_OBJS_client      := $(BASE_OBJS) $(call objs,$(CLIENT_SRC))
+ROOM_OBJS_client      := $(CLIENT_OBJS)
 ROOM_OBJS_replication := $(BASE_OBJS) $(call objs,$(call src,replication))
 ROOM_OBJS_consensus   := $(BASE_OBJS) $(call objs,$(call src,consensus))
-LIB_OBJS := $(sort $(ROOM_OBJS_client) $(ROOM_OBJS_replication) $(ROOM_OBJS_consensus) $(call objs,$(NODE_SRC)))
+LIB_OBJS := $(sort $(CLIENT_OBJS) $(ROOM_OBJS_replication) $(ROOM_OBJS_consensus) \
+              $(call objs,$(NODE_SRC)))
 ROOM_OBJS_node        := $(LIB_OBJS)
-TESTLIB    := $(call objs,$(wildcard tests/lib/*.c))
-UNIT_ROOMS := $(patsubst tests/unit/%/,%,$(dir $(wildcard tests/unit/*/*_test.c)))
-UNIT_ROOMS := $(sort $(UNIT_ROOMS))
-UNIT_BINS  := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
+TESTLIB_OBJS := $(call objs,$(call src,tests/lib))
+BENCH_OBJS   := $(CLIENT_OBJS) $(call objs,$(call src,tests/bench))
+SIM_SRC      := $(call src,tests/sim)
+FUZZ_SRC     := $(wildcard tests/fuzz/*_fuzz.c)
+FUZZ_BINS    := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(FUZZ_SRC))
+UNIT_ROOMS   := $(sort $(patsubst tests/unit/%/,%,$(dir $(wildcard tests/unit/*/*_test.c))))
+UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
+UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
+ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
+                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) $(call objs,$(SIM_SRC) $(FUZZ_SRC)))
 
-.PHONY: all help
+.DEFAULT_GOAL := all
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+# --- for users ------------------------------------------------------------------------------------
+
+.PHONY: all run demo install clean help deps
 all: $(B)/lecternd $(B)/lectern ## build the server and the shell
 
+run: all ## start three nodes and open the SQL shell (or run SQL from standard input)
+	@exec deploy/local-cluster --build $(B)
+
+demo: all ## watch a failover in a minute
+	@exec deploy/demo --build $(B)
+
+install: all ## install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(B)/lecternd $(B)/lectern $(DESTDIR)$(PREFIX)/bin
+	$(Q)for page in $(wildcard docs/man/*.[1-8]); do \
+	    install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
+
+clean: ## remove what was built (run/ with the local cluster's data stays)
+	rm -rf $(BUILD)
+
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z][a-z-]*:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 16
+
+# Installs what is missing; silent and quick when all is there.
+deps:
+	@deploy/install-deps.sh
+	@pkg-config --atleast-version=$(RAFT_WANTED) raft || { echo "libraft is \
+	    `pkg-config --modversion raft`: Lectern needs $(RAFT_WANTED) or newer, older ones can lose \
+	    agreement; deploy/install-deps.sh says where to get it." >&2; exit 1; }
+
+# --- what is built --------------------------------------------------------------------------------
 
 $(B)/lecternd: $(B)/node/main.o $(LIB_OBJS)
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
-$(B)/lectern: $(call objs,$(SHELL_SRC) $(CLIENT_SRC)) $(BASE_OBJS)
+$(B)/lectern: $(SHELL_OBJS)
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_client)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
 
-# A room's tests link that room and what lies below it: the layer rules hold at link time too.
-$(B)/tests/check-%: $(TESTLIB)
+$(B)/bench: $(BENCH_OBJS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
+
+$(B)/sim: $(call objs,$(SIM_SRC)) $(LIB_OBJS)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+
+$(B)/fuzz/%: $(B)/tests/fuzz/%_fuzz.o $(LIB_OBJS)
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+
+# A room's tests link that room and what lies below it: the layer rules hold at link time too.
+$(B)/tests/check-%: $(TESTLIB_OBJS)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 define unit_deps
 $(B)/tests/check-$(1): $$(call objs,$$(wildcard tests/unit/$(1)/*.c)) $$(ROOM_OBJS_$(1))
 endef
 $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
 
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(B)/.flags | deps
 	@mkdir -p $(@D)
 	@echo "  CC  $<"
-	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
-.PHONY: test-unit
-test-unit: $(UNIT_BINS) ## unit tests of all rooms
-	$(Q)status=0; for t in $(UNIT_BINS); do echo "== $$t"; $$t || status=1; done; exit $$status
+# Rewritten when the compiler or a flag changes: everything is then compiled again.
+.PHONY: force
+$(B)/.flags: force | deps
+	@mkdir -p $(@D)
+	@echo '$(CC) $(CFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL)' >$@
 
-.PHONY: clean
-clean: ## remove build/
-	rm -rf build
+.PHONY: objects unit-bins
+objects: $(ALL_OBJS)
+unit-bins: $(UNIT_BINS)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
-.SECONDARY:
+# --- tests ----------------------------------------------------------------------------------------
+
+# Another variant beside this one.
+variant = +$(Q)$(MAKE) --no-print-directory VARIANT=$(1) B=$(BUILD)/$(1)
+RUN := python3 tests/run.py
+TSAN_ROOMS := base,replication,consensus,node
+FUZZ_SECONDS ?= 60
+SIM_SEEDS ?= 1000
+
+.PHONY: test test-unit check-asan check-tsan cluster faults sim fuzz bench cov lint format
+test: ## everything below ten minutes: unit, cluster, the same under sanitizers
+	$(call variant,release) all unit-bins
+	$(call variant,asan) all unit-bins
+	$(call variant,tsan) unit-bins
+	$(Q)$(RUN) unit:$(BUILD)/release unit:$(BUILD)/asan unit:$(BUILD)/tsan:$(TSAN_ROOMS) \
+	    cluster:$(BUILD)/release cluster-short:$(BUILD)/asan
+
+test-unit: unit-bins ## unit tests of all rooms, in this variant
+	$(Q)$(RUN) unit:$(B)
+
+check-asan: ## unit tests and a short cluster set under AddressSanitizer and UBSan
+	$(call variant,asan) all unit-bins
+	$(Q)$(RUN) unit:$(BUILD)/asan cluster-short:$(BUILD)/asan
+
+check-tsan: ## unit tests and a short cluster set under ThreadSanitizer
+	$(call variant,tsan) all unit-bins
+	$(Q)$(RUN) unit:$(BUILD)/tsan:$(TSAN_ROOMS) cluster-short:$(BUILD)/tsan
+
+cluster: all ## three-node tests with real processes; T=NAME picks some
+	$(Q)$(RUN) $(if $(T),--only $(T)) cluster:$(B)
+
+faults: all ## long runs of kills, pauses and cuts; T=NAME picks some
+	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
+
+sim: $(if $(SIM_SRC),$(B)/sim) ## the simulation over SIM_SEEDS seeds
+	$(if $(SIM_SRC),$(Q)$(B)/sim $(SIM_SEEDS),@echo "tests/sim/ holds no simulation yet"; exit 1)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS, from tests/fuzz/corpus
+	@deploy/install-deps.sh --fuzz
+	$(call variant,fuzz) CC=clang fuzz-run
+
+.PHONY: fuzz-run
+fuzz-run: $(FUZZ_BINS)
+	$(Q)for f in $(FUZZ_BINS); do echo "== $$f"; mkdir -p $(B)/corpus/$${f##*/}; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=1 \
+	        -artifact_prefix=$(B)/corpus/ $(B)/corpus/$${f##*/} \
+	        $$(ls -d tests/fuzz/corpus/$${f##*/} 2>/dev/null) || exit 1; done
+
+bench: all $(B)/bench ## transactions a second beside local SQLite, as ratios
+	@exec python3 tests/bench/run.py --build $(B)
+
+cov: ## line coverage of the unit tests, per room
+	$(call variant,cov) unit-bins
+	$(Q)find $(BUILD)/cov -name '*.gcda' -delete
+	$(Q)$(RUN) unit:$(BUILD)/cov
+	$(Q)python3 tests/lib/coverage.py $(BUILD)/cov
+
+lint: ## format, layers, banned calls, and both compilers without a warning
+	@deploy/install-deps.sh --lint
+	+$(Q)$(MAKE) --no-print-directory VARIANT=lint B=$(BUILD)/lint-gcc CC=gcc objects
+	+$(Q)$(MAKE) --no-print-directory VARIANT=lint B=$(BUILD)/lint-clang CC=clang objects
+	$(Q)python3 tests/lint/lint.py
+
+format: ## clang-format all C files in place
+	@deploy/install-deps.sh --lint
+	clang-format -i $(wildcard */*.c */*.h tests/*/*.c tests/*/*.h tests/unit/*/*.c tests/unit/*/*.h)
+
+-include $(patsubst %.o,%.d,$(ALL_OBJS))
