@@ -72,7 +72,7 @@ as_root() {
     elif command -v sudo >/dev/null 2>&1; then
         sudo DEBIAN_FRONTEND=noninteractive "$@" </dev/null
     else
-        fail "this needs root: as root, run deploy/install-deps.sh"
+        fail "this needs root, and sudo is not here: run deploy/install-deps.sh as root."
     fi
 }
 
@@ -84,7 +84,7 @@ update() {
 # The newest version of libraft-dev that some source offers, or nothing.
 raft_offered() {
     best=
-    for v in $(apt-cache madison libraft-dev 2>/dev/null | awk -F'|' '{gsub(/ /, "", $2); print $2}'); do
+    for v in $(apt-cache madison libraft-dev 2>/dev/null | cut -d'|' -f2); do
         if [ -z "$best" ] || dpkg --compare-versions "$v" gt "$best"; then
             best=$v
         fi
@@ -103,16 +103,16 @@ add_backports() {
         'Created-By: Packages' | awk -v r="$codename" '$1 == r && $2 == "main" { print; exit }')
     mirror=$(printf '%s\n' "$found" | cut -d' ' -f3)
     entry=$(printf '%s\n' "$found" | cut -d' ' -f4)
-    [ -n "$mirror" ] || fail "found no source of $codename main in this machine's apt configuration:" \
-        "add $codename-backports by hand (libraft-dev >= $RAFT_WANTED comes from there)."
+    [ -n "$mirror" ] || fail "no source of $codename main in this machine's apt configuration: add" \
+        "$codename-backports by hand (libraft-dev >= $RAFT_WANTED comes from there)."
     # deb822 files say "Signed-By: FILE", the older ones "[signed-by=FILE]".
     keyring=$(sed -n -e 's/^Signed-By: *\(\/[^ ]*\).*/\1/p' -e 's/.*signed-by=\(\/[^] ]*\).*/\1/p' \
         "${entry%:*}" 2>/dev/null | head -n 1)
     line="deb ${keyring:+[signed-by=$keyring] }$mirror $codename-backports main"
     say "adding $BACKPORTS_FILE: $line"
     # shellcheck disable=SC2016 # the inner shell expands them
-    as_root sh -c 'printf "%s\n" "# For libraft-dev alone, which Lectern needs newer than main has it." \
-        "$1" >"$2"' sh "$line" "$BACKPORTS_FILE"
+    as_root sh -c 'printf "# %s\n%s\n" "$1" "$2" >"$3"' \
+        sh "For libraft-dev alone, which Lectern needs newer than main has it." "$line" "$BACKPORTS_FILE"
 }
 
 # Systems without dpkg: what counts is whether the build finds the libraries.
@@ -122,9 +122,9 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
             >/dev/null 2>&1; then
         exit 0
     fi
-    fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the sqlite3" \
-        "shell and the development files of SQLite (3.40 or newer), libraft ($RAFT_WANTED or newer," \
-        "github.com/cowsql/raft), libuv, lz4, xxHash, libedit and inih; then try again."
+    fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the" \
+        "sqlite3 shell and the development files of SQLite (3.40 or newer), libraft" \
+        "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit and inih."
 fi
 
 look
@@ -146,8 +146,8 @@ case $missing in
         update
         version=$(raft_offered)
     fi
-    [ -n "$version" ] || fail "no apt source of this system offers libraft-dev $RAFT_WANTED or newer" \
-        "(github.com/cowsql/raft; Debian 13 and Debian 12's backports do): add one, then try again."
+    [ -n "$version" ] || fail "no apt source of this system offers libraft-dev $RAFT_WANTED or" \
+        "newer (Debian 13 and Debian 12's backports do; github.com/cowsql/raft): add one."
     # With the exact version named, this package and its library come from backports, no others.
     runtime=$(apt-cache show "libraft-dev=$version" |
         sed -n 's/^Depends:.*\(libraft[0-9][a-z0-9]*\) (=.*/\1/p' | head -n 1)

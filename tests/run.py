@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs tests of all kinds beside each other and adds them up; the last line is `N passed, N failed`.
+"""Runs tests of all kinds beside each other; the last line is the sum, `N passed, N failed`.
 
     tests/run.py [--jobs N] [--only TEXT] [--list] JOB...
 
@@ -8,8 +8,8 @@
     cluster-short:DIR     of these, the ones marked @case(short=True): for the slow builds
     faults:DIR            the same for tests/faults/
 
-Each Python test is a process of its own with an empty directory, a time limit (@case(seconds=N)) and
-nothing left behind: a process that outlives its test is ended and makes the test fail. Output is
+Each Python test is a process of its own with an empty directory and a time limit
+(@case(seconds=N)). A process that outlives its test is ended and makes the test fail. Output is
 shown for failures only.
 """
 
