@@ -45,7 +45,8 @@ enum wire_level { WIRE_ANY = 0, WIRE_BOUNDED = 1, WIRE_SESSION = 2, WIRE_STRONG 
 
 /* Flags of a QUERY. */
 enum {
-    WIRE_FORWARDED = 1, /* from another node: do not forward again */
+    WIRE_FORWARDED = 1,        /* from another node: do not forward again */
+    WIRE_FOREIGN_KEYS_OFF = 2, /* the session said PRAGMA foreign_keys = OFF */
 };
 
 /* Flags of DONE and ERROR: the state of the connection after the request. */

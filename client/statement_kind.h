@@ -1,0 +1,17 @@
+/* Room: client. What a statement may do, as far as its words tell: decides what is safe to send
+ * again after a lost connection. In doubt it is a write. Thread: any. */
+#ifndef CLIENT_STATEMENT_KIND_H
+#define CLIENT_STATEMENT_KIND_H
+
+#include <stddef.h>
+
+enum statement_kind {
+    STATEMENT_READ,   /* changes nothing */
+    STATEMENT_BEGIN,  /* opens a transaction: dies with its connection */
+    STATEMENT_COMMIT, /* may end a transaction well */
+    STATEMENT_WRITE,  /* all else */
+};
+
+enum statement_kind statement_kind(const char *sql, size_t n);
+
+#endif
