@@ -244,7 +244,7 @@ enum err wire_get_query(struct wire_frame *f, struct wire_query *q)
         return err_fail(ERR_PROTOCOL, "a QUERY that ends too early");
     if (level > WIRE_STRONG)
         return err_fail(ERR_PROTOCOL, "a QUERY of unknown read level %u", level);
-    if ((q->flags & ~WIRE_FORWARDED) != 0)
+    if ((q->flags & ~(WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF)) != 0)
         return err_fail(ERR_PROTOCOL, "a QUERY with unknown flags 0x%x", q->flags);
     q->level = (enum wire_level)level;
     if (q->sql_len > SQL_TEXT_MAX)
