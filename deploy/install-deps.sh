@@ -99,8 +99,9 @@ raft_offered() {
 add_backports() {
     codename=$1
     # shellcheck disable=SC2016 # apt expands them
-    found=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI) $(SOURCESENTRY)' \
-        'Created-By: Packages' | awk -v r="$codename" '$1 == r && $2 == "main" { print; exit }')
+    fields='$(RELEASE) $(COMPONENT) $(REPO_URI) $(SOURCESENTRY)'
+    found=$(apt-get indextargets --format "$fields" 'Created-By: Packages' |
+        grep "^$codename main " | head -n 1)
     mirror=$(printf '%s\n' "$found" | cut -d' ' -f3)
     entry=$(printf '%s\n' "$found" | cut -d' ' -f4)
     [ -n "$mirror" ] || fail "no source of $codename main in this machine's apt configuration: add" \
@@ -112,7 +113,7 @@ add_backports() {
     say "adding $BACKPORTS_FILE: $line"
     # shellcheck disable=SC2016 # the inner shell expands them
     as_root sh -c 'printf "# %s\n%s\n" "$1" "$2" >"$3"' \
-        sh "For libraft-dev alone, which Lectern needs newer than main has it." "$line" "$BACKPORTS_FILE"
+        sh "For libraft-dev, which Lectern needs newer than in main." "$line" "$BACKPORTS_FILE"
 }
 
 # Systems without dpkg: what counts is whether the build finds the libraries.
