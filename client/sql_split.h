@@ -1,0 +1,24 @@
+/* Room: client. Where does one SQL statement end and the next begin? The answer of
+ * sqlite3_complete(), but fed piece by piece: each byte is looked at once, so a statement of many
+ * thousand lines costs linear time. Thread: the owner. */
+#ifndef CLIENT_SQL_SPLIT_H
+#define CLIENT_SQL_SPLIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct sql_split {
+    int scan;      /* the token that the next byte may go on (sql_split.c) */
+    int statement; /* what the tokens so far make up */
+    char word[10]; /* a keyword's letters; longer words are none of ours */
+    size_t word_len;
+};
+
+void sql_split_init(struct sql_split *s);
+/* Takes bytes until a statement is complete or all N are taken; returns how many were taken.
+ * *complete: the last one was the `;` that ends a statement, and S stands before the next one. */
+size_t sql_split_feed(struct sql_split *s, const char *p, size_t n, bool *complete);
+/* Nothing but blanks, comments and semicolons since the last statement's end. */
+bool sql_split_blank(const struct sql_split *s);
+
+#endif
