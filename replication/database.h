@@ -1,0 +1,99 @@
+/* Room: replication. The database object as the files of this room share it; nobody else includes
+ * this. Thread: owner, except the fields marked atomic. */
+#ifndef REPLICATION_DATABASE_H
+#define REPLICATION_DATABASE_H
+
+#include "base/buf.h"
+#include "replication/digest.h"
+#include "replication/position.h"
+#include "replication/replication.h"
+#include "replication/wal_format.h"
+#include "replication/wal_index.h"
+
+#include <stdatomic.h>
+
+struct checkpointer; /* checkpoint.c: its thread and connection */
+
+struct repl_db {
+    struct repl_config config; /* path is owned: a copy */
+    char *wal_path, *position_path;
+
+    /* The keeper: a stock connection, open as long as this object. Its files are the only way to
+     * the database, the WAL and the shared memory (POSIX locks: never open them a second time). */
+    sqlite3 *keeper;
+    sqlite3_file *db_file, *wal_file;
+    struct wal_index *index;
+    bool holds_write, holds_checkpoint;
+    bool holds_readers; /* read-mark locks 1..4, between the decision to restart and the new WAL */
+
+    /* The WAL as published. */
+    struct wal_header wal;  /* its header; salts match the wal-index */
+    struct wal_chain chain; /* after the last published frame */
+    uint32_t frames, pages; /* published frames; database size in pages */
+    bool has_wal; /* false: the WAL file is empty, the next frame is the first of a new one */
+
+    struct digest *digest;
+    struct position_file *position_file;
+    struct position_record record;
+    bool position_known;
+    struct repl_position position; /* published */
+
+    struct repl_view *view;
+    struct checkpointer *checkpointer;
+
+    /* apply.c: the parts of a cut transaction. */
+    struct buf *parts;
+    unsigned n_parts;
+    uint64_t parts_seq;
+
+    uint32_t scrub_next;
+
+    bool stopped; /* after an error that must not be guessed about */
+    enum err stopped_code;
+    char stopped_text[ERR_TEXT_MAX];
+
+    _Atomic uint64_t published, publishing; /* sequences: after, before the index moves */
+    _Atomic uint64_t stat_checksum, stat_wal_bytes, stat_backfilled_bytes, stat_restarts,
+        stat_checkpoints;
+    _Atomic uint32_t stat_pages;
+};
+
+/* Stops the database with this thread's sentence; returns CODE. */
+enum err database_stop(struct repl_db *db, enum err code) ON_OWNER;
+/* ERR_STOPPED with the first sentence, or ERR_OK. */
+MUST_USE enum err database_check(const struct repl_db *db) ON_OWNER;
+/* Reads the published content of a page: from the WAL when it is there, else from the database
+ * file. */
+MUST_USE enum err database_read_page(struct repl_db *db, uint32_t page_no, uint8_t *page) ON_OWNER;
+MUST_USE enum err sqlite_error(int rc, const char *what, const char *path);
+
+/* publish.c: what leader and follower share. */
+struct publish_frames {
+    bool new_wal;
+    struct wal_header header; /* of the new WAL */
+    uint32_t first_frame, n_frames;
+    const uint32_t *frame_page;
+    uint32_t pages_after;
+    uint32_t chain[2]; /* after the last frame */
+    /* Writes all bytes (the new WAL's header too) through database's wal_file. */
+    enum err (*write)(struct repl_db *db, void *ctx);
+    void *ctx;
+    const struct txn_page *pages;
+    uint32_t n_pages;
+    uint64_t seq, checksum_after;
+};
+struct txn_page;
+MUST_USE enum err publish_frames(struct repl_db *db, const struct publish_frames *p) ON_OWNER;
+
+/* checkpoint.c */
+MUST_USE enum err checkpoint_open(struct repl_db *db) ON_OWNER;
+void checkpoint_close(struct repl_db *db) ON_OWNER;            /* waits for a running one */
+MUST_USE enum err checkpoint_all(struct repl_db *db) ON_OWNER; /* at a clean stop; best effort */
+/* Follower: may the next apply begin a new WAL? Then the read-mark locks 1..4 are held
+ * (holds_readers). */
+bool checkpoint_restart_ready(struct repl_db *db) ON_OWNER;
+/* After the first publication in a new WAL, or when it will not come: gives the read-mark locks
+ * back. */
+void checkpoint_release_readers(struct repl_db *db) ON_OWNER;
+
+#endif

@@ -1,0 +1,31 @@
+/* Room: replication. A sealed transaction: what publish needs to make it visible, and its entries
+ * for the log. Made by view.c, used up by publish.c. Thread: owner. */
+#ifndef REPLICATION_TXN_H
+#define REPLICATION_TXN_H
+
+#include "replication/replication.h"
+#include "replication/txn_codec.h"
+#include "replication/wal_format.h"
+
+struct txn_page {
+    uint32_t page_no;
+    uint64_t hash; /* digest_page_hash of the new content */
+};
+
+struct repl_txn {
+    struct repl_view *view; /* whose overlay holds the frames */
+    uint64_t seq, checksum_before, checksum_after;
+    uint32_t pages_after;
+    /* The frames, as SQLite wrote them, at their offsets in the overlay. */
+    bool new_wal; /* frame 1 of a restarted WAL: `header` is its header, also in the overlay at 0 */
+    struct wal_header header;
+    uint32_t first_frame, n_frames;
+    uint32_t chain[2];      /* after the last frame */
+    uint32_t *frame_page;   /* n_frames page numbers, for the wal-index */
+    struct txn_page *pages; /* the distinct pages with page_no <= pages_after, newest content */
+    uint32_t n_pages;
+    struct txn_part *parts;
+    unsigned n_parts;
+};
+
+#endif

@@ -1,0 +1,23 @@
+/* Room: replication. What publish.c and checkpoint.c need of the writer's view. Thread: owner. */
+#ifndef REPLICATION_VIEW_H
+#define REPLICATION_VIEW_H
+
+#include "replication/replication.h"
+#include "replication/txn.h"
+
+/* Calls WRITE for the overlay's bytes [offset, offset + n) in pieces, in order. All must be there.
+ */
+typedef enum err (*view_write)(void *ctx, const uint8_t *p, size_t n, uint64_t offset);
+MUST_USE enum err view_each(struct repl_view *v, uint64_t offset, uint64_t n, view_write write,
+                            void *ctx);
+/* They are in the real file now: the overlay forgets them, reads fall through. */
+void view_forget(struct repl_view *v, uint64_t offset, uint64_t n);
+/* Quiet, everything published and checkpointed: sets nBackfill = mxFrame in the private wal-index,
+ * so that SQLite restarts the WAL by itself at its next write. */
+void view_allow_restart(struct repl_view *v);
+/* Sealed and not yet published transactions. */
+unsigned view_unpublished(const struct repl_view *v);
+/* publish.c tells that the oldest sealed transaction was published. */
+void view_published(struct repl_view *v, const struct repl_txn *t);
+
+#endif
