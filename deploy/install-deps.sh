@@ -105,7 +105,7 @@ add_backports() {
     mirror=$(printf '%s\n' "$found" | cut -d' ' -f3)
     entry=$(printf '%s\n' "$found" | cut -d' ' -f4)
     [ -n "$mirror" ] || fail "no source of $codename main in this machine's apt configuration: add" \
-        "$codename-backports by hand (libraft-dev >= $RAFT_WANTED comes from there)."
+        "$codename-backports by hand (libraft-dev >= $RAFT_WANTED is in it)."
     # deb822 files say "Signed-By: FILE", the older ones "[signed-by=FILE]".
     keyring=$(sed -n -e 's/^Signed-By: *\(\/[^ ]*\).*/\1/p' -e 's/.*signed-by=\(\/[^] ]*\).*/\1/p' \
         "${entry%:*}" 2>/dev/null | head -n 1)

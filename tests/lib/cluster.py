@@ -190,6 +190,13 @@ class Node:
             self.kill()
             raise Failure(f"{self} did not end within {seconds * PATIENCE} s of SIGTERM") from None
 
+    def wait_end_by_itself(self, seconds=20):
+        """The exit status of a node that must give up by itself."""
+        try:
+            return self.process.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self} still runs after {seconds * PATIENCE} s") from None
+
     def stop(self):
         self.terminate()
         status = self.wait_end()

@@ -1,0 +1,166 @@
+"""The two programs from outside: help, version, settings and their errors, status, signals."""
+
+import os
+import re
+import subprocess
+import tempfile
+
+from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, case, expect, expect_equal,
+                               free_port, shell)
+
+LECTERND, LECTERN = os.path.join(BUILD, "lecternd"), os.path.join(BUILD, "lectern")
+
+
+def run(*command, env=None):
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL, timeout=20 * PATIENCE,
+                          env={**os.environ, **(env or {})})
+    return done.returncode, done.stdout, done.stderr
+
+
+@case(short=True)
+def test_help_and_version():
+    for program in (LECTERND, LECTERN):
+        status, out, err = run(program, "--help")
+        expect_equal((status, err), (0, ""), f"{program} --help")
+        expect(out.lower().startswith("usage"), f"{program} --help begins with {out[:60]!r}")
+        expect(all(len(l) <= 100 for l in out.splitlines()), f"{program} --help: wide lines")
+        status, out, err = run(program, "--version")
+        expect_equal((status, err), (0, ""), f"{program} --version")
+        expect(re.match(r"\S+ \d+\.\d+\.\d+", out), f"{program} --version says {out!r}")
+
+
+@case()
+def test_every_setting_is_in_the_help():
+    with open(os.path.join(ROOT, "node/config.def"), encoding="utf-8") as f:
+        names = re.findall(r'^CONF\("([a-z-]+)"', f.read(), re.M)
+    _, out, _ = run(LECTERND, "--help")
+    expect(names, "no settings found")
+    missing = [n for n in names if f"--{n}" not in out]
+    expect(not missing, f"not in --help: {missing}")
+
+
+@case(short=True)
+def test_wrong_settings_are_named():
+    with tempfile.TemporaryDirectory() as d:
+        good = ["--id", "1", "--data", d, "--cluster", f"1=127.0.0.1:{free_port()}",
+                "--listen", f"127.0.0.1:{free_port()}"]
+        wrong = [
+            (["--nonsense", "1"], "nonsense"),
+            (["--election-timeout", "soon"], "election-timeout"),
+            (["--election-timeout", "-5"], "election-timeout"),
+            (["--election-timeout"], "election-timeout"),
+            (["--transaction-bytes", "12parsecs"], "transaction-bytes"),
+            (["--id", "9"], "cluster"),
+            (["--id", "0"], "id"),
+            (["--cluster", "1=nowhere"], "cluster"),
+            (["--cluster", "1=127.0.0.1:1,1=127.0.0.1:2"], "cluster"),
+            (["--listen", "127.0.0.1"], "listen"),
+            (["--listen", "127.0.0.1:99999"], "listen"),
+            (["--log-level", "loud"], "log-level"),
+            (["--config", "/nowhere/at/all"], "/nowhere/at/all"),
+            (["stray"], "stray"),
+            (["--heartbeat", "5000", "--election-timeout", "1000"], "heartbeat"),
+        ]
+        for flags, named in wrong:
+            status, out, err = run(LECTERND, *good, *flags)
+            expect(status != 0, f"{flags}: exit 0")
+            expect_equal(out, "", f"{flags}: standard output")
+            expect(named in err, f"{flags}: does not name {named!r}: {err!r}")
+            expect(len(err.strip().splitlines()) <= 3, f"{flags}: more than a sentence: {err}")
+        status, _, err = run(LECTERND, *good, env={"LECTERN_ELECTION_TIMEOUT": "soon"})
+        expect(status != 0 and "LECTERN_ELECTION_TIMEOUT" in err, f"environment: {err}")
+        path = os.path.join(d, "lecternd.conf")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("heartbeat = 100\nelection-timeout = soon\n")
+        status, _, err = run(LECTERND, *good, "--config", path)
+        expect(status != 0 and "election-timeout" in err and path in err, f"file: {err}")
+        status, _, err = run(LECTERND)
+        expect(status != 0 and len(err.strip()) > 20, f"no settings at all: {err}")
+
+
+@case()
+def test_settings_from_file_and_environment():
+    with Cluster(1, start=False) as c:
+        node = c.node(1)
+        path = os.path.join(c.dir, "lecternd.conf")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f"; a comment\nid = 1\ndata = {node.dir}\nlisten = 127.0.0.1:1\n"
+                    f"peer-listen = 127.0.0.1:{node.peer_port}\n")
+        env = {**os.environ, "LECTERN_LISTEN": node.address, "LECTERN_CLUSTER": "1=127.0.0.1:1",
+               "LECTERN_CONFIG": path}
+        ready, write = os.pipe()
+        with open(node.log, "wb") as log:
+            node.process = subprocess.Popen(
+                [LECTERND, "--cluster", c.members, "--ready-fd", str(write)], env=env, stderr=log,
+                stdin=subprocess.DEVNULL, pass_fds=(write,))
+        node.should_run = True
+        os.close(write)
+        with os.fdopen(ready) as f:
+            expect(f.readline().endswith("\n"), "no line on --ready-fd")
+        c.wait_serving()  # on the environment's address, with the flag's cluster
+
+
+@case(short=True)
+def test_the_shell_in_a_pipe():
+    with Cluster() as c:
+        status, out, err = shell(c, "CREATE TABLE t(a, b);\nINSERT INTO t VALUES (1, 'x'), (2, "
+                                    "NULL);\nSELECT * FROM t;\n.tables\n")
+        expect_equal((status, out), (0, "1|x\n2|\nt\n"), f"the shell's answer ({err})")
+        status, out, err = shell(c, ".status\n")
+        expect_equal(status, 0, f".status ({err})")
+        for node in c.nodes:
+            expect(node.address in out, f".status does not show {node}: {out}")
+        expect_equal(len(re.findall(r"\bleader\b", out.split("\n", 1)[1])) >= 1, True, ".status")
+        status, out, err = shell(c, "SELECT 1;\nSELEC 2;\nSELECT 3;\n")
+        expect(status != 0, "exit 0 after an error")
+        expect('near "SELEC"' in err and "near" not in out, f"out {out!r}, err {err!r}")
+        status, out, err = shell(c, ".dump\n")
+        expect_equal(status, 0, f".dump ({err})")
+        expect("INSERT INTO" in out and "CREATE TABLE t" in out, f".dump: {out}")
+
+
+@case(short=True)
+def test_the_shell_finds_a_node_that_lives():
+    with Cluster() as c:
+        c.leader().kill()
+        status, out, err = shell(c, "SELECT 6 * 7;\n")
+        expect_equal((status, out), (0, "42\n"), f"with a dead node ({err})")
+
+
+@case()
+def test_status_tells_of_every_node():
+    with Cluster() as c, c.client() as q:
+        q.query("CREATE TABLE t(a)")
+        seq, checksum = c.wait_equal()
+
+        def whole():
+            for node in c.nodes:
+                with node.client() as x:
+                    rows = {r["node"]: r for r in x.status()}
+                if set(rows) != {1, 2, 3} or any(r["seq"] != seq for r in rows.values()):
+                    return None
+                if any(r["checksum"] != checksum for r in rows.values()):
+                    return None
+                if sorted(r["role"] for r in rows.values()) != ["follower", "follower", "leader"]:
+                    return None
+                if any(r["address"] != c.node(n).address for n, r in rows.items()):
+                    return None
+            return True
+        c.wait(whole, "every node knows every node's role, position and address")
+        dead = c.others(c.leader())[0]
+        dead.kill()
+        q.query("INSERT INTO t VALUES (1)")
+        rows = {r["node"]: r for r in q.status()}
+        expect(dead.id in rows, "a dead node is still a member")
+
+
+@case()
+def test_a_port_that_is_taken_is_named():
+    with Cluster(1) as c, tempfile.TemporaryDirectory() as d:
+        port = c.node(1).port
+        status, _, err = run(LECTERND, "--id", "1", "--data", d, "--listen", f"127.0.0.1:{port}",
+                             "--peer-listen", f"127.0.0.1:{(p := free_port())}",
+                             "--cluster", f"1=127.0.0.1:{p}")
+        expect(status != 0, "exit 0 on a port that is taken")
+        expect(str(port) in err and "in use" in err, f"does not name the port: {err[-300:]}")
