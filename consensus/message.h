@@ -9,6 +9,7 @@
 #define CONSENSUS_MESSAGE_H
 
 #include "base/buf.h"
+#include "base/sizes.h"
 #include "consensus/io.h"
 
 /* Entries of one AppendEntries: bounds what a head can make the receiver allocate. */

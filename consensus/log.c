@@ -1,0 +1,342 @@
+/* Room: consensus. Thread: loop, and two of its own, both of role disk: the writer (jobs) and the
+ * reader (reads), so that a slow follower's reading never delays a commit.
+ * Owns: the store, the threads, the mailboxes. Jobs and reads stay their sender's.
+ * Invariants: `done` of jobs in the order of submission; a job ends well only when all before it
+ *             are durable; after one failed, all fail.
+ * Not here: bytes and files (log_store.c, log_read.c, log_load.c).
+ *
+ *     loop: submit --jobs--> writer: append, append, ... one sync --ended_jobs--> loop: done, done
+ *     loop: submit_read --reads--> reader --ended_reads--> loop: done
+ *
+ * Group commit needs no timer: while one sync runs, jobs queue, and the next batch takes them all.
+ */
+#include "consensus/log.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mail.h"
+#include "base/mem.h"
+#include "consensus/log_load.h"
+#include "consensus/log_read.h"
+#include "consensus/log_store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Quiet for so long: how far the log is synced is recorded (two small synced writes), which closes
+ * the gap in which damage to the last batch could be taken for a torn end. */
+#define IDLE_MARK_MS 250
+
+struct cns_log {
+    struct log_store store; /* the writer's once started */
+    struct log_outline outline;
+    uint64_t term, vote; /* the loop's: what ended META jobs said */
+    bool started, closing, made;
+
+    uv_async_t wake;
+    pthread_t writer, reader;
+    struct mail jobs, reads;             /* to the threads */
+    struct mail ended_jobs, ended_reads; /* back */
+    _Atomic bool stop;
+    _Atomic unsigned threads; /* that still run */
+
+    pthread_mutex_t text_lock;
+    char read_failure[ERR_TEXT_MAX]; /* the last one */
+
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+};
+
+/* --- before the start ------------------------------------------------------------------------- */
+
+enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out)
+{
+    struct cns_log *l = MEM_NEW(struct cns_log);
+    enum err e = log_load(c, &l->store, &l->outline);
+    if (e != ERR_OK) {
+        log_outline_fini(&l->outline);
+        log_store_fini(&l->store);
+        free(l);
+        return e;
+    }
+    l->term = l->store.meta.now.term;
+    l->vote = l->store.meta.now.vote;
+    l->made = l->outline.made;
+    CHECK(pthread_mutex_init(&l->text_lock, NULL) == 0);
+    *out = l;
+    return ERR_OK;
+}
+
+void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
+{
+    struct log_index *x = &l->store.index;
+    struct log_files *f = &l->store.files;
+    *out = (struct cns_log_state){.term = l->term, .vote = l->vote, .made = l->made};
+    CHECK(pthread_mutex_lock(&x->lock) == 0);
+    out->first_index = x->segments[0]->head.first_index;
+    out->last_index = x->last;
+    out->last_term = x->last_term;
+    out->segments = x->n;
+    for (unsigned i = 0; i < x->n; i++)
+        out->bytes += x->segments[i]->size;
+    CHECK(pthread_mutex_unlock(&x->lock) == 0);
+    out->sync_count = atomic_load_explicit(&f->sync_count, memory_order_relaxed);
+    out->sync_ns_sum = atomic_load_explicit(&f->sync_ns_sum, memory_order_relaxed);
+    out->sync_ns_max = atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed);
+}
+
+void cns_log_each(struct cns_log *l, cns_log_visit visit, void *ctx)
+{
+    CHECK(!l->started);
+    const struct log_outline *o = &l->outline;
+    size_t run = 0, other = 0;
+    for (uint64_t i = o->first_index; i <= l->store.last; i++) {
+        while (run + 1 < o->n_runs && o->runs[run + 1].first_index <= i)
+            run++;
+        enum cns_kind kind = CNS_COMMAND;
+        struct cns_payload *payload = NULL;
+        if (other < o->n_others && o->others[other].index == i) {
+            kind = o->others[other].kind;
+            payload = o->others[other++].payload;
+        }
+        visit(ctx, i, o->runs[run].term, kind, payload);
+    }
+}
+
+enum err cns_log_scan_back(struct cns_log *l, cns_visit visit, void *ctx)
+{
+    CHECK(!l->started);
+    return log_read_back(&l->store.index, visit, ctx);
+}
+
+/* --- the writer ------------------------------------------------------------------------------- */
+
+static void post(struct cns_log *l, struct list *jobs, enum err e)
+{
+    for (struct list *it; (it = list_pop_front(jobs)) != NULL;) {
+        LIST_ENTRY(it, struct cns_disk_job, link)->result = e;
+        mail_send(&l->ended_jobs, it);
+    }
+}
+
+static enum err run_job(struct log_store *s, struct cns_disk_job *job)
+{
+    switch (job->kind) {
+    case CNS_DISK_META:
+        return log_store_set_meta(s, job->term, job->vote);
+    case CNS_DISK_TRUNCATE:
+        return log_store_truncate(s, job->index);
+    case CNS_DISK_APPEND:
+        return log_store_append(s, job->items, job->n_items);
+    default:
+        UNREACHABLE("a disk job of unknown kind");
+    }
+}
+
+/* Does the jobs of BATCH in order and posts each as it becomes durable. */
+static void run_batch(struct cns_log *l, struct list *batch)
+{
+    struct list waiting; /* done but not synced */
+    enum err e = ERR_OK;
+    list_init(&waiting);
+    while (e == ERR_OK && !list_empty(batch)) {
+        struct list *it = list_pop_front(batch);
+        struct cns_disk_job *job = LIST_ENTRY(it, struct cns_disk_job, link);
+        list_push_back(&waiting, it);
+        e = run_job(&l->store, job);
+        if (e == ERR_OK && job->kind != CNS_DISK_APPEND)
+            post(l, &waiting, ERR_OK); /* synced, and all before it */
+    }
+    if (e == ERR_OK)
+        e = log_store_sync(&l->store);
+    list_splice(&waiting, batch); /* when one failed, the rest fails too */
+    post(l, &waiting, e);
+}
+
+static void thread_ends(struct cns_log *l)
+{
+    (void)atomic_fetch_sub(&l->threads, 1);
+    (void)uv_async_send(&l->wake);
+}
+
+static void *writer_main(void *arg)
+{
+    struct cns_log *l = arg;
+    thread_become(THREAD_DISK);
+    bool marked = true;
+    for (;;) {
+        struct list batch;
+        list_init(&batch);
+        bool stop = atomic_load(&l->stop); /* before the look into the box */
+        mail_wait(&l->jobs, &batch, stop ? 0 : marked ? UINT64_MAX : IDLE_MARK_MS);
+        if (!list_empty(&batch)) {
+            run_batch(l, &batch);
+            marked = false;
+        } else if (stop || !marked) {
+            /* A failure here is seen by the next job; all that was reported is durable anyway. */
+            if (l->store.failed == ERR_OK && log_store_mark(&l->store) != ERR_OK)
+                log_error("consensus", "log_mark_failed reason=\"%s\"", err_text());
+            marked = true;
+        }
+        if (list_empty(&batch) && stop)
+            break;
+    }
+    thread_ends(l);
+    return NULL;
+}
+
+/* --- the reader ------------------------------------------------------------------------------- */
+
+static void run_read(struct cns_log *l, struct cns_disk_read *r)
+{
+    r->result =
+        log_read(&l->store.index, r->index, r->max_items, r->max_bytes, &r->items, &r->n_items);
+    if (r->result == ERR_OK)
+        return;
+    CHECK(pthread_mutex_lock(&l->text_lock) == 0);
+    (void)snprintf(l->read_failure, sizeof l->read_failure, "%s", err_text());
+    CHECK(pthread_mutex_unlock(&l->text_lock) == 0);
+}
+
+static void *reader_main(void *arg)
+{
+    struct cns_log *l = arg;
+    thread_become(THREAD_DISK);
+    for (;;) {
+        struct list batch;
+        list_init(&batch);
+        bool stop = atomic_load(&l->stop);
+        mail_wait(&l->reads, &batch, stop ? 0 : UINT64_MAX);
+        if (list_empty(&batch) && stop)
+            break;
+        for (struct list *it; (it = list_pop_front(&batch)) != NULL;) {
+            run_read(l, LIST_ENTRY(it, struct cns_disk_read, link));
+            mail_send(&l->ended_reads, it);
+        }
+    }
+    thread_ends(l);
+    return NULL;
+}
+
+/* --- the loop --------------------------------------------------------------------------------- */
+
+static void job_ended(struct cns_log *l, struct cns_disk_job *job)
+{
+    if (job->result != ERR_OK) /* the sentence crosses the threads by hand */
+        (void)err_fail(job->result, "%s", l->store.failure);
+    else if (job->kind == CNS_DISK_META) {
+        l->term = job->term;
+        l->vote = job->vote;
+    }
+    job->done(job, job->result);
+}
+
+static void read_ended(struct cns_log *l, struct cns_disk_read *r)
+{
+    if (r->result != ERR_OK) {
+        CHECK(pthread_mutex_lock(&l->text_lock) == 0);
+        (void)err_fail(r->result, "%s", l->read_failure);
+        CHECK(pthread_mutex_unlock(&l->text_lock) == 0);
+    }
+    r->done(r, r->result);
+}
+
+static void free_log(struct cns_log *l)
+{
+    void (*closed)(void *ctx) = l->closed;
+    void *ctx = l->closed_ctx;
+    log_outline_fini(&l->outline);
+    log_store_fini(&l->store);
+    (void)pthread_mutex_destroy(&l->text_lock);
+    free(l);
+    if (closed != NULL)
+        closed(ctx);
+}
+
+static void on_wake_closed(uv_handle_t *h)
+{
+    struct cns_log *l = h->data;
+    mail_fini(&l->jobs);
+    mail_fini(&l->reads);
+    mail_fini(&l->ended_jobs);
+    mail_fini(&l->ended_reads);
+    free_log(l);
+}
+
+static void on_wake(uv_async_t *h)
+{
+    thread_expect_loop();
+    struct cns_log *l = h->data;
+    struct list ended;
+    bool all_ended = atomic_load(&l->threads) == 0; /* before the boxes are emptied */
+    list_init(&ended);
+    mail_take(&l->ended_jobs, &ended);
+    for (struct list *it; (it = list_pop_front(&ended)) != NULL;)
+        job_ended(l, LIST_ENTRY(it, struct cns_disk_job, link));
+    mail_take(&l->ended_reads, &ended);
+    for (struct list *it; (it = list_pop_front(&ended)) != NULL;)
+        read_ended(l, LIST_ENTRY(it, struct cns_disk_read, link));
+    if (!all_ended || uv_is_closing((uv_handle_t *)h))
+        return;
+    (void)pthread_join(l->writer, NULL);
+    (void)pthread_join(l->reader, NULL);
+    uv_close((uv_handle_t *)h, on_wake_closed);
+}
+
+static void wake_loop(void *arg)
+{
+    (void)uv_async_send(arg);
+}
+
+enum err cns_log_start(struct cns_log *l, uv_loop_t *loop)
+{
+    CHECK(!l->started && !l->closing);
+    int rc = uv_async_init(loop, &l->wake, on_wake);
+    if (rc != 0)
+        return err_fail(ERR_IO, "cannot make the log's wake-up handle: %s", uv_strerror(rc));
+    l->wake.data = l;
+    mail_init(&l->jobs, NULL, NULL);
+    mail_init(&l->reads, NULL, NULL);
+    mail_init(&l->ended_jobs, wake_loop, &l->wake);
+    mail_init(&l->ended_reads, wake_loop, &l->wake);
+    log_outline_fini(&l->outline);
+    l->started = true;
+    atomic_init(&l->stop, false);
+    atomic_init(&l->threads, 2);
+    /* A process that cannot start a thread at start-up is not worth half a state. */
+    if (thread_start(&l->writer, "log-writer", writer_main, l) != ERR_OK ||
+        thread_start(&l->reader, "log-reader", reader_main, l) != ERR_OK)
+        UNREACHABLE("cannot start the log's threads");
+    return ERR_OK;
+}
+
+void cns_log_submit(struct cns_log *l, struct cns_disk_job *job)
+{
+    CHECK(l->started && !l->closing && job->done != NULL);
+    job->result = ERR_OK;
+    mail_send(&l->jobs, &job->link);
+}
+
+void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read)
+{
+    CHECK(l->started && !l->closing && read->done != NULL);
+    read->items = NULL;
+    read->n_items = 0;
+    mail_send(&l->reads, &read->link);
+}
+
+void cns_log_close(struct cns_log *l, void (*done)(void *ctx), void *ctx)
+{
+    CHECK(!l->closing);
+    l->closing = true;
+    l->closed = done;
+    l->closed_ctx = ctx;
+    if (!l->started) {
+        free_log(l);
+        return;
+    }
+    atomic_store(&l->stop, true);
+    mail_nudge(&l->jobs);
+    mail_nudge(&l->reads);
+}

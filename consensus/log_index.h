@@ -1,0 +1,68 @@
+/* Room: consensus. Where entries lie: the live segments and, inside each, a sparse list of marks
+ * (one in 64 entries or 64 KiB), so that memory is a small fraction of the log's length.
+ *
+ * Thread: one writer (the disk thread; the loop before start), any reader. The lock guards the
+ * lists; a segment's file stays readable while somebody holds a reference, removed or not, and
+ * bytes once durable in it never change. */
+#ifndef CONSENSUS_LOG_INDEX_H
+#define CONSENSUS_LOG_INDEX_H
+
+#include "consensus/log_segment.h"
+
+#include <pthread.h>
+
+/* Entry INDEX begins at OFFSET; CHAIN is the chain before it. */
+struct log_mark {
+    uint64_t index, offset, chain;
+};
+
+struct log_segment {
+    _Atomic unsigned refs;
+    int fd;
+    char *path;
+    struct log_segment_head head;
+    uint64_t size; /* of the file */
+    uint64_t last; /* last entry that counts here; first_index - 1 when there is none */
+    struct log_mark *marks;
+    unsigned n_marks, cap_marks;
+};
+
+struct log_index {
+    pthread_mutex_t lock;
+    struct log_segment **segments; /* by first index; one reference each */
+    unsigned n, cap;
+    uint64_t last, last_term; /* of the last durable entry */
+    uint64_t cuts;            /* truncations so far */
+};
+
+void log_index_init(struct log_index *x);
+void log_index_fini(struct log_index *x);
+
+/* Takes over FD and PATH (malloc'ed); one reference. */
+struct log_segment *log_segment_new(int fd, char *path, const struct log_segment_head *head,
+                                    uint64_t size);
+struct log_segment *log_segment_ref(struct log_segment *s);
+void log_segment_unref(struct log_segment *s);
+
+/* --- the writer --------------------------------------------------------------------------------
+ */
+
+/* Puts S behind the others; takes the caller's reference. */
+void log_index_add(struct log_index *x, struct log_segment *s);
+/* An entry was put at OFFSET of the last segment. Not visible to readers until published. */
+void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain);
+/* All entries up to LAST, which is of LAST_TERM, are durable. */
+void log_index_publish(struct log_index *x, uint64_t last, uint64_t last_term);
+/* Entries from INDEX on do not count any more. Returns the segments that begin at INDEX or later,
+ * taken out of the index: unref each, free the array. */
+struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned *n_dead);
+
+/* --- readers -----------------------------------------------------------------------------------
+ */
+
+/* The segment of the durable entry INDEX, referenced, the last mark at or before it, and the last
+ * durable entry of that segment; NULL: no such entry. */
+struct log_segment *log_index_find(struct log_index *x, uint64_t index, struct log_mark *mark,
+                                   uint64_t *last);
+
+#endif

@@ -1,0 +1,395 @@
+/* Room: consensus. Thread: loop, before the log starts.
+ * Owns: nothing after it returns.
+ * Invariants: what is loaded is durable when log_load returns, whatever the page cache held;
+ *             no entry that was acknowledged is dropped unless nothing on the disk shows that it
+ *             was there (docs/FORMATS-raft.md names that case).
+ * Not here: the formats (log_segment.c, log_meta.c).
+ *
+ * Order of a making, so that a crash leaves a state that is known:
+ *     identity says "making" -> meta -> first segment with the first entries -> identity "ready"
+ * A directory whose identity says "making" never acknowledged anything: it is made again. One with
+ * log files and no identity is not ours to judge: it is refused. */
+#include "consensus/log_load.h"
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+/* A segment's file as the directory names it. */
+struct found {
+    char *path;
+    uint64_t first_index, epoch;
+};
+struct listing {
+    struct found *all;
+    size_t n, cap;
+    bool has_meta;
+};
+
+/* --- the outline ------------------------------------------------------------------------------ */
+
+void log_outline_fini(struct log_outline *o)
+{
+    free(o->runs);
+    cns_items_free(o->others, (unsigned)o->n_others);
+    *o = (struct log_outline){0};
+}
+
+static void outline_add(struct log_outline *o, const struct log_record *r)
+{
+    if (o->n_runs == 0 || o->runs[o->n_runs - 1].term != r->term) {
+        if (o->n_runs == o->cap_runs) {
+            o->cap_runs = o->cap_runs == 0 ? 16 : o->cap_runs * 2;
+            o->runs = mem_realloc(o->runs, o->cap_runs * sizeof *o->runs);
+        }
+        o->runs[o->n_runs++] = (struct log_run){r->index, r->term};
+    }
+    if (r->kind == CNS_COMMAND)
+        return;
+    if (o->n_others == o->cap_others) {
+        o->cap_others = o->cap_others == 0 ? 16 : o->cap_others * 2;
+        o->others = mem_realloc(o->others, o->cap_others * sizeof *o->others);
+    }
+    struct cns_payload *payload = NULL;
+    if (r->kind == CNS_CHANGE) {
+        uint8_t *copy = mem_alloc(r->len);
+        memcpy(copy, r->payload, r->len);
+        payload = cns_payload_take(copy, r->len);
+    }
+    o->others[o->n_others++] = (struct cns_item){r->index, r->term, r->kind, payload};
+}
+
+/* --- the directory ---------------------------------------------------------------------------- */
+
+static void listing_fini(struct listing *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        free(l->all[i].path);
+    free(l->all);
+}
+
+static int by_epoch(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    return x->epoch < y->epoch ? -1 : x->epoch > y->epoch;
+}
+
+/* Segments by epoch. Temporary files are left overs of a crash: removed. */
+static enum err list_dir(struct log_store *s, struct listing *l)
+{
+    *l = (struct listing){0};
+    DIR *d = opendir(s->dir);
+    if (d == NULL)
+        return file_error("list", s->dir);
+    enum err e = ERR_OK;
+    errno = 0;
+    for (struct dirent *it; e == ERR_OK && (it = readdir(d)) != NULL; errno = 0) {
+        struct found f;
+        if (strcmp(it->d_name, "meta") == 0)
+            l->has_meta = true;
+        if (strcmp(it->d_name, "segment.new") == 0 || strcmp(it->d_name, "identity.new") == 0) {
+            char *path = mem_printf("%s/%s", s->dir, it->d_name);
+            e = log_file_remove(&s->files, path);
+            free(path);
+        }
+        if (!log_store_parse_name(it->d_name, &f.first_index, &f.epoch))
+            continue;
+        if (l->n == l->cap) {
+            l->cap = l->cap == 0 ? 16 : l->cap * 2;
+            l->all = mem_realloc(l->all, l->cap * sizeof *l->all);
+        }
+        f.path = mem_printf("%s/%s", s->dir, it->d_name);
+        l->all[l->n++] = f;
+    }
+    if (e == ERR_OK && errno != 0)
+        e = file_error("list", s->dir);
+    (void)closedir(d);
+    if (l->n > 0)
+        qsort(l->all, l->n, sizeof *l->all, by_epoch);
+    return e;
+}
+
+/* Takes out of L the segments that newer ones void as a whole; their files are removed. */
+static enum err drop_void(struct log_store *s, struct listing *l)
+{
+    size_t kept = 0;
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < l->n; i++) {
+        while (kept > 0 && l->all[kept - 1].first_index >= l->all[i].first_index) {
+            struct found *f = &l->all[--kept];
+            if (e == ERR_OK)
+                e = log_file_remove(&s->files, f->path);
+            free(f->path);
+        }
+        struct found f = l->all[i];
+        l->all[i].path = NULL; /* moved */
+        l->all[kept++] = f;
+    }
+    l->n = kept;
+    return e;
+}
+
+static enum err take_lock(struct log_store *s)
+{
+    char *path = mem_printf("%s/lock", s->dir);
+    enum err e = file_open(path, O_RDWR | O_CREAT, 0644, &s->lock_fd);
+    if (e == ERR_OK && flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        e = errno == EWOULDBLOCK ? err_fail(ERR_LOCKED,
+                                            "%s is locked: another process runs this node; stop it "
+                                            "first",
+                                            s->dir)
+                                 : file_error("lock", path);
+    free(path);
+    return e;
+}
+
+/* --- one segment ------------------------------------------------------------------------------ */
+
+static enum err open_segment(struct log_store *s, const struct found *f, struct log_segment **out)
+{
+    uint8_t bytes[LOG_SEGMENT_HEAD_BYTES] = {0};
+    struct log_segment_head head = {0};
+    uint64_t size = 0;
+    size_t got;
+    int fd;
+    *out = NULL;
+    TRY(file_open(f->path, O_RDWR, 0, &fd));
+    enum err e = file_read_at(fd, f->path, bytes, sizeof bytes, 0, &got);
+    if (e == ERR_OK)
+        e = file_size(fd, f->path, &size);
+    if (e == ERR_OK)
+        e = log_segment_head_decode(bytes, f->path, &head);
+    if (e == ERR_OK && (head.cluster_id != s->cluster_id || head.node_id != s->node_id ||
+                        head.first_index != f->first_index || head.epoch != f->epoch))
+        e = err_fail(ERR_CORRUPT, "%s is not what its name says, or of another node's log",
+                     f->path);
+    if (e == ERR_OK && size > UINT32_MAX)
+        e = err_fail(ERR_CORRUPT, "%s has an impossible size", f->path);
+    if (e != ERR_OK) {
+        (void)close(fd);
+        return e;
+    }
+    *out = log_segment_new(fd, mem_strdup(f->path), &head, size);
+    return ERR_OK;
+}
+
+/* The records of the segment that was added last, up to entry LIMIT. Leaves the cursor behind the
+ * last good one; *stopped says why it stopped there. */
+static enum err walk(struct log_store *s, struct log_outline *outline, uint64_t limit,
+                     struct log_cursor *c, enum log_step *stopped)
+{
+    struct log_record r;
+    enum log_step step = LOG_STEP_RECORD;
+    *stopped = LOG_STEP_RECORD;
+    while (c->index < limit) {
+        uint64_t chain = c->chain;
+        step = log_cursor_next(c, true, &r);
+        if (step != LOG_STEP_RECORD)
+            break;
+        log_index_note(&s->index, r.index, r.offset, chain);
+        outline_add(outline, &r);
+    }
+    *stopped = step;
+    s->last = c->index;
+    s->last_term = c->term;
+    s->chain = c->chain;
+    s->end = c->offset;
+    return step == LOG_STEP_FAILED ? ERR_IO : ERR_OK;
+}
+
+/* A segment with a newer one behind it: all its entries up to LIMIT must be whole. */
+static enum err load_sealed(struct log_store *s, struct log_outline *outline, uint64_t limit,
+                            struct log_cursor *c)
+{
+    enum log_step stopped;
+    TRY(walk(s, outline, limit, c, &stopped));
+    if (stopped == LOG_STEP_ZEROS)
+        return err_fail(ERR_CORRUPT,
+                        "%s offset %llu: entries %llu to %llu are missing before the next segment",
+                        c->path, (unsigned long long)c->offset, (unsigned long long)c->index + 1,
+                        (unsigned long long)limit);
+    return stopped == LOG_STEP_BAD ? ERR_CORRUPT : ERR_OK;
+}
+
+/* Rewrites [from, end) of the active segment with the same bytes and syncs. After a failed sync the
+ * kernel may hold pages as clean that never reached the disk: a process that starts again would
+ * read them, count them as stored, and lose them with the power. Written anew, they are dirty. */
+static enum err rewrite_tail(struct log_store *s, uint64_t from)
+{
+    const struct log_segment *a = s->active;
+    while (from < s->end) {
+        size_t n = s->end - from < MIB(1) ? (size_t)(s->end - from) : MIB(1), got;
+        TRY(file_read_at(a->fd, a->path, s->stage, n, from, &got));
+        if (got != n)
+            return err_fail(ERR_IO, "%s became shorter while it was read", a->path);
+        TRY(log_file_write(&s->files, a->fd, a->path, s->stage, n, from));
+        from += n;
+    }
+    return log_file_sync(&s->files, a->fd, a->path);
+}
+
+static enum err damaged_end(const struct log_cursor *c, uint64_t proof, bool marked)
+{
+    char *why = proof == 0 || marked
+                    ? mem_printf("the term record says that more was stored")
+                    : mem_printf("a later one at offset %llu shows that it was stored",
+                                 (unsigned long long)proof);
+    enum err e =
+        err_fail(ERR_CORRUPT,
+                 "%s offset %llu: entry %llu is damaged, and %s: restore this node from "
+                 "its peers under a new id",
+                 c->path, (unsigned long long)c->offset, (unsigned long long)c->index + 1, why);
+    free(why);
+    return e;
+}
+
+/* The newest segment: its end may be torn, and then goes; or damaged, and then we stop. */
+static enum err load_newest(struct log_store *s, struct log_outline *outline, struct log_cursor *c)
+{
+    enum log_step stopped;
+    bool rest;
+    uint64_t proof;
+    const struct log_meta_record *m = &s->meta.now;
+    TRY(walk(s, outline, UINT64_MAX, c, &stopped));
+    TRY(log_cursor_look_behind(c, &rest, &proof));
+    bool here = m->synced_epoch == s->epoch;
+    bool marked = here && c->offset < m->synced_offset;
+    if (proof != 0 || marked)
+        return damaged_end(c, proof, marked);
+    s->stage_at = s->end;
+    TRY(rewrite_tail(s, here ? m->synced_offset : LOG_RECORDS_AT));
+    s->synced = s->end;
+    log_index_publish(&s->index, s->last, s->last_term);
+    if (!rest)
+        return ERR_OK;
+    log_warn("consensus", "log_torn_end file=%s offset=%llu index=%llu action=cut", c->path,
+             (unsigned long long)c->offset, (unsigned long long)c->index + 1);
+    /* The scraps are never written over: a new segment voids them, durably. */
+    return log_store_new_segment(s, s->last + 1, s->last_term, s->chain, 0);
+}
+
+static enum err load_segment(struct log_store *s, const struct listing *l, size_t i,
+                             struct log_outline *outline)
+{
+    struct log_segment *seg;
+    TRY(open_segment(s, &l->all[i], &seg));
+    if (i > 0 && (seg->head.chain != s->chain || seg->head.prev_term != s->last_term)) {
+        enum err e = err_fail(ERR_CORRUPT, "%s does not continue the segment before it", seg->path);
+        log_segment_unref(seg);
+        return e;
+    }
+    log_index_add(&s->index, seg);
+    s->active = seg;
+    s->epoch = seg->head.epoch;
+    struct log_cursor c;
+    log_cursor_init(&c, seg->fd, seg->path, seg->size, seg->head.salt);
+    log_cursor_seek(&c, LOG_RECORDS_AT, seg->head.first_index, seg->head.prev_term,
+                    seg->head.chain);
+    enum err e = i + 1 < l->n ? load_sealed(s, outline, l->all[i + 1].first_index - 1, &c)
+                              : load_newest(s, outline, &c);
+    log_cursor_fini(&c);
+    return e;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+static enum err load_segments(struct log_store *s, struct listing *l, struct log_outline *outline)
+{
+    uint64_t newest = l->n == 0 ? 0 : l->all[l->n - 1].epoch;
+    if (newest < s->meta.now.synced_epoch)
+        return err_fail(ERR_CORRUPT,
+                        "%s: the newest log segment, epoch %llu, is missing: restore this node "
+                        "from its peers under a new id",
+                        s->dir, (unsigned long long)s->meta.now.synced_epoch);
+    TRY(drop_void(s, l));
+    if (l->n == 0 || l->all[0].first_index != 1)
+        return err_fail(ERR_CORRUPT, "%s: the log segment with entry 1 is missing", s->dir);
+    outline->first_index = 1;
+    for (size_t i = 0; i < l->n; i++)
+        TRY(load_segment(s, l, i, outline));
+    return ERR_OK;
+}
+
+static enum err load_ready(struct log_store *s, struct listing *l, struct log_outline *outline)
+{
+    TRY(log_meta_open(s->dir, s->cluster_id, s->node_id, &s->meta));
+    /* A rename that only the cache has must not be built upon. */
+    TRY(log_file_sync_dir(&s->files, s->dir));
+    TRY(load_segments(s, l, outline));
+    if (s->last_term > s->meta.now.term)
+        return err_fail(ERR_CORRUPT,
+                        "%s says term %llu, older than the log's last entry (term %llu): it was "
+                        "replaced or lost a write; this node must rejoin under a new id",
+                        s->meta.path, (unsigned long long)s->meta.now.term,
+                        (unsigned long long)s->last_term);
+    /* Both slots anew: one may be damaged, or newer than what was acknowledged and not synced. */
+    return log_store_set_meta(s, s->meta.now.term, s->meta.now.vote);
+}
+
+static enum err sync_parent(struct log_store *s)
+{
+    char *parent = mem_printf("%s/..", s->dir);
+    enum err e = log_file_sync_dir(&s->files, parent);
+    free(parent);
+    return e;
+}
+
+static enum err make(const struct cns_log_config *c, struct log_store *s, struct listing *l,
+                     struct log_outline *outline)
+{
+    TRY(log_identity_write(&s->files, s->dir, s->cluster_id, s->node_id, LOG_IDENTITY_MAKING));
+    for (size_t i = 0; i < l->n; i++)
+        TRY(log_file_remove(&s->files, l->all[i].path));
+    struct log_meta_record first = {.term = c->first_term};
+    TRY(log_meta_create(&s->files, s->dir, s->cluster_id, s->node_id, &first, &s->meta));
+    TRY(log_store_new_segment(s, 1, 0, 0, 0));
+    TRY(log_store_append(s, c->first_items, c->n_first_items));
+    TRY(log_store_sync(s));
+    TRY(log_store_mark(s));
+    TRY(log_identity_write(&s->files, s->dir, s->cluster_id, s->node_id, LOG_IDENTITY_READY));
+    TRY(sync_parent(s));
+    outline->first_index = 1;
+    outline->made = true;
+    for (unsigned i = 0; i < c->n_first_items; i++) {
+        const struct cns_item *it = &c->first_items[i];
+        struct log_record r = {.index = it->index, .term = it->term, .kind = it->kind};
+        if (it->payload != NULL) {
+            r.payload = it->payload->data;
+            r.len = (uint32_t)it->payload->len;
+        }
+        outline_add(outline, &r);
+    }
+    return ERR_OK;
+}
+
+enum err log_load(const struct cns_log_config *c, struct log_store *s, struct log_outline *outline)
+{
+    CHECK(c->cluster_id > 0 && c->node_id > 0);
+    *outline = (struct log_outline){0};
+    log_store_init(s, c->dir, c->cluster_id, c->node_id, c->segment_bytes, c->calls);
+    TRY(file_make_dirs(c->dir));
+    TRY(take_lock(s));
+    enum log_identity state;
+    struct listing l;
+    TRY(log_identity_read(s->dir, s->cluster_id, s->node_id, &state));
+    enum err e = list_dir(s, &l);
+    if (e == ERR_OK && state == LOG_IDENTITY_READY)
+        e = load_ready(s, &l, outline);
+    else if (e == ERR_OK && state == LOG_IDENTITY_NONE && (l.n > 0 || l.has_meta))
+        e = err_fail(ERR_CORRUPT,
+                     "%s has log files and no identity: it does not say whose log this is", s->dir);
+    else if (e == ERR_OK)
+        e = make(c, s, &l, outline);
+    listing_fini(&l);
+    return e;
+}
