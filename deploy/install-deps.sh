@@ -103,9 +103,9 @@ add_backports() {
     found=$(apt-get indextargets --format "$fields" 'Created-By: Packages' |
         grep "^$codename main " | head -n 1)
     mirror=$(printf '%s\n' "$found" | cut -d' ' -f3)
+    entry=$(printf '%s\n' "$found" | cut -d' ' -f4)
     [ -n "$mirror" ] || fail "no source of $codename main in this machine's apt configuration:" \
         "add $codename-backports by hand (it has libraft-dev >= $RAFT_WANTED)."
-        "$codename-backports by hand (it has libraft-dev >= $RAFT_WANTED)."
     # deb822 files say "Signed-By: FILE", the older ones "[signed-by=FILE]".
     keyring=$(sed -n -e 's/^Signed-By: *\(\/[^ ]*\).*/\1/p' -e 's/.*signed-by=\(\/[^] ]*\).*/\1/p' \
         "${entry%:*}" 2>/dev/null | head -n 1)
