@@ -13,10 +13,13 @@ struct digest;
 struct digest *digest_new(uint32_t page_size);
 void digest_free(struct digest *d);
 uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_size);
-/* Sets a page's hash, growing as needed. The lock-byte page counts nothing. */
+/* Sets a page's hash; a page_no beyond the end makes the database that long. The lock-byte page
+ * counts nothing. */
 void digest_set(struct digest *d, uint32_t page_no, uint64_t hash);
+/* 0: never set, or beyond the end. */
 uint64_t digest_get(const struct digest *d, uint32_t page_no);
-/* The database has so many pages now: those beyond count nothing any more. */
+/* The database has so many pages now: those beyond count nothing any more (also after growing
+ * again). */
 void digest_resize(struct digest *d, uint32_t pages);
 uint32_t digest_pages(const struct digest *d);
 uint64_t digest_checksum(const struct digest *d);
@@ -25,7 +28,8 @@ uint32_t digest_lock_page(uint32_t page_size); /* its number: 1 GiB / page size 
 /* What the checksum would be after a transaction, without changing anything: begin, pages, end. */
 struct digest_preview {
     const struct digest *digest;
-    uint64_t checksum;
+    uint32_t pages;
+    uint64_t checksum; /* the answer, when all pages were given */
 };
 /* PAGES: database size after it. */
 struct digest_preview digest_preview_begin(const struct digest *d, uint32_t pages);

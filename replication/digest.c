@@ -1,0 +1,118 @@
+/* Room: replication. Thread: owner.
+ * Owns: 8 bytes a page.
+ * Invariants: `checksum` is the XOR of hashes[1..pages]; a page never set, the lock-byte page and
+ *   everything beyond `pages` is zero in the array, so that growing again finds zeros.
+ * Not here: reading pages (database.c).
+ *
+ * The idea of a rolling checksum over pages is LTX's (github.com/superfly/ltx): replacing a page
+ * costs two XORs, whatever the size of the database. The hash is XXH3-64 with the page number as
+ * its seed, so equal pages at two places do not cancel. */
+#include "replication/digest.h"
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOCK_BYTE      0x40000000u /* SQLite's PENDING_BYTE */
+#define FIRST_CAPACITY 256u
+
+struct digest {
+    uint64_t *hashes; /* [page number - 1] */
+    size_t capacity;
+    uint32_t pages, lock_page;
+    uint64_t checksum;
+};
+
+struct digest *digest_new(uint32_t page_size)
+{
+    struct digest *d = MEM_NEW(struct digest);
+    d->lock_page = digest_lock_page(page_size);
+    return d;
+}
+
+void digest_free(struct digest *d)
+{
+    if (d == NULL)
+        return;
+    free(d->hashes);
+    free(d);
+}
+
+uint32_t digest_lock_page(uint32_t page_size)
+{
+    CHECK(page_size >= 512);
+    return LOCK_BYTE / page_size + 1;
+}
+
+uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_size)
+{
+    return hash64(page, page_size, page_no);
+}
+
+/* Makes room for PAGES hashes; new ones are zero. Doubling keeps a growing database linear. */
+static void reserve(struct digest *d, uint32_t pages)
+{
+    if (pages <= d->capacity)
+        return;
+    size_t capacity = d->capacity == 0 ? FIRST_CAPACITY : d->capacity;
+    while (capacity < pages)
+        capacity *= 2;
+    d->hashes = mem_realloc(d->hashes, capacity * sizeof *d->hashes);
+    memset(d->hashes + d->capacity, 0, (capacity - d->capacity) * sizeof *d->hashes);
+    d->capacity = capacity;
+}
+
+void digest_set(struct digest *d, uint32_t page_no, uint64_t hash)
+{
+    CHECK(page_no != 0);
+    if (page_no > d->pages)
+        digest_resize(d, page_no);
+    if (page_no == d->lock_page)
+        return;
+    d->checksum ^= d->hashes[page_no - 1] ^ hash;
+    d->hashes[page_no - 1] = hash;
+}
+
+uint64_t digest_get(const struct digest *d, uint32_t page_no)
+{
+    CHECK(page_no != 0);
+    return page_no <= d->pages ? d->hashes[page_no - 1] : 0;
+}
+
+void digest_resize(struct digest *d, uint32_t pages)
+{
+    reserve(d, pages);
+    for (uint32_t i = pages; i < d->pages; i++) {
+        d->checksum ^= d->hashes[i];
+        d->hashes[i] = 0;
+    }
+    d->pages = pages;
+}
+
+uint32_t digest_pages(const struct digest *d)
+{
+    return d->pages;
+}
+
+uint64_t digest_checksum(const struct digest *d)
+{
+    return d->checksum;
+}
+
+struct digest_preview digest_preview_begin(const struct digest *d, uint32_t pages)
+{
+    struct digest_preview p = {.digest = d, .pages = pages, .checksum = d->checksum};
+    for (uint32_t i = pages; i < d->pages; i++)
+        p.checksum ^= d->hashes[i];
+    return p;
+}
+
+void digest_preview_page(struct digest_preview *p, uint32_t page_no, uint64_t hash)
+{
+    CHECK(page_no != 0 && page_no <= p->pages);
+    if (page_no != p->digest->lock_page)
+        p->checksum ^= digest_get(p->digest, page_no) ^ hash;
+}
