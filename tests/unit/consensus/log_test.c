@@ -611,6 +611,12 @@ static unsigned list_files(const char *dir, const char *suffix, char **names, un
     return kept;
 }
 
+static void free_names(char **names, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        free(names[i]);
+}
+
 static void copy_dir(const char *from, const char *to)
 {
     char *names[64];
@@ -683,8 +689,7 @@ TEST(log_never_believes_a_flipped_bit)
         free(path);
     }
     EXPECT(refused > 10 && harmless > 10);
-    for (unsigned i = 0; i < n; i++)
-        free(names[i]);
+    free_names(names, n);
 }
 
 TEST(log_notices_a_missing_file)
@@ -704,6 +709,7 @@ TEST(log_notices_a_missing_file)
         EXPECT_ERR(ERR_CORRUPT, rig_try(&r, dir, 16384, NULL));
         free(path);
     }
+    free_names(names, n);
 }
 
 TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
@@ -724,6 +730,7 @@ TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
     EXPECT(same_item(&model, &x.read.items[0]));
     cns_items_free(x.read.items, x.read.n_items);
     free(path);
+    free_names(names, 1);
     rig_close(&r);
 }
 
