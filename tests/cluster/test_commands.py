@@ -166,3 +166,43 @@ def test_a_port_that_is_taken_is_named():
                              "--cluster", f"1=127.0.0.1:{p}")
         expect(status != 0, "exit 0 on a port that is taken")
         expect(str(port) in err and "in use" in err, f"does not name the port: {err[-300:]}")
+
+
+# --- what README.md says --------------------------------------------------------------------------
+
+
+def readme():
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        return f.read()
+
+
+@case()
+def test_the_readmes_session_works():
+    lines = re.findall(r"^    lectern> (.*)$", readme(), re.M)
+    expect(len(lines) >= 3, f"the README's session has {len(lines)} lines")
+    with Cluster() as c:
+        status, out, err = shell(c, "\n".join(lines) + "\n")
+        expect_equal(status, 0, f"the README's session ({err})")
+        expect(out.startswith("1\n"), f"RETURNING id: {out}")
+        expect_equal(c.node(1).read("SELECT text FROM greeting"), [("hello",)], "the row")
+        question = re.search(r"echo '(.*)' \| build/release/lectern", readme()).group(1)
+        for node in c.nodes:
+            expect_equal(shell(node.address, question + "\n")[:2], (0, "42\n"), f"at {node}")
+
+
+@case()
+def test_the_documents_name_what_exists():
+    with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as f:
+        targets = set(re.findall(r"^([a-z][a-z-]*):.*##", f.read(), re.M))
+    with open(os.path.join(ROOT, "docs/TESTING.md"), encoding="utf-8") as f:
+        text = readme() + f.read()
+    named = set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^    make ([a-z-]+)", text,
+                                                                      re.M))
+    expect(named <= targets, f"no such target: {named - targets}")
+    flags = set(re.findall(r"--([a-z][a-z-]+)", re.search(
+        r"^    lecternd(.*\n)+?\n", text, re.M).group(0)))
+    _, out, _ = run(LECTERND, "--help")
+    missing = [f for f in flags if f"--{f}" not in out]
+    expect(flags and not missing, f"lecternd has no {missing}")
+    for path in re.findall(r"\]\(((?:docs/)?[A-Z][\w-]*\.md)\)", text):
+        expect(os.path.exists(os.path.join(ROOT, path)), f"README.md links to {path}")
