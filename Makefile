@@ -214,9 +214,9 @@ cov: ## line coverage of the unit tests, per room
 
 lint: ## format, layers, banned calls, and both compilers without a warning
 	@deploy/install-deps.sh --lint
-	+$(Q)$(MAKE) --no-print-directory VARIANT=lint B=$(BUILD)/lint-gcc CC=gcc objects
-	+$(Q)$(MAKE) --no-print-directory VARIANT=lint B=$(BUILD)/lint-clang CC=clang objects
-	$(Q)python3 tests/lint/lint.py
+	+$(Q)status=0; for cc in gcc clang; do $(MAKE) --no-print-directory -k VARIANT=lint CC=$$cc \
+	    B=$(BUILD)/lint-$$cc objects || status=1; done; \
+	    python3 tests/lint/lint.py || status=1; exit $$status
 
 format: ## clang-format all C files in place
 	@deploy/install-deps.sh --lint
