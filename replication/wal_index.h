@@ -24,7 +24,8 @@ struct wal_index; /* maps regions as they are needed */
 MUST_USE enum err wal_index_open(sqlite3_file *db, uint32_t page_size, struct wal_index **out);
 void wal_index_close(struct wal_index *x);
 
-/* The published header. */
+/* The published header. `salt` is in the words of struct wal_header. page_size is 0 as long as the
+ * WAL is empty and nothing was ever published through this wal-index (pages is 0 then, too). */
 struct wal_index_state {
     uint32_t frames, pages, page_size, salt[2];
     uint32_t chain[2];   /* aFrameCksum */
@@ -33,15 +34,18 @@ struct wal_index_state {
 };
 /* ERR_CORRUPT: the two copies differ or their checksum is wrong. */
 MUST_USE enum err wal_index_read(struct wal_index *x, struct wal_index_state *out);
-/* Adds frame FRAME (= published frames + 1, + 2, ...) for PAGE_NO to the hash tables; not yet
- * visible. Old entries beyond the published frames are cleared first, as SQLite's own
+/* Adds frame FRAME (= published frames + 1, + 2, ..., without gaps) for PAGE_NO to the hash tables;
+ * not yet visible. Old entries beyond the published frames are cleared first, as SQLite's own
  * walCleanupHash does. */
 MUST_USE enum err wal_index_append(struct wal_index *x, uint32_t frame, uint32_t page_no);
-/* Makes frames visible: header copy 2, barrier, copy 1. CHAIN: after the last frame. */
+/* Makes frames visible: header copy 2, barrier, copy 1. FRAMES: the new last one, all appended.
+ * CHAIN: after the last frame. */
 void wal_index_publish(struct wal_index *x, uint32_t frames, uint32_t pages,
                        const uint32_t chain[2]);
 /* A new WAL (the caller holds READ locks 1..4 exclusively): no frames, these salts, nBackfill 0,
- * read marks as SQLite's walRestartHdr leaves them. Visible at once; the database size stays. */
+ * read marks as SQLite's walRestartHdr leaves them. Visible at once; the database size stays. All
+ * published frames must be backfilled (checked: anything else loses pages). Also for the very first
+ * WAL of a database. */
 void wal_index_restart(struct wal_index *x, const uint32_t salt[2]);
 /* Newest frame <= LIMIT that holds PAGE_NO, 0 when it is in the database file. */
 MUST_USE enum err wal_index_find(struct wal_index *x, uint32_t page_no, uint32_t limit,
