@@ -1,0 +1,327 @@
+/* Room: node. Thread: main, before any other starts.
+ *
+ * One table (config.def) makes the struct, the flags, the environment names, the keys of the file,
+ * the help text and the checks of types, so that no setting can have two names or two defaults. */
+#include "node/config.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <getopt.h>
+#include <ini.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { KIND_TEXT, KIND_COUNT, KIND_MS, KIND_BYTES, KIND_SWITCH };
+
+struct setting {
+    const char *name;
+    enum kind kind;
+    size_t offset;
+    const char *value, *placeholder, *help;
+};
+
+static const struct setting settings[] = {
+#define CONF(name, kind, field, value, placeholder, help)                                          \
+    {name, KIND_##kind, offsetof(struct config, field), value, placeholder, help},
+#include "node/config.def"
+#undef CONF
+};
+
+#define SETTINGS ((int)(sizeof settings / sizeof settings[0]))
+
+enum { FLAG_CONFIG = 1000, FLAG_HELP, FLAG_VERSION };
+
+static const struct setting *find(const char *name)
+{
+    for (int i = 0; i < SETTINGS; i++)
+        if (strcmp(settings[i].name, name) == 0)
+            return &settings[i];
+    return NULL;
+}
+
+static bool parse_number(const char *text, bool bytes, uint64_t *out)
+{
+    static const struct {
+        const char *unit;
+        unsigned shift;
+    } units[] = {{"", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
+    char *end;
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    uint64_t n = strtoull(text, &end, 10);
+    for (size_t i = 0; i < (bytes ? 4u : 1u); i++) {
+        if (strcmp(end, units[i].unit) != 0)
+            continue;
+        if (n > UINT64_MAX >> (units[i].shift + 1))
+            return false;
+        *out = n << units[i].shift;
+        return true;
+    }
+    return false;
+}
+
+static enum err set(struct config *c, const struct setting *s, const char *value,
+                    const char *source)
+{
+    void *field = (char *)c + s->offset;
+    if (s->kind == KIND_TEXT) {
+        char **text = field;
+        free(*text);
+        *text = mem_strdup(value);
+        return ERR_OK;
+    }
+    if (!parse_number(value, s->kind == KIND_BYTES, field))
+        return err_fail(ERR_CONFIG, "%s: %s = \"%s\" is not %s", source, s->name, value,
+                        s->kind == KIND_BYTES ? "a size such as 4096, 64KiB or 16MiB"
+                                              : "a whole number");
+    return ERR_OK;
+}
+
+struct file_reader {
+    struct config *config;
+    const char *path;
+    enum err result;
+};
+
+/* libinih calls this for each pair; 0 stops the reading. */
+static int on_pair(void *arg, const char *section, const char *name, const char *value)
+{
+    struct file_reader *r = arg;
+    (void)section; /* sections are for the reader's eyes */
+    const struct setting *s = find(name);
+    r->result = s == NULL ? err_fail(ERR_CONFIG, "%s: there is no setting \"%s\"", r->path, name)
+                          : set(r->config, s, value, r->path);
+    return r->result == ERR_OK;
+}
+
+static enum err read_file(struct config *c, const char *path)
+{
+    struct file_reader r = {.config = c, .path = path};
+    int line = ini_parse(path, on_pair, &r);
+    if (line < 0)
+        return err_fail(ERR_CONFIG, "%s: cannot be read", path);
+    if (line > 0 && r.result == ERR_OK)
+        return err_fail(ERR_CONFIG, "%s: line %d is not \"name = value\"", path, line);
+    return r.result;
+}
+
+static enum err read_environment(struct config *c)
+{
+    for (int i = 0; i < SETTINGS; i++) {
+        char name[64] = "LECTERN_";
+        size_t n = strlen(name);
+        for (const char *p = settings[i].name; *p != 0 && n + 1 < sizeof name; p++)
+            name[n++] = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+        name[n] = 0;
+        const char *value = getenv(name);
+        if (value != NULL)
+            TRY(set(c, &settings[i], value, name));
+    }
+    return ERR_OK;
+}
+
+static void make_flags(struct option *flags)
+{
+    for (int i = 0; i < SETTINGS; i++)
+        flags[i] = (struct option){settings[i].name, required_argument, NULL, i};
+    flags[SETTINGS] = (struct option){"config", required_argument, NULL, FLAG_CONFIG};
+    flags[SETTINGS + 1] = (struct option){"help", no_argument, NULL, FLAG_HELP};
+    flags[SETTINGS + 2] = (struct option){"version", no_argument, NULL, FLAG_VERSION};
+    flags[SETTINGS + 3] = (struct option){0};
+}
+
+/* Two walks over the flags: the first finds --config, which must be read before the others. */
+static enum err walk_flags(struct config *c, int argc, char **argv, const char **file,
+                           enum config_wish *wish)
+{
+    struct option flags[sizeof settings / sizeof settings[0] + 4];
+    make_flags(flags);
+    optind = 0;
+    opterr = 0;
+    int f;
+    while ((f = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+        if (f == '?' || f == ':')
+            return err_fail(ERR_CONFIG, "%s: unknown flag or missing value; see --help",
+                            argv[optind - 1]);
+        if (f == FLAG_HELP || f == FLAG_VERSION)
+            *wish = f == FLAG_HELP ? CONFIG_HELP : CONFIG_VERSION;
+        else if (f == FLAG_CONFIG)
+            *file = optarg;
+        else if (c != NULL)
+            TRY(set(c, &settings[f], optarg, "command line"));
+    }
+    if (optind < argc)
+        return err_fail(ERR_CONFIG, "%s: not a flag; see --help", argv[optind]);
+    return ERR_OK;
+}
+
+static enum err check_address(const char *name, const char *value)
+{
+    const char *colon = strrchr(value, ':');
+    uint64_t port = 0;
+    if (colon == NULL || colon == value || !parse_number(colon + 1, false, &port) || port > 65535)
+        return err_fail(ERR_CONFIG, "%s = \"%s\" is not HOST:PORT", name, value);
+    return ERR_OK;
+}
+
+static enum err check_members(const struct config *c)
+{
+    struct config_member members[CLUSTER_MAX];
+    unsigned n = 0;
+    bool self = false;
+    TRY(config_members(c->cluster, members, &n));
+    for (unsigned i = 0; i < n; i++)
+        self = self || members[i].id == c->id;
+    config_members_free(members, n);
+    if (!self)
+        return err_fail(ERR_CONFIG, "id = %" PRIu64 " is not a member of cluster = \"%s\"", c->id,
+                        c->cluster);
+    return ERR_OK;
+}
+
+static enum err check(const struct config *c)
+{
+    if (c->data[0] == 0)
+        return err_fail(ERR_CONFIG, "data is not set: --data DIR says where the files are");
+    TRY(check_address("listen", c->listen));
+    TRY(check_address("peer-listen", c->peer_listen));
+    if (c->advertise[0] != 0)
+        TRY(check_address("advertise", c->advertise));
+    TRY(check_members(c));
+    if (c->heartbeat_ms == 0 || c->election_ms < 3 * c->heartbeat_ms || c->election_ms > 600000)
+        return err_fail(ERR_CONFIG,
+                        "election-timeout = %" PRIu64 " must be at least three heartbeats (%" PRIu64
+                        " ms) and at most 10 minutes",
+                        c->election_ms, c->heartbeat_ms);
+    if (c->readers == 0 || c->readers > 64 || c->reader_connections < c->readers ||
+        c->reader_connections > 1000)
+        return err_fail(ERR_CONFIG,
+                        "readers must be 1 to 64, reader-connections from readers to 1000");
+    if (c->flights_max == 0 || c->flights_max > 64)
+        return err_fail(ERR_CONFIG, "batches-in-flight must be 1 to 64");
+    if (c->queue_max == 0 || c->connections_max == 0)
+        return err_fail(ERR_CONFIG, "queue-length and max-connections must be at least 1");
+    if (c->wal_restart_bytes < c->wal_checkpoint_bytes)
+        return err_fail(ERR_CONFIG, "wal-restart must not be below wal-checkpoint");
+    return ERR_OK;
+}
+
+static enum err set_log_level(const char *name)
+{
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(names[i], name) == 0) {
+            log_set_level((enum log_level)i);
+            return ERR_OK;
+        }
+    return err_fail(ERR_CONFIG, "log-level = \"%s\" is not debug, info, warn or error", name);
+}
+
+enum err config_load(struct config *c, int argc, char **argv, enum config_wish *wish)
+{
+    const char *file = getenv("LECTERN_CONFIG");
+    *c = (struct config){0};
+    *wish = CONFIG_RUN;
+    for (int i = 0; i < SETTINGS; i++)
+        TRY(set(c, &settings[i], settings[i].value, "default"));
+    TRY(walk_flags(NULL, argc, argv, &file, wish));
+    if (*wish != CONFIG_RUN)
+        return ERR_OK;
+    if (file != NULL)
+        TRY(read_file(c, file));
+    TRY(read_environment(c));
+    TRY(walk_flags(c, argc, argv, &file, wish));
+    TRY(set_log_level(c->log_level));
+    return check(c);
+}
+
+void config_fini(struct config *c)
+{
+    for (int i = 0; i < SETTINGS; i++)
+        if (settings[i].kind == KIND_TEXT)
+            free(*(char **)(void *)((char *)c + settings[i].offset));
+    *c = (struct config){0};
+}
+
+void config_print_help(void)
+{
+    (void)printf("Usage: lecternd --id N --data DIR --cluster LIST [FLAG VALUE]...\n\n"
+                 "One node of a Lectern cluster: SQLite, replicated by Raft.\n\n"
+                 "Every flag is also an environment variable (--peer-listen is LECTERN_PEER_LISTEN)"
+                 "\nand a line `name = value` of the file given with --config.\n\n");
+    for (int i = 0; i < SETTINGS; i++) {
+        char flag[64];
+        (void)snprintf(flag, sizeof flag, "--%s %s", settings[i].name, settings[i].placeholder);
+        (void)printf("  %-32s %s", flag, settings[i].help);
+        if (settings[i].value[0] != 0 && strcmp(settings[i].value, "0") != 0)
+            (void)printf(" (%s)", settings[i].value);
+        (void)printf("\n");
+    }
+    (void)printf("  %-32s %s\n", "--config FILE", "read settings from FILE");
+    (void)printf("  %-32s %s\n", "--help", "show this text");
+    (void)printf("  %-32s %s\n", "--version", "show the versions of Lectern and its libraries");
+}
+
+static enum err parse_member(const char *text, size_t n, struct config_member *m)
+{
+    char *copy = mem_printf("%.*s", (int)n, text);
+    char *equals = strchr(copy, '=');
+    enum err e = ERR_OK;
+    if (equals != NULL)
+        *equals = 0;
+    if (equals == NULL || !parse_number(copy, false, &m->id) || m->id == 0 ||
+        check_address("cluster", equals + 1) != ERR_OK)
+        e = err_fail(ERR_CONFIG, "cluster: \"%.*s\" is not ID=HOST:PORT", (int)n, text);
+    else
+        m->address = mem_strdup(equals + 1);
+    free(copy);
+    return e;
+}
+
+static enum err add_member(const char *text, size_t n, struct config_member *out, unsigned *count)
+{
+    struct config_member m = {0};
+    if (*count == CLUSTER_MAX)
+        return err_fail(ERR_CONFIG, "cluster has more than %d members", CLUSTER_MAX);
+    TRY(parse_member(text, n, &m));
+    for (unsigned i = 0; i < *count; i++) {
+        if (out[i].id == m.id || strcmp(out[i].address, m.address) == 0) {
+            free(m.address);
+            return err_fail(ERR_CONFIG, "cluster names %.*s twice (id or address)", (int)n, text);
+        }
+    }
+    out[(*count)++] = m;
+    return ERR_OK;
+}
+
+enum err config_members(const char *list, struct config_member out[CLUSTER_MAX], unsigned *n)
+{
+    *n = 0;
+    if (list[0] == 0)
+        return err_fail(ERR_CONFIG,
+                        "cluster is not set: --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT");
+    for (const char *p = list; *p != 0;) {
+        size_t len = strcspn(p, ",");
+        enum err e = add_member(p, len, out, n);
+        if (e != ERR_OK) {
+            config_members_free(out, *n);
+            *n = 0;
+            return e;
+        }
+        p += len;
+        p += *p == ',' ? 1 : 0;
+    }
+    return ERR_OK;
+}
+
+void config_members_free(struct config_member *members, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        free(members[i].address);
+}

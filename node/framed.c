@@ -1,0 +1,340 @@
+/* Room: node. Thread: loop.
+ * Invariants: after framed_close no event is called; the struct is freed when libuv let go of the
+ * handles. Input goes through one scratch buffer shared by all connections (the loop reads one at a
+ * time); only what is left of a partial frame is copied to the connection. */
+#include "node/framed.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define SCRATCH         KIB(256)
+#define HELLO_MAX       KIB(1) /* of a frame before the handshake */
+#define FLUSH_MS        2000
+#define KEEPALIVE_S     15
+#define USER_TIMEOUT_MS 30000 /* bytes unacknowledged for so long: the peer is gone */
+
+struct framed {
+    uv_tcp_t tcp;
+    uv_timer_t timer;
+    uv_getaddrinfo_t lookup;
+    uv_connect_t connect;
+    struct framed_events events;
+    struct buf partial;
+    size_t max, backlog;
+    bool closing, paused, in_input, looking_up, timer_open, opened;
+    unsigned handles; /* not yet closed */
+};
+
+struct write {
+    uv_write_t req;
+    struct framed *framed;
+    uint8_t *data;
+    size_t len;
+};
+
+static uint8_t scratch[SCRATCH];
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    struct framed *f = h->data;
+    if (--f->handles > 0)
+        return;
+    buf_fini(&f->partial);
+    free(f);
+}
+
+/* Closes the handles; the struct goes when libuv has let go. */
+static void shut(struct framed *f)
+{
+    if (uv_is_closing((uv_handle_t *)&f->tcp))
+        return;
+    uv_close((uv_handle_t *)&f->tcp, on_handle_closed);
+    uv_close((uv_handle_t *)&f->timer, on_handle_closed);
+}
+
+static void lost(struct framed *f, const char *why)
+{
+    if (f->closing)
+        return;
+    (void)uv_read_stop((uv_stream_t *)&f->tcp);
+    f->events.on_close(f->events.ctx, why);
+}
+
+static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
+{
+    (void)h;
+    (void)suggested;
+    *buf = uv_buf_init((char *)scratch, SCRATCH);
+}
+
+/* Hands out the whole frames of N bytes at P. Returns how many bytes were used. */
+static size_t hand_out(struct framed *f, const uint8_t *p, size_t n)
+{
+    size_t at = 0;
+    while (!f->closing && !f->paused) {
+        struct wire_frame frame;
+        size_t used = 0;
+        enum err e = wire_next(p + at, n - at, f->max, &frame, &used);
+        if (e != ERR_OK) {
+            (void)uv_read_stop((uv_stream_t *)&f->tcp);
+            f->events.on_bad(f->events.ctx, e);
+            return n;
+        }
+        if (used == 0)
+            break;
+        f->events.on_frame(f->events.ctx, &frame);
+        at += used;
+    }
+    return at;
+}
+
+static void take_input(struct framed *f, const uint8_t *p, size_t n)
+{
+    f->in_input = true;
+    if (f->partial.len == 0) {
+        size_t used = hand_out(f, p, n);
+        if (!f->closing)
+            buf_put(&f->partial, p + used, n - used);
+    } else {
+        buf_put(&f->partial, p, n);
+        size_t used = hand_out(f, f->partial.data, f->partial.len);
+        buf_consume(&f->partial, used);
+    }
+    if (f->partial.len == 0) { /* an idle connection keeps nothing */
+        size_t max = f->partial.max;
+        buf_fini(&f->partial);
+        buf_init(&f->partial, max);
+    }
+    f->in_input = false;
+    if (f->partial.failed != ERR_OK)
+        lost(f, "out of memory for a frame");
+    if (f->closing && f->backlog == 0)
+        shut(f);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct framed *f = stream->data;
+    thread_expect_loop();
+    if (n < 0)
+        lost(f, n == UV_EOF ? "closed by the other side" : uv_strerror((int)n));
+    else if (n > 0)
+        take_input(f, (const uint8_t *)buf->base, (size_t)n);
+}
+
+static void set_options(struct framed *f)
+{
+    uv_os_fd_t fd;
+    unsigned timeout = USER_TIMEOUT_MS;
+    (void)uv_tcp_nodelay(&f->tcp, 1);
+    (void)uv_tcp_keepalive(&f->tcp, 1, KEEPALIVE_S);
+    if (uv_fileno((uv_handle_t *)&f->tcp, &fd) == 0)
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+}
+
+static struct framed *make(uv_loop_t *loop, const struct framed_events *events)
+{
+    struct framed *f = MEM_NEW(struct framed);
+    f->events = *events;
+    f->max = HELLO_MAX;
+    buf_init(&f->partial, WIRE_FRAME_MAX + WIRE_LENGTH_BYTES + SCRATCH);
+    int rc = uv_tcp_init(loop, &f->tcp);
+    CHECK(rc == 0);
+    rc = uv_timer_init(loop, &f->timer);
+    CHECK(rc == 0);
+    f->tcp.data = f->timer.data = f->lookup.data = f->connect.data = f;
+    f->handles = 2;
+    return f;
+}
+
+struct framed *framed_accept(uv_loop_t *loop, uv_stream_t *listener,
+                             const struct framed_events *events)
+{
+    thread_expect_loop();
+    struct framed *f = make(loop, events);
+    if (uv_accept(listener, (uv_stream_t *)&f->tcp) != 0 ||
+        uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read) != 0) {
+        framed_close(f, false);
+        return NULL;
+    }
+    f->opened = true;
+    set_options(f);
+    return f;
+}
+
+static void on_connected(uv_connect_t *req, int status)
+{
+    struct framed *f = req->data;
+    thread_expect_loop();
+    if (f->closing)
+        return;
+    if (status == 0)
+        status = uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
+    if (status != 0) {
+        lost(f, uv_strerror(status));
+        return;
+    }
+    f->opened = true;
+    set_options(f);
+    f->events.on_open(f->events.ctx);
+}
+
+static void on_found(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
+{
+    struct framed *f = req->data;
+    thread_expect_loop();
+    f->looking_up = false;
+    if (f->closing) {
+        uv_freeaddrinfo(res);
+        shut(f);
+        return;
+    }
+    if (status == 0)
+        status = uv_tcp_connect(&f->connect, &f->tcp, res->ai_addr, on_connected);
+    uv_freeaddrinfo(res);
+    if (status != 0)
+        lost(f, uv_strerror(status));
+}
+
+static void on_bad_address(uv_timer_t *timer)
+{
+    thread_expect_loop();
+    lost(timer->data, "the address is not HOST:PORT");
+}
+
+struct framed *framed_connect(uv_loop_t *loop, const char *address,
+                              const struct framed_events *events)
+{
+    thread_expect_loop();
+    struct framed *f = make(loop, events);
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    const char *colon = strrchr(address, ':');
+    char host[256];
+    size_t n = colon == NULL ? 0 : (size_t)(colon - address);
+    if (n > 1 && address[0] == '[' && address[n - 1] == ']') { /* [::1]:7701 */
+        address++;
+        n -= 2;
+    }
+    bool good = n > 0 && n < sizeof host;
+    if (good) {
+        memcpy(host, address, n);
+        host[n] = 0;
+        good = uv_getaddrinfo(loop, &f->lookup, on_found, host, colon + 1, &hints) == 0;
+        f->looking_up = good;
+    }
+    if (!good)
+        (void)uv_timer_start(&f->timer, on_bad_address, 0, 0);
+    return f;
+}
+
+void framed_limit(struct framed *f, size_t max)
+{
+    f->max = max;
+}
+
+static void on_written(uv_write_t *req, int status)
+{
+    struct write *w = (struct write *)req;
+    struct framed *f = w->framed;
+    thread_expect_loop();
+    CHECK(f->backlog >= w->len);
+    f->backlog -= w->len;
+    free(w->data);
+    free(w);
+    if (f->closing) {
+        if (f->backlog == 0)
+            shut(f);
+        return;
+    }
+    if (status != 0)
+        lost(f, uv_strerror(status));
+    else if (f->backlog == 0)
+        f->events.on_drain(f->events.ctx);
+}
+
+void framed_send(struct framed *f, struct buf *b)
+{
+    CHECK(!f->closing && buf_status(b) == ERR_OK);
+    size_t done = 0;
+    if (f->backlog == 0) {
+        uv_buf_t now = uv_buf_init((char *)b->data, (unsigned)b->len);
+        int n = uv_try_write((uv_stream_t *)&f->tcp, &now, 1);
+        done = n > 0 ? (size_t)n : 0; /* an error shows again below, in its callback */
+    }
+    if (done == b->len) {
+        buf_reset(b);
+        return;
+    }
+    struct write *w = MEM_NEW(struct write);
+    buf_consume(b, done);
+    w->framed = f;
+    w->data = buf_take(b, &w->len);
+    f->backlog += w->len;
+    uv_buf_t rest = uv_buf_init((char *)w->data, (unsigned)w->len);
+    int rc = uv_write(&w->req, (uv_stream_t *)&f->tcp, &rest, 1, on_written);
+    if (rc != 0) {
+        f->backlog -= w->len;
+        free(w->data);
+        free(w); /* the read side reports the broken connection */
+    }
+}
+
+size_t framed_backlog(const struct framed *f)
+{
+    return f->backlog;
+}
+
+void framed_pause(struct framed *f, bool paused)
+{
+    if (f->closing || f->paused == paused)
+        return;
+    f->paused = paused;
+    if (paused) {
+        (void)uv_read_stop((uv_stream_t *)&f->tcp);
+        return;
+    }
+    if (f->partial.len > 0 && !f->in_input) {
+        size_t used = hand_out(f, f->partial.data, f->partial.len);
+        if (f->closing)
+            return;
+        buf_consume(&f->partial, used);
+    }
+    if (!f->paused)
+        (void)uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
+}
+
+static void on_flush_timeout(uv_timer_t *timer)
+{
+    thread_expect_loop();
+    shut(timer->data);
+}
+
+void framed_close(struct framed *f, bool flush)
+{
+    if (f->closing)
+        return;
+    f->closing = true;
+    if (f->opened)
+        (void)uv_read_stop((uv_stream_t *)&f->tcp);
+    if (f->looking_up) {
+        (void)uv_cancel((uv_req_t *)&f->lookup);
+        return; /* on_found shuts */
+    }
+    if (f->in_input && !(flush && f->backlog > 0)) {
+        if (f->backlog > 0)
+            shut(f);
+        return; /* take_input shuts */
+    }
+    if (flush && f->backlog > 0)
+        (void)uv_timer_start(&f->timer, on_flush_timeout, FLUSH_MS, 0);
+    else
+        shut(f);
+}

@@ -1,0 +1,45 @@
+/* Room: node. A TCP connection that carries frames of the native protocol: a client's, or ours to
+ * the leader.
+ *
+ * Nothing is allocated for an idle one beyond its handle: partial frames are the only bytes kept. A
+ * peer that is gone without a word is noticed (keepalive, TCP_USER_TIMEOUT). Thread: loop. */
+#ifndef NODE_FRAMED_H
+#define NODE_FRAMED_H
+
+#include "base/thread.h"
+#include "client/wire.h"
+
+#include <stddef.h>
+#include <uv.h>
+
+struct framed;
+
+struct framed_events {
+    void *ctx;
+    void (*on_open)(void *ctx);                        /* of framed_connect */
+    void (*on_frame)(void *ctx, struct wire_frame *f); /* borrowed for the call */
+    void (*on_bad)(void *ctx, enum err e);             /* bytes that are no frame; none follow */
+    void (*on_drain)(void *ctx);                       /* the backlog fell to zero */
+    void (*on_close)(void *ctx, const char *why);      /* the other side ended it, or it broke */
+};
+
+/* Accepts from LISTENER; NULL when it is gone again. */
+struct framed *framed_accept(uv_loop_t *loop, uv_stream_t *listener,
+                             const struct framed_events *events) ON_LOOP;
+/* Connects to a numeric or named HOST:PORT; on_open or on_close follows, never before it returns.
+ */
+struct framed *framed_connect(uv_loop_t *loop, const char *address,
+                              const struct framed_events *events) ON_LOOP;
+/* Frames above MAX bytes are refused from now on. */
+void framed_limit(struct framed *f, size_t max) ON_LOOP;
+/* Sends what B holds and empties it. */
+void framed_send(struct framed *f, struct buf *b) ON_LOOP;
+/* Bytes that the other side has not taken yet. */
+size_t framed_backlog(const struct framed *f) ON_LOOP;
+/* Stops and goes on reading; frames already read are kept. */
+void framed_pause(struct framed *f, bool paused) ON_LOOP;
+/* Closes (after what was sent went out, when FLUSH, but for 2 seconds at most) and frees; no event
+ * follows. */
+void framed_close(struct framed *f, bool flush) ON_LOOP;
+
+#endif

@@ -1,0 +1,31 @@
+/* Room: node. What the nodes tell each other beside the log: where their clients' port is, and how
+ * they are. Sent by timer and at changes; best effort; outside input when received. Thread: loop.
+ */
+#ifndef NODE_GOSSIP_H
+#define NODE_GOSSIP_H
+
+#include "node/node.h"
+
+struct gossip_news {
+    uint64_t id, term, leader_id, seq, checksum, commit_index, applied_index, wal_bytes, log_bytes;
+    enum cns_role role;
+    bool serving;
+    char address[256]; /* for clients */
+    char version[32], sqlite[32];
+    char state[ERR_TEXT_MAX]; /* "ok", or why it serves nothing */
+    uint64_t heard_ms;        /* monotonic; 0: never heard of */
+};
+
+struct gossip *gossip_new(struct node *n) ON_LOOP;
+void gossip_free(struct gossip *g);
+/* Tells the others, now. */
+void gossip_tell(struct gossip *g) ON_LOOP;
+/* A message from another node; malformed ones are dropped. True: something about leading changed.
+ */
+bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n) ON_LOOP;
+/* The news of this node itself. */
+void gossip_self(const struct gossip *g, struct gossip_news *out) ON_LOOP;
+/* NULL: never heard of. */
+const struct gossip_news *gossip_of(const struct gossip *g, uint64_t id) ON_LOOP;
+
+#endif

@@ -1,0 +1,405 @@
+/* Room: node. Thread: owner (lane_open and lane_close: main).
+ *
+ * The lane's turn: take the letters, handle them in order, run what may run, look after the WAL.
+ * While a statement runs, lane_tick (from SQLite's progress handler) goes on publishing what the
+ * cluster has committed, so that a long statement delays its own answer only. */
+#include "node/lane_state.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/trace.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TIMER_MS    50   /* between two looks at the limits of open transactions */
+#define IDLE_MS     1000 /* a turn with nothing to do */
+#define SCRUB_PAGES 256  /* pages compared with their hashes in an idle turn: 1 MiB a second */
+
+/* --- answers and failure
+ * --------------------------------------------------------------------------- */
+
+void lane_answer(struct lane *l, struct request *r)
+{
+    list_init(&r->letter.link);
+    r->letter.kind = LOOP_ANSWER;
+    mail_send(l->loop, &r->letter.link);
+}
+
+static void answer_queue(struct lane *l, struct list *q, enum err code,
+                         const char *sentence) ON_OWNER
+{
+    struct list *i;
+    while ((i = list_pop_front(q)) != NULL) {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        r->answer.in_transaction = false;
+        request_fail(r, code, sentence);
+        lane_answer(l, r);
+    }
+}
+
+static void empty_queues(struct lane *l, enum err code, const char *sentence) ON_OWNER
+{
+    answer_queue(l, &l->queue, code, sentence);
+    answer_queue(l, &l->stalled, code, sentence);
+    atomic_store_explicit(&l->waiting, 0, memory_order_relaxed);
+}
+
+void lane_fail(struct lane *l, enum err code)
+{
+    if (l->failed)
+        return;
+    l->failed = true;
+    struct lane_failed *f = MEM_NEW(struct lane_failed);
+    f->letter.kind = LOOP_FAILED;
+    f->code = code;
+    (void)snprintf(f->text, sizeof f->text, "%s", err_text());
+    log_error("lane", "stopped seq=%" PRIu64 " reason=\"%s\"", repl_db_published(l->db), f->text);
+    mail_send(l->loop, &f->letter.link);
+}
+
+/* --- leading
+ * ---------------------------------------------------------------------------------------- */
+
+static void start_leading(struct lane *l) ON_OWNER
+{
+    sqlite3 *conn;
+    CHECK(l->view == NULL && l->n_flights == 0);
+    repl_db_apply_reset(l->db);
+    enum err e = repl_view_open(l->db, &l->view);
+    if (e == ERR_OK)
+        e = repl_view_connect(l->view, &conn);
+    if (e != ERR_OK) {
+        lane_fail(l, e);
+        return;
+    }
+    l->group = sqlconn_new(conn, lane_tick, l);
+    l->group_foreign_keys = true;
+    l->term = l->role_term;
+    struct lane_serving *s = MEM_NEW(struct lane_serving);
+    s->letter.kind = LOOP_SERVING;
+    s->term = l->term;
+    mail_send(l->loop, &s->letter.link);
+    log_info("lane", "serving term=%" PRIu64 " seq=%" PRIu64, l->term, repl_view_seq(l->view));
+}
+
+static void stop_leading(struct lane *l) ON_OWNER
+{
+    if (l->view == NULL)
+        return;
+    log_info("lane", "stepping-down term=%" PRIu64 " published=%" PRIu64 " sealed=%" PRIu64,
+             l->term, repl_db_published(l->db), repl_view_seq(l->view));
+    lane_doubt(l);
+    lane_end_all(l, "the transaction was rolled back: the leader changed");
+    sqlconn_close(l->group);
+    l->group = NULL;
+    repl_view_close(l->view);
+    l->view = NULL;
+    l->term = 0;
+    l->wants_quiet = false;
+    empty_queues(l, ERR_NOT_LEADER, "the leader changed before this was run");
+}
+
+/* --- letters
+ * ---------------------------------------------------------------------------------------- */
+
+static void free_entry(struct lane_entry *e)
+{
+    if (e->payload != NULL)
+        cns_payload_unref(e->payload);
+    free(e);
+}
+
+static bool is_own(const struct lane *l, const struct lane_entry *e) ON_OWNER
+{
+    return l->view != NULL && e->term == l->term;
+}
+
+static void on_entry(struct lane *l, struct lane_entry *e) ON_OWNER
+{
+    if (l->failed)
+        return; /* not counted as applied: what this node shows stands still */
+    CHECK(e->index == l->applied_index + 1);
+    enum err err = ERR_OK;
+    if (is_own(l, e)) {
+        if (e->kind == CNS_COMMAND)
+            lane_arrive(l);
+    } else {
+        CHECK(l->view ==
+              NULL); /* a view is opened at its own term's barrier, and closed before others */
+        if (e->kind == CNS_COMMAND)
+            err = repl_db_apply(l->db, e->payload->data, e->payload->len);
+        if (err != ERR_OK)
+            lane_fail(l, err);
+        else
+            lane_judge(l, e);
+    }
+    if (l->failed)
+        return;
+    l->applied_index = e->index;
+    if (e->kind == CNS_BARRIER && l->leader && e->term == l->role_term && l->view == NULL)
+        start_leading(l);
+}
+
+static void on_role(struct lane *l, const struct lane_role *r) ON_OWNER
+{
+    trace("role", r->term, r->leader);
+    if (!r->leader || r->term != l->role_term)
+        stop_leading(l);
+    l->leader = r->leader;
+    l->role_term = r->term;
+}
+
+static void on_request(struct lane *l, struct request *r) ON_OWNER
+{
+    if (l->failed) {
+        request_fail(r, ERR_STOPPED, "this node stopped serving: see its log");
+        lane_answer(l, r);
+    } else if (l->view == NULL && !lane_has_transaction(l, r->session_id)) {
+        request_fail(r, ERR_NOT_LEADER, "this node is not the leader");
+        lane_answer(l, r);
+    } else if (lane_is_interactive(l, r)) {
+        lane_run_interactive(l, r);
+    } else {
+        list_push_back(&l->queue, &r->letter.link);
+        atomic_fetch_add_explicit(&l->waiting, 1, memory_order_relaxed);
+    }
+}
+
+static void handle(struct lane *l, struct letter *letter) ON_OWNER
+{
+    switch (letter->kind) {
+    case LANE_REQUEST:
+        on_request(l, (struct request *)letter);
+        return;
+    case LANE_ENTRY:
+        on_entry(l, (struct lane_entry *)letter);
+        free_entry((struct lane_entry *)letter);
+        return;
+    case LANE_ROLE:
+        on_role(l, (struct lane_role *)letter);
+        free(letter);
+        return;
+    case LANE_GONE:
+        lane_end_session(l, ((struct lane_gone *)letter)->session_id);
+        free(letter);
+        return;
+    case LANE_STOP:
+        l->stop = (struct lane_stop *)letter;
+        l->stopping = true;
+        return;
+    case READ_REQUEST:
+    case LOOP_PROPOSAL:
+    case LOOP_APPLIED:
+    case LOOP_SERVING:
+    case LOOP_FAILED:
+    case LOOP_STOPPED:
+    case LOOP_ANSWER:
+    case LOOP_ROWS:
+        break;
+    }
+    UNREACHABLE("a letter of another thread");
+}
+
+static void handle_letters(struct lane *l) ON_OWNER
+{
+    struct list *i;
+    while (!l->stopping && (i = list_pop_front(&l->letters)) != NULL)
+        handle(l, LIST_ENTRY(i, struct letter, link));
+}
+
+bool lane_tick(void *arg)
+{
+    struct lane *l = arg;
+    thread_expect_owner();
+    mail_take(&l->inbox, &l->letters);
+    LIST_EACH(i, &l->letters)
+    {
+        struct letter *letter = LIST_ENTRY(i, struct letter, link);
+        if (letter->kind == LANE_REQUEST || letter->kind == LANE_GONE)
+            continue; /* after the running statement */
+        if (letter->kind != LANE_ENTRY || !is_own(l, (struct lane_entry *)letter))
+            return true; /* the leadership is lost, or the node stops: the statement is in vain */
+        list_remove(i);
+        on_entry(l, (struct lane_entry *)letter);
+        free_entry((struct lane_entry *)letter);
+    }
+    return l->failed;
+}
+
+/* --- the turn
+ * --------------------------------------------------------------------------------------- */
+
+static void tell_applied(struct lane *l) ON_OWNER
+{
+    if (l->told_index == l->applied_index)
+        return;
+    l->told_index = l->applied_index;
+    struct lane_applied *a = MEM_NEW(struct lane_applied);
+    a->letter.kind = LOOP_APPLIED;
+    a->index = l->applied_index;
+    a->seq = repl_db_published(l->db);
+    mail_send(l->loop, &a->letter.link);
+}
+
+static void look_after_wal(struct lane *l) ON_OWNER
+{
+    bool quiet = l->n_flights == 0 && list_empty(&l->itxns), wants = false;
+    enum err e = repl_db_upkeep(l->db, quiet, &wants);
+    if (e != ERR_OK)
+        lane_fail(l, e);
+    l->wants_quiet = wants && l->view != NULL;
+}
+
+static void run(struct lane *l) ON_OWNER
+{
+    if (!list_empty(&l->stalled))
+        lane_retry_stalled(l);
+    while (!list_empty(&l->queue) && lane_can_run(l)) {
+        lane_run_batch(l);
+        look_after_wal(l);
+        (void)lane_tick(l); /* what was committed meanwhile; the rest at the next turn */
+    }
+}
+
+static uint64_t patience(const struct lane *l) ON_OWNER
+{
+    bool timers = !list_empty(&l->itxns) || !list_empty(&l->doubtful) || !list_empty(&l->stalled) ||
+                  l->wants_quiet;
+    return !list_empty(&l->letters) ? 0 : timers ? TIMER_MS : IDLE_MS;
+}
+
+static void turn(struct lane *l) ON_OWNER
+{
+    uint64_t patient = patience(l);
+    mail_wait(&l->inbox, &l->letters, patient);
+    bool idle = list_empty(&l->letters) && patient == IDLE_MS;
+    handle_letters(l);
+    uint64_t now = clock_mono_ms();
+    lane_end_overdue(l, now);
+    lane_give_up(l, now);
+    if (l->failed)
+        empty_queues(l, ERR_STOPPED, "this node stopped serving: see its log");
+    else
+        look_after_wal(l);
+    run(l);
+    tell_applied(l);
+    if (idle && !l->failed) {
+        enum err e = repl_db_scrub(l->db, SCRUB_PAGES);
+        if (e != ERR_OK)
+            lane_fail(l, e);
+    }
+}
+
+/* Nothing is lost by stopping: what is in flight is in the log, and its clients hear "unknown". */
+static void finish(struct lane *l) ON_OWNER
+{
+    struct list *i;
+    stop_leading(l);
+    lane_free_itxns(l);
+    LIST_EACH(d, &l->doubtful)
+    LIST_ENTRY(d, struct flight, link)->sent_ms = 0;
+    lane_give_up(l, UINT64_MAX);
+    LIST_EACH(d, &l->doubtful)
+    free(LIST_ENTRY(d, struct flight, link));
+    list_init(&l->doubtful);
+    empty_queues(l, ERR_STOPPED, "this node is stopping");
+    mail_take(&l->inbox, &l->letters);
+    while ((i = list_pop_front(&l->letters)) != NULL) {
+        struct letter *letter = LIST_ENTRY(i, struct letter, link);
+        if (letter->kind == LANE_REQUEST) {
+            request_fail((struct request *)letter, ERR_STOPPED, "this node is stopping");
+            lane_answer(l, (struct request *)letter);
+        } else if (letter->kind == LANE_ENTRY) {
+            free_entry((struct lane_entry *)letter);
+        } else {
+            free(letter);
+        }
+    }
+}
+
+static void *lane_main(void *arg)
+{
+    struct lane *l = arg;
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    while (!l->stopping)
+        turn(l);
+    finish(l);
+    l->stop->letter.kind = LOOP_STOPPED;
+    mail_send(l->loop, &l->stop->letter.link);
+    return NULL;
+}
+
+/* --- the door
+ * --------------------------------------------------------------------------------------- */
+
+enum err lane_open(const struct config *config, struct mail *loop, struct lane **out)
+{
+    struct repl_config rc;
+    struct lane *l = MEM_NEW(struct lane);
+    char *path = mem_printf("%s/main.db", config->data);
+    repl_config_init(&rc, path);
+    rc.database_id = config->cluster_id;
+    rc.txn_bytes_max = config->txn_bytes_max;
+    rc.wal_checkpoint_bytes = config->wal_checkpoint_bytes;
+    rc.wal_restart_bytes = config->wal_restart_bytes;
+    enum err e = repl_db_open(&rc, &l->db);
+    free(path);
+    if (e != ERR_OK) {
+        free(l);
+        return e;
+    }
+    l->config = config;
+    l->loop = loop;
+    mail_init(&l->inbox, NULL, NULL);
+    list_init(&l->letters);
+    list_init(&l->queue);
+    list_init(&l->stalled);
+    list_init(&l->flights);
+    list_init(&l->doubtful);
+    list_init(&l->itxns);
+    *out = l;
+    return ERR_OK;
+}
+
+struct repl_db *lane_db(struct lane *l)
+{
+    return l->db;
+}
+
+enum err lane_start(struct lane *l, uint64_t applied)
+{
+    l->applied_index = l->told_index = applied;
+    TRY(thread_start(&l->thread, "owner", lane_main, l));
+    l->started = true;
+    return ERR_OK;
+}
+
+void lane_send(struct lane *l, struct letter *letter)
+{
+    mail_send(&l->inbox, &letter->link);
+}
+
+uint64_t lane_waiting(const struct lane *l)
+{
+    return atomic_load_explicit(&l->waiting, memory_order_relaxed);
+}
+
+void lane_close(struct lane *l)
+{
+    if (l->started)
+        (void)pthread_join(l->thread, NULL);
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    enum err e = repl_db_close(l->db);
+    if (e != ERR_OK)
+        log_error("lane", "close reason=\"%s\"", err_text());
+    thread_become(THREAD_LOOP);
+    mail_fini(&l->inbox);
+    free(l);
+}

@@ -1,0 +1,189 @@
+/* Room: node. Thread: owner.
+ * Owns: the flights. Invariants: flights are in the order of their sequences and of their entries
+ * in the log; only this lane proposes in its term, so the n-th committed command of the term is the
+ * n-th part proposed; a request waits in exactly one flight.
+ *
+ *   sealed --> in flight --> published --> answered
+ *                 |
+ *            leadership lost
+ *                 v
+ *             doubtful --> its entry comes: answered as done
+ *                      --> an entry of a later term comes first: surely not written
+ *                      --> nobody tells in time: "unknown" */
+#include "node/lane_state.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/trace.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void answer_all(struct lane *l, struct list *requests) ON_OWNER
+{
+    struct list *i;
+    while ((i = list_pop_front(requests)) != NULL)
+        lane_answer(l, LIST_ENTRY(i, struct request, letter.link));
+}
+
+static void fail_all(struct lane *l, struct list *requests, enum err code,
+                     const char *sentence) ON_OWNER
+{
+    struct list *i;
+    while ((i = list_pop_front(requests)) != NULL) {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        r->answer.in_transaction = false;
+        request_fail(r, code, sentence);
+        lane_answer(l, r);
+    }
+}
+
+static void propose(struct lane *l, struct flight *f) ON_OWNER
+{
+    struct lane_proposal *p = mem_zalloc(sizeof *p + f->parts * sizeof(struct cns_payload *));
+    p->letter.kind = LOOP_PROPOSAL;
+    p->term = f->term;
+    p->n = f->parts;
+    for (unsigned i = 0; i < f->parts; i++) {
+        size_t len;
+        uint8_t *bytes = repl_txn_part_take(f->txn, i, &len);
+        p->payloads[i] = cns_payload_take(bytes, len);
+    }
+    mail_send(l->loop, &p->letter.link);
+}
+
+void lane_depart(struct lane *l, struct list *requests)
+{
+    struct repl_txn *txn = NULL;
+    enum err e = repl_view_seal(l->view, clock_wall_ms(), &txn);
+    if (e != ERR_OK) {
+        fail_all(l, requests, e, err_text());
+        lane_fail(l, e);
+        return;
+    }
+    uint64_t seq = repl_view_seq(l->view);
+    LIST_EACH(i, requests)
+    LIST_ENTRY(i, struct request, letter.link)->answer.seq = seq;
+    if (txn == NULL) {
+        /* Nothing was written, but what was seen may be unpublished: wait with the last flight. */
+        if (list_empty(&l->flights))
+            answer_all(l, requests);
+        else
+            list_splice(&LIST_ENTRY(l->flights.prev, struct flight, link)->requests, requests);
+        return;
+    }
+    struct flight *f = MEM_NEW(struct flight);
+    f->txn = txn;
+    f->term = l->term;
+    f->seq = repl_txn_seq(txn);
+    f->sent_ms = clock_mono_ms();
+    f->bytes = repl_txn_bytes(txn);
+    f->parts = repl_txn_parts(txn);
+    CHECK(f->seq == seq && f->parts > 0);
+    list_init(&f->requests);
+    list_splice(&f->requests, requests);
+    list_push_back(&l->flights, &f->link);
+    l->n_flights++;
+    l->flight_bytes += f->bytes;
+    trace("depart", f->seq, f->bytes);
+    propose(l, f);
+}
+
+static void drop(struct lane *l, struct flight *f) ON_OWNER
+{
+    list_remove(&f->link);
+    CHECK(l->n_flights > 0 && l->flight_bytes >= f->bytes);
+    l->n_flights--;
+    l->flight_bytes -= f->bytes;
+}
+
+void lane_arrive(struct lane *l)
+{
+    CHECK(!list_empty(&l->flights)); /* who else would have proposed in our term? */
+    struct flight *f = LIST_ENTRY(l->flights.next, struct flight, link);
+    CHECK(f->term == l->term && f->parts_seen < f->parts);
+    if (++f->parts_seen < f->parts)
+        return;
+    drop(l, f);
+    trace("publish", f->seq, 0);
+    enum err e = repl_db_publish(l->db, f->txn);
+    f->txn = NULL;
+    if (e != ERR_OK) {
+        /* Committed, so done for the cluster; only this node cannot show it. */
+        fail_all(l, &f->requests, ERR_UNKNOWN,
+                 "the write is committed, but this node's disk failed before it could answer");
+        lane_fail(l, e);
+    } else {
+        answer_all(l, &f->requests);
+    }
+    free(f);
+}
+
+void lane_doubt(struct lane *l)
+{
+    struct list *i;
+    while ((i = list_pop_front(&l->flights)) != NULL) {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        repl_txn_free(f->txn);
+        f->txn = NULL;
+        list_push_back(&l->doubtful, &f->link);
+    }
+    l->n_flights = 0;
+    l->flight_bytes = 0;
+}
+
+/* It is sure that nothing of F was written: an autocommit statement may be run again by its
+ * session, a transaction is gone. */
+static void lose(struct lane *l, struct flight *f) ON_OWNER
+{
+    LIST_EACH(i, &f->requests)
+    {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        r->answer.in_transaction = false;
+        if (r->interactive)
+            request_fail(r, ERR_TXN_LOST,
+                         "the transaction was rolled back: the leader changed before its commit");
+        else
+            request_fail(r, ERR_NOT_LEADER, "the leader changed before the write was committed");
+    }
+    answer_all(l, &f->requests);
+    list_remove(&f->link);
+    free(f);
+}
+
+void lane_judge(struct lane *l, const struct lane_entry *e)
+{
+    LIST_EACH(i, &l->doubtful)
+    {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        if (f->term < e->term) {
+            lose(l, f);
+            continue;
+        }
+        if (f->term > e->term || e->kind != CNS_COMMAND)
+            return;
+        if (++f->parts_seen == f->parts) {
+            answer_all(l, &f->requests);
+            list_remove(&f->link);
+            free(f);
+        }
+        return;
+    }
+}
+
+void lane_give_up(struct lane *l, uint64_t now_ms)
+{
+    LIST_EACH(i, &l->doubtful)
+    {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        if (list_empty(&f->requests) || now_ms < f->sent_ms + l->config->leader_wait_ms)
+            continue;
+        fail_all(l, &f->requests, ERR_UNKNOWN,
+                 "the leader changed and no majority could say whether this was written: look "
+                 "before you repeat it");
+        /* The flight stays: later entries of its term must be counted against it. */
+    }
+}

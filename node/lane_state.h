@@ -1,0 +1,99 @@
+/* Room: node. What the files of the writer lane share; nobody else includes this. Thread: owner. */
+#ifndef NODE_LANE_STATE_H
+#define NODE_LANE_STATE_H
+
+#include "node/lane.h"
+#include "node/sqlconn.h"
+
+#define IDLE_CONNS_MAX 8 /* connections kept for the next interactive transactions */
+
+/* A sealed transaction on its way through the log, with the requests that wait for it. */
+struct flight {
+    struct list link;
+    struct repl_txn *txn; /* NULL once the view is gone */
+    uint64_t term, seq, sent_ms;
+    size_t bytes;
+    unsigned parts, parts_seen;
+    struct list requests;
+};
+
+/* An interactive transaction: a session between BEGIN and COMMIT. */
+struct itxn {
+    struct list link;
+    uint64_t session_id, began_ms, used_ms;
+    struct sqlconn *conn; /* NULL: lost */
+    char reason[ERR_TEXT_MAX];
+};
+
+struct lane {
+    struct mail inbox;
+    struct mail *loop;
+    pthread_t thread;
+    bool started, stopping, failed;
+    const struct config *config;
+    struct repl_db *db;
+
+    struct list letters; /* taken from the inbox, not yet handled */
+
+    /* Leading: `term` is the term of the view, 0 when there is none. */
+    bool leader;
+    uint64_t role_term, term;
+    struct repl_view *view;
+    struct sqlconn *group; /* autocommit requests run here, in batches */
+    bool group_foreign_keys;
+
+    struct list queue;   /* autocommit requests that wait */
+    struct list stalled; /* interactive requests that wait for the writer */
+    _Atomic uint64_t waiting;
+
+    struct list flights;  /* in the order of their sequences */
+    struct list doubtful; /* of a lost leadership: the log will tell */
+    unsigned n_flights;
+    size_t flight_bytes;
+
+    struct list itxns;
+    struct itxn *holder; /* the one that writes; NULL: the lane is free */
+    struct sqlconn *idle_conns[IDLE_CONNS_MAX];
+    unsigned n_idle_conns;
+
+    bool wants_quiet;
+    uint64_t applied_index, told_index;
+    struct lane_stop *stop;
+};
+
+/* lane.c */
+void lane_fail(struct lane *l, enum err code) ON_OWNER;
+/* The answer leaves now. */
+void lane_answer(struct lane *l, struct request *r) ON_OWNER;
+bool lane_tick(void *lane);
+
+/* lane_flight.c */
+/* Seals what was just committed, if anything; the answers of REQUESTS (emptied) leave when it and
+ * all before it are published. */
+void lane_depart(struct lane *l, struct list *requests) ON_OWNER;
+/* A committed entry of the lane's own term. */
+void lane_arrive(struct lane *l) ON_OWNER;
+/* The leadership was lost: what is under way becomes doubtful. */
+void lane_doubt(struct lane *l) ON_OWNER;
+/* A committed entry after it was applied as a follower: tells the fate of doubtful flights. */
+void lane_judge(struct lane *l, const struct lane_entry *e) ON_OWNER;
+/* Answers "unknown" to what waited too long for the log's word. */
+void lane_give_up(struct lane *l, uint64_t now_ms) ON_OWNER;
+
+/* lane_batch.c */
+bool lane_can_run(const struct lane *l) ON_OWNER;
+void lane_run_batch(struct lane *l) ON_OWNER;
+
+/* lane_txn.c */
+/* Does R belong to an interactive transaction (or begin one)? */
+bool lane_is_interactive(struct lane *l, const struct request *r) ON_OWNER;
+bool lane_has_transaction(struct lane *l, uint64_t session_id) ON_OWNER;
+void lane_run_interactive(struct lane *l, struct request *r) ON_OWNER;
+void lane_retry_stalled(struct lane *l) ON_OWNER;
+void lane_end_overdue(struct lane *l, uint64_t now_ms) ON_OWNER;
+void lane_end_session(struct lane *l, uint64_t session_id) ON_OWNER;
+/* The view goes away: all transactions are lost, for REASON. */
+void lane_end_all(struct lane *l, const char *reason) ON_OWNER;
+void lane_free_itxns(struct lane *l) ON_OWNER;
+
+#endif

@@ -1,0 +1,441 @@
+/* Room: node. Thread: loop.
+ *
+ * The loop's side of the journey of a write:
+ *   session -> route -> [lane: run, seal] -> proposal -> consensus -> on_entry -> [lane: publish]
+ *   -> session_answer -> client */
+#include "node/node.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+#include "node/gossip.h"
+#include "node/recover.h"
+#include "node/route.h"
+#include "node/session.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TIMER_MS     50   /* waits that end, requests tried again */
+#define GOSSIP_TICKS 5    /* timer ticks between two tellings */
+#define HAND_OVER_MS 3000 /* at most, before the node stops without having handed over */
+#define LEAVE_MS     3000 /* for requests to come back, before the log is closed under them */
+
+bool node_is_serving(const struct node *n)
+{
+    return n->role == CNS_LEADER && n->serving_term == n->term && !n->failed;
+}
+
+/* --- proposals
+ * -------------------------------------------------------------------------------------- */
+
+static void free_proposal(struct lane_proposal *p)
+{
+    for (unsigned i = p->next; i < p->n; i++)
+        cns_payload_unref(p->payloads[i]);
+    free(p);
+}
+
+/* Hands the lane's entries to consensus, in order, as it has room. */
+static void propose_all(struct node *n) ON_LOOP
+{
+    while (!list_empty(&n->proposals) && n->cns != NULL) {
+        struct lane_proposal *p = LIST_ENTRY(n->proposals.next, struct lane_proposal, letter.link);
+        enum err e = ERR_OK;
+        while (e == ERR_OK && p->next < p->n) {
+            uint64_t index;
+            e = cns_propose(n->cns, p->term, &p->payloads[p->next], 1, &index);
+            if (e == ERR_OK)
+                p->next++;
+        }
+        if (e == ERR_BUSY)
+            return; /* on_room goes on */
+        /* Otherwise the leadership is lost: the lane hears of it too and waits for the log's word.
+         */
+        list_remove(&p->letter.link);
+        free_proposal(p);
+    }
+}
+
+/* --- consensus
+ * -------------------------------------------------------------------------------------- */
+
+static void on_entry(void *ctx, const struct cns_entry *e)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    struct lane_entry *l = MEM_NEW(struct lane_entry);
+    l->letter.kind = LANE_ENTRY;
+    l->index = e->index;
+    l->term = e->term;
+    l->kind = e->kind;
+    l->payload = e->payload == NULL ? NULL : cns_payload_ref(e->payload);
+    lane_send(n->lane, &l->letter);
+}
+
+static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leader_id)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    bool led = n->role == CNS_LEADER, leads = role == CNS_LEADER;
+    bool told = led != leads || (leads && term != n->term);
+    if (role != n->role || term != n->term || leader_id != n->leader_id)
+        log_info("node", "role=%s term=%" PRIu64 " leader=%" PRIu64,
+                 leads                   ? "leader"
+                 : role == CNS_FOLLOWER  ? "follower"
+                 : role == CNS_CANDIDATE ? "candidate"
+                                         : "stopped",
+                 term, leader_id);
+    n->role = role;
+    n->term = term;
+    n->leader_id = leader_id;
+    if (told) {
+        struct lane_role *r = MEM_NEW(struct lane_role);
+        r->letter.kind = LANE_ROLE;
+        r->leader = leads;
+        r->term = term;
+        lane_send(n->lane, &r->letter);
+    }
+}
+
+static void on_room(void *ctx)
+{
+    thread_expect_loop();
+    propose_all(ctx);
+}
+
+static void on_message(void *ctx, uint64_t from, const uint8_t *p, size_t size)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    if (gossip_hear(n->gossip, from, p, size) && n->stage == NODE_SERVING)
+        route_leader_changed(n);
+}
+
+void node_fail(struct node *n, const char *sentence)
+{
+    if (n->failed)
+        return;
+    n->failed = true;
+    (void)snprintf(n->failure, sizeof n->failure, "this node stopped serving: %s", sentence);
+    log_error("node", "failed reason=\"%s\"", sentence);
+    route_refuse_all(n, ERR_STOPPED, n->failure);
+    if (n->cns != NULL)
+        gossip_tell(n->gossip);
+}
+
+static void on_failed(void *ctx, enum err code, const char *sentence)
+{
+    thread_expect_loop();
+    (void)code;
+    node_fail(ctx, sentence);
+}
+
+/* --- letters
+ * ---------------------------------------------------------------------------------------- */
+
+static void on_applied(struct node *n, const struct lane_applied *a) ON_LOOP
+{
+    n->applied_index = a->index;
+    if (n->cns != NULL)
+        cns_applied(n->cns, a->index);
+    route_applied(n);
+}
+
+static void on_serving(struct node *n, const struct lane_serving *s) ON_LOOP
+{
+    n->serving_term = s->term;
+    if (n->cns != NULL)
+        gossip_tell(n->gossip);
+    route_leader_changed(n);
+}
+
+static void handle(struct node *n, struct letter *letter) ON_LOOP
+{
+    struct request *r;
+    switch (letter->kind) {
+    case LOOP_PROPOSAL:
+        list_push_back(&n->proposals, &letter->link);
+        propose_all(n);
+        return;
+    case LOOP_APPLIED:
+        on_applied(n, (struct lane_applied *)letter);
+        free(letter);
+        return;
+    case LOOP_SERVING:
+        on_serving(n, (struct lane_serving *)letter);
+        free(letter);
+        return;
+    case LOOP_FAILED:
+        node_fail(n, ((struct lane_failed *)letter)->text);
+        free(letter);
+        return;
+    case LOOP_STOPPED:
+        n->lane_stopped = true;
+        free(letter);
+        return;
+    case LOOP_ANSWER:
+        r = (struct request *)letter;
+        session_answer(r->session, r);
+        return;
+    case LOOP_ROWS:
+        r = (struct request *)letter;
+        session_rows(r->session, r);
+        return;
+    case LANE_REQUEST:
+    case LANE_ENTRY:
+    case LANE_ROLE:
+    case LANE_GONE:
+    case LANE_STOP:
+    case READ_REQUEST:
+        break;
+    }
+    UNREACHABLE("a letter of another thread");
+}
+
+static void take_mail(struct node *n) ON_LOOP
+{
+    struct list letters, *i;
+    list_init(&letters);
+    mail_take(&n->mail, &letters);
+    while ((i = list_pop_front(&letters)) != NULL)
+        handle(n, LIST_ENTRY(i, struct letter, link));
+}
+
+static void on_wake(uv_async_t *async)
+{
+    thread_expect_loop();
+    take_mail(async->data);
+}
+
+static void wake(void *async)
+{
+    (void)uv_async_send(async);
+}
+
+/* --- stopping
+ * --------------------------------------------------------------------------------------- */
+
+static void set_stage(struct node *n, enum node_stage stage)
+{
+    n->stage = stage;
+    n->stage_since_ms = clock_mono_ms();
+}
+
+static void on_cns_stopped(void *ctx)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    n->cns_stopped = true;
+    struct lane_stop *s = MEM_NEW(struct lane_stop);
+    s->letter.kind = LANE_STOP;
+    lane_send(n->lane, &s->letter);
+}
+
+static void leave(struct node *n) ON_LOOP
+{
+    set_stage(n, NODE_LEAVING);
+    route_refuse_all(n, ERR_STOPPED, "this node is stopping");
+    sessions_close_all(n);
+}
+
+static void begin_stop(struct node *n) ON_LOOP
+{
+    if (n->stage != NODE_SERVING)
+        return;
+    log_info("node", "stopping");
+    listener_close(n->listener);
+    n->listener = NULL;
+    if (n->role == CNS_LEADER && cns_transfer(n->cns, 0) == ERR_OK)
+        set_stage(n, NODE_HANDING_OVER);
+    else
+        leave(n);
+}
+
+static void on_signal(uv_signal_t *sig, int number)
+{
+    thread_expect_loop();
+    (void)number;
+    begin_stop(sig->data);
+}
+
+static void finish(struct node *n) ON_LOOP
+{
+    set_stage(n, NODE_ENDED);
+    uv_close((uv_handle_t *)&n->timer, NULL);
+    uv_close((uv_handle_t *)&n->sigterm, NULL);
+    uv_close((uv_handle_t *)&n->sigint, NULL);
+    uv_close((uv_handle_t *)&n->wake, NULL);
+}
+
+static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
+{
+    if (n->stage == NODE_HANDING_OVER &&
+        (n->role != CNS_LEADER || now_ms > n->stage_since_ms + HAND_OVER_MS))
+        leave(n);
+    bool patient = now_ms <= n->stage_since_ms + LEAVE_MS;
+    if (n->stage == NODE_LEAVING && n->cns != NULL && (list_empty(&n->sessions) || !patient)) {
+        struct cns *cns = n->cns;
+        n->cns = NULL; /* nothing is proposed or told from here on */
+        LIST_EACH(i, &n->proposals)
+        free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
+        list_init(&n->proposals);
+        cns_stop(cns, on_cns_stopped, n);
+    }
+    if (n->stage == NODE_LEAVING && n->lane_stopped && list_empty(&n->sessions))
+        finish(n);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct node *n = timer->data;
+    thread_expect_loop();
+    static const unsigned every = GOSSIP_TICKS;
+    uint64_t now = clock_mono_ms(), tick = now / TIMER_MS;
+    if (n->cns != NULL && tick % every == 0)
+        gossip_tell(n->gossip);
+    if (n->cns != NULL && n->failed && n->role == CNS_LEADER)
+        (void)cns_transfer(n->cns,
+                           0); /* a leader that cannot serve must not lead; tried until it works */
+    if (n->stage == NODE_SERVING || n->stage == NODE_HANDING_OVER)
+        route_timer(n, now);
+    sessions_timer(n, now);
+    go_on_stopping(n, now);
+}
+
+/* --- opening
+ * ---------------------------------------------------------------------------------------- */
+
+static void open_handles(struct node *n) ON_LOOP
+{
+    int rc = uv_async_init(&n->loop, &n->wake, on_wake);
+    rc = rc != 0 ? rc : uv_timer_init(&n->loop, &n->timer);
+    rc = rc != 0 ? rc : uv_signal_init(&n->loop, &n->sigterm);
+    rc = rc != 0 ? rc : uv_signal_init(&n->loop, &n->sigint);
+    CHECK(rc == 0);
+    n->wake.data = n->timer.data = n->sigterm.data = n->sigint.data = n;
+    mail_init(&n->mail, wake, &n->wake);
+}
+
+static enum err open_consensus(struct node *n) ON_LOOP
+{
+    struct config_member members[CLUSTER_MAX];
+    struct cns_server servers[CLUSTER_MAX];
+    const struct config *c = n->config;
+    unsigned n_members;
+    TRY(config_members(c->cluster, members, &n_members));
+    for (unsigned i = 0; i < n_members; i++)
+        servers[i] = (struct cns_server){members[i].id, members[i].address};
+    char *dir = mem_printf("%s/raft", c->data);
+    struct cns_config cc = {
+        .dir = dir,
+        .cluster_id = c->cluster_id,
+        .id = c->id,
+        .listen = c->peer_listen,
+        .servers = servers,
+        .n_servers = n_members,
+        .election_ms = (unsigned)c->election_ms,
+        .heartbeat_ms = (unsigned)c->heartbeat_ms,
+        .handler = {n, on_entry, on_role, on_room, on_message, on_failed},
+    };
+    enum err e = cns_open(&cc, &n->cns);
+    free(dir);
+    config_members_free(members, n_members);
+    return e;
+}
+
+static enum err open_lane(struct node *n) ON_LOOP
+{
+    TRY(file_make_dirs(n->config->data));
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    enum err e = lane_open(n->config, &n->mail, &n->lane);
+    thread_become(THREAD_LOOP);
+    return e;
+}
+
+static enum err open_all(struct node *n) ON_LOOP
+{
+    uint64_t applied = 0;
+    TRY(open_lane(n));
+    TRY(open_consensus(n));
+    enum err e = recover_position(lane_db(n->lane), n->cns, &applied);
+    thread_become(THREAD_LOOP);
+    TRY(e);
+    n->applied_index = applied;
+    n->gossip = gossip_new(n);
+    TRY(readers_open(n->config, lane_db(n->lane), &n->mail, &n->readers));
+    TRY(listener_open(n, &n->listener));
+    TRY(lane_start(n->lane, applied));
+    return cns_start(n->cns, &n->loop, applied);
+}
+
+static void on_abandoned(void *ctx)
+{
+    (void)ctx;
+}
+
+/* Opening failed: gives everything back. */
+static void abandon(struct node *n) ON_LOOP
+{
+    char sentence[ERR_TEXT_MAX];
+    (void)snprintf(sentence, sizeof sentence, "%s", err_text());
+    if (n->listener != NULL)
+        listener_close(n->listener);
+    if (n->cns != NULL)
+        cns_stop(n->cns, on_abandoned, n);
+    n->cns = NULL;
+    finish(n);
+    (void)uv_run(&n->loop, UV_RUN_DEFAULT);
+    node_close(n);
+    (void)err_fail(ERR_IO, "%s", sentence);
+}
+
+enum err node_open(struct node *n, const struct config *config)
+{
+    *n = (struct node){.config = config, .role = CNS_FOLLOWER};
+    list_init(&n->proposals);
+    list_init(&n->sessions);
+    list_init(&n->wait_leader);
+    list_init(&n->wait_seq);
+    list_init(&n->wait_reads);
+    if (uv_loop_init(&n->loop) != 0)
+        return err_fail(ERR_IO, "cannot make an event loop");
+    open_handles(n);
+    enum err e = open_all(n);
+    if (e != ERR_OK) {
+        abandon(n);
+        return e;
+    }
+    (void)uv_signal_start(&n->sigterm, on_signal, SIGTERM);
+    (void)uv_signal_start(&n->sigint, on_signal, SIGINT);
+    (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
+    set_stage(n, NODE_SERVING);
+    log_info("node", "ready listen=%s peers=%s data=%s seq=%" PRIu64, config->listen,
+             config->peer_listen, config->data, repl_db_published(lane_db(n->lane)));
+    return ERR_OK;
+}
+
+void node_run(struct node *n)
+{
+    thread_expect_loop();
+    (void)uv_run(&n->loop, UV_RUN_DEFAULT);
+}
+
+void node_close(struct node *n)
+{
+    if (n->readers != NULL)
+        readers_close(n->readers);
+    if (n->lane != NULL)
+        lane_close(n->lane);
+    gossip_free(n->gossip);
+    mail_fini(&n->mail);
+    int rc = uv_loop_close(&n->loop);
+    CHECK(rc == 0);
+}

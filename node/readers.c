@@ -1,0 +1,196 @@
+/* Room: node. Thread: readers (and readers_run on the loop).
+ * Owns: the connections; `lock` guards the queue, the idle connections and their count. */
+#include "node/readers.h"
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+#include "node/sqlconn.h"
+
+#include <stdlib.h>
+
+#define BLOCK KIB(256) /* an answer is sent in pieces of about this size */
+
+struct cursor_state {
+    struct sqlconn *conn;
+    struct sqlstmt *stmt;
+};
+
+struct idle_conn {
+    struct list link;
+    struct sqlconn *conn;
+};
+
+struct readers {
+    const struct repl_db *db;
+    struct mail *loop;
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct list fresh;  /* requests without a connection */
+    struct list parked; /* requests that have one, ready to go on: first */
+    struct list idle;   /* struct idle_conn */
+    unsigned conns, conns_max;
+    bool stopping;
+    unsigned n_threads;
+    pthread_t threads[];
+};
+
+static enum err take_conn(struct readers *p, struct sqlconn **out) ON_READER
+{
+    /* The caller holds a place in `conns`: an idle one, or the right to open another. */
+    *out = NULL;
+    (void)pthread_mutex_lock(&p->lock);
+    struct list *l = list_pop_front(&p->idle);
+    (void)pthread_mutex_unlock(&p->lock);
+    if (l != NULL) {
+        struct idle_conn *idle = LIST_ENTRY(l, struct idle_conn, link);
+        *out = idle->conn;
+        free(idle);
+        return ERR_OK;
+    }
+    sqlite3 *conn;
+    TRY(repl_reader_open(p->db, &conn));
+    *out = sqlconn_new(conn, NULL, NULL);
+    return ERR_OK;
+}
+
+static void give_conn(struct readers *p, struct sqlconn *conn) ON_READER
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->conns--;
+    if (conn != NULL) {
+        struct idle_conn *idle = MEM_NEW(struct idle_conn);
+        idle->conn = conn;
+        list_push_front(&p->idle, &idle->link); /* the warmest first */
+    }
+    (void)pthread_cond_signal(&p->work);
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+static void send_back(struct readers *p, struct request *r, enum letter_kind kind)
+{
+    r->letter.kind = kind;
+    mail_send(p->loop, &r->letter.link);
+}
+
+/* Runs R until its end or until a block is full. */
+static void run(struct readers *p, struct request *r) ON_READER
+{
+    struct cursor_state *cur = r->cursor;
+    struct sqlconn *conn = cur == NULL ? NULL : cur->conn;
+    struct sqlstmt *stmt = cur == NULL ? NULL : cur->stmt;
+    bool more = false;
+    enum err e = ERR_OK;
+    if (cur == NULL) {
+        e = take_conn(p, &conn);
+        if (e != ERR_OK)
+            request_fail_text(r, e);
+        else
+            e = sqlconn_begin(conn, r, true, &stmt);
+    }
+    if (e == ERR_OK && stmt != NULL)
+        e = sqlconn_rows(conn, stmt, r, BLOCK, &more);
+    /* Read after the statement began: not less than what it can have seen. */
+    if (r->answer.seq == 0)
+        r->answer.seq = repl_db_published_upper(p->db);
+    if (e == ERR_OK && more) {
+        if (cur == NULL) {
+            cur = MEM_NEW(struct cursor_state);
+            *cur = (struct cursor_state){conn, stmt};
+            r->cursor = cur;
+        }
+        send_back(p, r, LOOP_ROWS);
+        return;
+    }
+    if (conn != NULL)
+        sqlconn_end(conn, stmt);
+    free(cur);
+    r->cursor = NULL;
+    give_conn(p, conn);
+    send_back(p, r, LOOP_ANSWER);
+}
+
+static struct request *next(struct readers *p)
+{
+    struct list *l = NULL;
+    (void)pthread_mutex_lock(&p->lock);
+    for (;;) {
+        l = list_pop_front(&p->parked);
+        if (l == NULL && p->conns < p->conns_max) {
+            l = list_pop_front(&p->fresh);
+            if (l != NULL)
+                p->conns++;
+        }
+        if (l != NULL || p->stopping)
+            break;
+        (void)pthread_cond_wait(&p->work, &p->lock);
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    return l == NULL ? NULL : LIST_ENTRY(l, struct request, letter.link);
+}
+
+static void *reader_main(void *arg)
+{
+    struct readers *p = arg;
+    struct request *r;
+    thread_become(THREAD_READER);
+    thread_expect_reader();
+    while ((r = next(p)) != NULL)
+        run(p, r);
+    return NULL;
+}
+
+enum err readers_open(const struct config *config, const struct repl_db *db, struct mail *loop,
+                      struct readers **out)
+{
+    struct readers *p = mem_zalloc(sizeof *p + config->readers * sizeof(pthread_t));
+    p->db = db;
+    p->loop = loop;
+    p->conns_max = (unsigned)config->reader_connections;
+    (void)pthread_mutex_init(&p->lock, NULL);
+    (void)pthread_cond_init(&p->work, NULL);
+    list_init(&p->fresh);
+    list_init(&p->parked);
+    list_init(&p->idle);
+    *out = p;
+    for (; p->n_threads < config->readers; p->n_threads++) {
+        enum err e = thread_start(&p->threads[p->n_threads], "reader", reader_main, p);
+        if (e != ERR_OK) {
+            readers_close(p);
+            *out = NULL;
+            return e;
+        }
+    }
+    return ERR_OK;
+}
+
+void readers_close(struct readers *p)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->stopping = true;
+    (void)pthread_cond_broadcast(&p->work);
+    (void)pthread_mutex_unlock(&p->lock);
+    for (unsigned i = 0; i < p->n_threads; i++)
+        (void)pthread_join(p->threads[i], NULL);
+    CHECK(list_empty(&p->fresh) && list_empty(&p->parked) && p->conns == 0);
+    LIST_EACH(l, &p->idle)
+    {
+        struct idle_conn *idle = LIST_ENTRY(l, struct idle_conn, link);
+        sqlconn_close(idle->conn);
+        free(idle);
+    }
+    (void)pthread_cond_destroy(&p->work);
+    (void)pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+void readers_run(struct readers *p, struct request *r)
+{
+    thread_expect_loop();
+    r->letter.kind = READ_REQUEST;
+    (void)pthread_mutex_lock(&p->lock);
+    list_push_back(r->cursor == NULL ? &p->fresh : &p->parked, &r->letter.link);
+    (void)pthread_cond_signal(&p->work);
+    (void)pthread_mutex_unlock(&p->lock);
+}

@@ -1,0 +1,28 @@
+/* Room: node. The reader pool: threads and connections that run read-only statements on the
+ * published files.
+ *
+ * A request whose answer is longer than a block is cut: the block goes to the loop (LOOP_ROWS), the
+ * statement is parked with its connection, and no thread waits for a slow client; when the client
+ * has taken the block the loop sends the request back (readers_run). */
+#ifndef NODE_READERS_H
+#define NODE_READERS_H
+
+#include "base/mail.h"
+#include "base/thread.h"
+#include "node/config.h"
+#include "node/request.h"
+#include "replication/replication.h"
+
+struct readers;
+
+/* Threads and connections come as they are needed, up to the configured numbers. LOOP gets
+ * LOOP_ROWS and LOOP_ANSWER letters. DB must outlive the pool. */
+MUST_USE enum err readers_open(const struct config *config, const struct repl_db *db,
+                               struct mail *loop, struct readers **out);
+/* Ends all: waits for the running statements, which must have been cancelled. Parked requests must
+ * have been sent back. */
+void readers_close(struct readers *readers);
+/* A new request, or one that came by LOOP_ROWS and goes on. Thread: loop. */
+void readers_run(struct readers *readers, struct request *r) ON_LOOP;
+
+#endif

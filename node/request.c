@@ -1,0 +1,64 @@
+/* Room: node. Thread: whoever has the request. */
+#include "node/request.h"
+
+#include "base/mem.h"
+#include "base/sizes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One answer in memory: what is over it streams (readers) or is refused (the lane). */
+#define ANSWER_MAX (WIRE_FRAME_MAX * 2)
+
+struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
+                            const struct wire_query *q, const uint8_t *body, size_t body_len)
+{
+    struct request *r = MEM_NEW(struct request);
+    list_init(&r->letter.link);
+    r->session = session;
+    r->session_id = session_id;
+    r->id = id;
+    r->frame = mem_alloc(body_len);
+    memcpy(r->frame, body, body_len);
+    r->query = *q;
+    /* The query borrows from BODY: the same places in the copy. */
+    r->query.sql = (const char *)r->frame + (q->sql - (const char *)body);
+    r->query.params.p = r->frame + (q->params.p - body);
+    r->query.params.end = r->frame + (q->params.end - body);
+    buf_init(&r->answer.out, ANSWER_MAX);
+    r->answer.offset = -1;
+    return r;
+}
+
+void request_free(struct request *r)
+{
+    buf_fini(&r->answer.out);
+    free(r->answer.message);
+    free(r->frame);
+    free(r);
+}
+
+void request_clear_answer(struct request *r)
+{
+    struct buf out = r->answer.out;
+    free(r->answer.message);
+    buf_reset(&out);
+    r->answer = (struct answer){.out = out, .offset = -1};
+}
+
+void request_fail(struct request *r, enum err code, const char *sentence)
+{
+    bool in_transaction = r->answer.in_transaction;
+    uint64_t seq = r->answer.seq;
+    request_clear_answer(r);
+    r->answer.code = code;
+    r->answer.message = mem_strdup(sentence);
+    r->answer.sqlite_code = err_sqlite_code((int)code);
+    r->answer.in_transaction = in_transaction;
+    r->answer.seq = seq;
+}
+
+void request_fail_text(struct request *r, enum err code)
+{
+    request_fail(r, code, err_text());
+}

@@ -1,0 +1,87 @@
+/* Room: node. A client's request and its answer: the object that travels from a session to the
+ * writer lane or to a reader and back.
+ *
+ * Exactly one thread has it at a time: whoever took its letter. `cancelled` is the one field that
+ * the loop may set while another thread has it. */
+#ifndef NODE_REQUEST_H
+#define NODE_REQUEST_H
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "client/wire.h"
+#include "node/sqltext.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct session;
+
+/* What travels in the mailboxes between the threads; every kind is listed here. */
+enum letter_kind {
+    /* loop -> lane */
+    LANE_REQUEST, /* struct request */
+    LANE_ENTRY,   /* struct lane_entry: a committed entry */
+    LANE_ROLE,    /* struct lane_role: leader of a term now, or not any more */
+    LANE_GONE,    /* struct lane_gone: a session ended */
+    LANE_STOP,    /* struct lane_stop */
+    /* loop -> readers */
+    READ_REQUEST, /* struct request */
+    /* lane -> loop */
+    LOOP_PROPOSAL, /* struct lane_proposal */
+    LOOP_APPLIED,  /* struct lane_applied */
+    LOOP_SERVING,  /* struct lane_serving: the lane takes writes of this term */
+    LOOP_FAILED,   /* struct lane_failed: the database stopped */
+    LOOP_STOPPED,  /* struct lane_stop, done */
+    /* lane, readers -> loop */
+    LOOP_ANSWER, /* struct request */
+    LOOP_ROWS,   /* struct request: some rows, more to come; it comes back by READ_REQUEST */
+};
+
+struct letter {
+    struct list link;
+    enum letter_kind kind;
+};
+
+struct answer {
+    struct buf out; /* whole frames: COLUMNS, ROWS */
+    enum err code;
+    int32_t sqlite_code, offset;
+    char *message; /* of an error; malloc'ed, NULL: the code's own */
+    uint64_t seq;  /* newest sequence that the statement could see */
+    int64_t changes, last_insert_rowid;
+    bool in_transaction;
+    bool not_read_only; /* a reader's refusal: route it to the writer */
+};
+
+struct request {
+    struct letter letter; /* first: a letter is its object */
+    struct session *session;
+    uint64_t session_id;
+    uint32_t id;
+    uint8_t *frame; /* the bytes that `query` points into; owned */
+    struct wire_query query;
+    enum sql_kind kind;
+    bool is_status; /* STATUS, not a query */
+    bool foreign_keys;
+    int64_t last_insert_rowid; /* what SQL's last_insert_rowid() must see: the session's */
+    uint64_t deadline_ms;      /* monotonic: the statement is interrupted */
+    _Atomic bool cancelled;
+    struct answer answer;
+    bool interactive; /* runs inside a transaction of its session: can never be run again */
+    bool alone;       /* the lane: not to share a transaction with others */
+    struct cursor_state *cursor; /* a reader's, between two LOOP_ROWS */
+};
+
+/* Takes BODY (a copy is made) of a decoded query. Thread: loop. */
+struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
+                            const struct wire_query *q, const uint8_t *body, size_t body_len);
+void request_free(struct request *r);
+/* Forgets a former answer, before another attempt. */
+void request_clear_answer(struct request *r);
+/* The answer is this error; the sentence is copied; drops rows that were not sent. */
+void request_fail(struct request *r, enum err code, const char *sentence);
+/* As request_fail with this thread's err_text(). */
+void request_fail_text(struct request *r, enum err code);
+
+#endif

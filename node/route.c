@@ -1,0 +1,354 @@
+/* Room: node. Thread: loop.
+ *
+ *   transaction open?  -> where it lives (lane or upstream)
+ *   read               -> level: any | session: published >= seen | bounded, strong: ReadIndex,
+ * applied
+ *                         -> readers (which hand back what is not read-only) -> write
+ *   write              -> lane here | upstream to the leader | wait for a leader, with an end */
+#include "node/route.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "node/gossip.h"
+#include "node/status.h"
+#include "node/upstream.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* A read that must be at least as new as its beginning. */
+struct strong_read {
+    struct list link; /* of node.wait_reads */
+    struct cns_read read;
+    struct session *session;
+    struct request *request;
+    uint64_t began_ms, index;
+    bool asked; /* the index is known: waits until it is applied */
+};
+
+static void fail(struct session *s, enum err code, const char *sentence) ON_LOOP
+{
+    request_fail(s->current, code, sentence);
+    s->current->answer.in_transaction = s->home != HOME_NONE;
+    session_answer(s, s->current);
+}
+
+/* --- reads
+ * ------------------------------------------------------------------------------------------ */
+
+static void run_read(struct session *s, struct request *r) ON_LOOP
+{
+    s->at = AT_READER;
+    readers_run(s->node->readers, r);
+}
+
+static void drop_strong(struct strong_read *w) ON_LOOP
+{
+    if (!w->asked)
+        cns_read_cancel(w->session->node->cns, &w->read);
+    list_remove(&w->link);
+    free(w);
+}
+
+static void run_strong(struct strong_read *w) ON_LOOP
+{
+    struct session *s = w->session;
+    struct request *r = w->request;
+    if (w->began_ms > s->node->vouched_ms)
+        s->node->vouched_ms = w->began_ms;
+    drop_strong(w);
+    run_read(s, r);
+}
+
+static void on_read_index(struct cns_read *read, enum err e, uint64_t index)
+{
+    struct strong_read *w = read->ctx;
+    struct session *s = w->session;
+    struct request *r = w->request;
+    thread_expect_loop();
+    w->asked = true;
+    w->index = index;
+    if (e == ERR_OK) {
+        if (index <= s->node->applied_index)
+            run_strong(w);
+        return;
+    }
+    drop_strong(w);
+    if (clock_mono_ms() > s->give_up_ms)
+        fail(s, e, "no majority confirmed the leader in time: this read cannot be strong");
+    else
+        list_push_back(&s->node->wait_leader, &r->letter.link); /* and ask again */
+}
+
+static void ask_strong(struct session *s, struct request *r) ON_LOOP
+{
+    struct strong_read *w = MEM_NEW(struct strong_read);
+    uint64_t now = clock_mono_ms();
+    w->session = s;
+    w->request = r;
+    w->began_ms = now;
+    w->read.ctx = w;
+    w->read.done = on_read_index;
+    list_init(&w->read.link);
+    list_push_back(&s->node->wait_reads, &w->link);
+    cns_read_index(s->node->cns, &w->read, s->give_up_ms > now ? s->give_up_ms - now : 1);
+}
+
+static uint64_t wanted_seq(const struct session *s, const struct request *r) ON_LOOP
+{
+    return r->query.min_seq > s->seen_seq ? r->query.min_seq : s->seen_seq;
+}
+
+static void route_read(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    switch (r->query.level) {
+    case WIRE_ANY:
+        run_read(s, r);
+        return;
+    case WIRE_SESSION:
+        if (repl_db_published(lane_db(n->lane)) >= wanted_seq(s, r))
+            run_read(s, r);
+        else
+            list_push_back(&n->wait_seq, &r->letter.link);
+        return;
+    case WIRE_BOUNDED:
+        if (n->vouched_ms != 0 && clock_mono_ms() <= n->vouched_ms + r->query.bound_ms)
+            run_read(s, r);
+        else
+            ask_strong(s, r);
+        return;
+    case WIRE_STRONG:
+        ask_strong(s, r);
+        return;
+    }
+    UNREACHABLE("the decoder checked the level");
+}
+
+/* --- writes
+ * ----------------------------------------------------------------------------------------- */
+
+static void run_in_lane(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    if (s->home == HOME_NONE && lane_waiting(n->lane) >= n->config->queue_max) {
+        fail(s, ERR_BUSY, "the writer's queue is full (queue-length): try again later");
+        return;
+    }
+    s->at = AT_LANE;
+    r->letter.kind = LANE_REQUEST;
+    lane_send(n->lane, &r->letter);
+}
+
+/* True: R went somewhere. */
+static bool try_write(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    if (node_is_serving(n)) {
+        run_in_lane(s, r);
+        return true;
+    }
+    const struct gossip_news *leader = gossip_of(n->gossip, n->leader_id);
+    if (s->forwarded || n->role == CNS_LEADER || leader == NULL || leader->address[0] == 0)
+        return false;
+    s->at = AT_UPSTREAM;
+    upstream_send(s, r, n->leader_id, leader->address);
+    return true;
+}
+
+void route_write(struct session *s, struct request *r)
+{
+    struct node *n = s->node;
+    if (try_write(s, r))
+        return;
+    if (s->forwarded && n->role != CNS_LEADER) {
+        fail(s, ERR_NOT_LEADER, "this node is not the leader");
+        return;
+    }
+    list_push_back(&n->wait_leader, &r->letter.link);
+}
+
+/* --- settings of the session
+ * ------------------------------------------------------------------------ */
+
+static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
+{
+    int value = sql_foreign_keys_value(r->query.sql, r->query.sql_len);
+    if (value < 0) {
+        struct buf *b = &r->answer.out;
+        struct wire_value v = {.type = WIRE_INTEGER};
+        size_t begun = wire_begin(b, WIRE_COLUMNS, r->id);
+        v.integer = s->foreign_keys;
+        buf_put_u32(b, 1);
+        buf_put_cstr(b, "foreign_keys");
+        buf_put_cstr(b, "");
+        wire_end(b, begun);
+        begun = wire_begin(b, WIRE_ROWS, r->id);
+        buf_put_u32(b, 1);
+        wire_put_value(b, &v);
+        wire_end(b, begun);
+    } else if (s->home == HOME_NONE) { /* inside a transaction it does nothing, as in SQLite */
+        s->foreign_keys = value != 0;
+    }
+    r->answer.in_transaction = s->home != HOME_NONE;
+    r->answer.last_insert_rowid = s->last_insert_rowid;
+    if (s->home == HOME_UPSTREAM) { /* keep the home: session_answer takes it from the flag */
+        struct answer *a = &r->answer;
+        a->in_transaction = true;
+    }
+    session_answer(s, r);
+}
+
+/* --- the door
+ * --------------------------------------------------------------------------------------- */
+
+static void set_limits(struct session *s, struct request *r) ON_LOOP
+{
+    const struct config *c = s->node->config;
+    uint64_t now = clock_mono_ms(), timeout = r->query.timeout_ms;
+    r->deadline_ms = now + (timeout != 0 ? timeout : c->statement_ms);
+    s->give_up_ms =
+        now + (timeout != 0 && timeout < c->leader_wait_ms ? timeout : c->leader_wait_ms);
+    r->last_insert_rowid = s->last_insert_rowid;
+    r->foreign_keys = r->foreign_keys && s->foreign_keys;
+}
+
+static void dispatch(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    if (r->is_status) {
+        status_answer(n, r);
+        r->answer.in_transaction = s->home != HOME_NONE;
+        session_answer(s, r);
+    } else if (n->failed) {
+        request_fail(r, ERR_STOPPED, n->failure);
+        session_answer(s, r);
+    } else if (r->kind == SQL_FOREIGN_KEYS) {
+        route_foreign_keys(s, r);
+    } else if (s->home == HOME_LANE) {
+        run_in_lane(s, r);
+    } else if (s->home == HOME_UPSTREAM) {
+        s->at = AT_UPSTREAM;
+        upstream_send(s, r, 0, NULL);
+    } else if (r->kind == SQL_EMPTY) {
+        r->answer.last_insert_rowid = s->last_insert_rowid;
+        session_answer(s, r);
+    } else if (r->kind == SQL_READ) {
+        route_read(s, r);
+    } else {
+        route_write(s, r);
+    }
+}
+
+void route(struct session *s, struct request *r)
+{
+    thread_expect_loop();
+    set_limits(s, r);
+    dispatch(s, r);
+}
+
+/* --- what wakes the waiting
+ * -------------------------------------------------------------------------- */
+
+void route_leader_changed(struct node *n)
+{
+    struct list again, *i;
+    list_init(&again);
+    list_splice(&again, &n->wait_leader);
+    while ((i = list_pop_front(&again)) != NULL) {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        dispatch(r->session, r);
+    }
+}
+
+void route_applied(struct node *n)
+{
+    uint64_t published = repl_db_published(lane_db(n->lane));
+    LIST_EACH(i, &n->wait_seq)
+    {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        if (published < wanted_seq(r->session, r))
+            continue;
+        list_remove(i);
+        run_read(r->session, r);
+    }
+    LIST_EACH(i, &n->wait_reads)
+    {
+        struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
+        if (w->asked && w->index <= n->applied_index)
+            run_strong(w);
+    }
+}
+
+static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
+                        const char *sentence) ON_LOOP
+{
+    struct list overdue, *i;
+    list_init(&overdue);
+    LIST_EACH(it, q)
+    {
+        const struct request *r = LIST_ENTRY(it, struct request, letter.link);
+        if (now_ms > r->session->give_up_ms) {
+            list_remove(it);
+            list_push_back(&overdue, it);
+        }
+    }
+    while ((i = list_pop_front(&overdue)) != NULL)
+        fail(LIST_ENTRY(i, struct request, letter.link)->session, code, sentence);
+}
+
+void route_timer(struct node *n, uint64_t now_ms)
+{
+    route_leader_changed(n);
+    end_overdue(&n->wait_leader, now_ms, ERR_NO_LEADER,
+                "the cluster has no leader now (no majority of the nodes can talk to each other?)");
+    end_overdue(&n->wait_seq, now_ms, ERR_TIMEOUT,
+                "this node is behind: it has not yet applied what this session has seen");
+    struct list overdue, *i;
+    list_init(&overdue);
+    LIST_EACH(it, &n->wait_reads)
+    {
+        struct strong_read *w = LIST_ENTRY(it, struct strong_read, link);
+        if (w->asked && now_ms > w->session->give_up_ms) {
+            list_remove(it);
+            list_push_back(&overdue, it);
+        }
+    }
+    while ((i = list_pop_front(&overdue)) != NULL) {
+        struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
+        struct session *s = w->session;
+        drop_strong(w);
+        fail(s, ERR_TIMEOUT, "this node is behind: it did not apply the newest entries in time");
+    }
+}
+
+void route_refuse_all(struct node *n, enum err code, const char *sentence)
+{
+    end_overdue(&n->wait_leader, UINT64_MAX, code, sentence);
+    end_overdue(&n->wait_seq, UINT64_MAX, code, sentence);
+    LIST_EACH(i, &n->wait_reads)
+    {
+        struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
+        struct session *s = w->session;
+        drop_strong(w);
+        fail(s, code, sentence);
+    }
+}
+
+void route_forget(struct session *s)
+{
+    struct request *r = s->current;
+    CHECK(s->at == AT_ROUTE && r != NULL);
+    list_remove(&r->letter.link);
+    LIST_EACH(i, &s->node->wait_reads)
+    {
+        struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
+        if (w->session == s)
+            drop_strong(w);
+    }
+    if (s->framed != NULL)
+        fail(s, ERR_CANCELLED, "interrupted");
+}

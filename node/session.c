@@ -1,0 +1,470 @@
+/* Room: node. Thread: loop.
+ * Invariants: at most one request of a session is under way; answers leave in the order of the
+ * requests; s->at says who has the current one, and only that one may answer it. */
+#include "node/session.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+#include "node/route.h"
+#include "node/upstream.h"
+
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HELLO_MS    5000 /* a connection without HELLO is closed: it may be half open, or hostile */
+#define BACKLOG_MAX KIB(512) /* not taken by the client: its statement pauses */
+#define ACCEPTS     1024     /* the kernel's queue of new connections */
+
+struct listener {
+    uv_tcp_t tcp;
+    struct node *node;
+};
+
+/* --- the end of a session
+ * -------------------------------------------------------------------------- */
+
+static void free_if_done(struct session *s)
+{
+    if (s->framed != NULL || s->current != NULL)
+        return;
+    CHECK(s->upstream == NULL && s->n_pending == 0);
+    list_remove(&s->link);
+    free(s);
+}
+
+/* The lane forgets the session's transaction. */
+static void tell_gone(struct session *s) ON_LOOP
+{
+    struct lane_gone *g = MEM_NEW(struct lane_gone);
+    g->letter.kind = LANE_GONE;
+    g->session_id = s->id;
+    lane_send(s->node->lane, &g->letter);
+}
+
+static void drop_current(struct session *s) ON_LOOP
+{
+    struct request *r = s->current;
+    if (r == NULL)
+        return;
+    atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
+    switch (s->at) {
+    case AT_ROUTE:
+        route_forget(s);
+        break;
+    case AT_BLOCKED: /* goes back to its reader, which ends it */
+        s->at = AT_READER;
+        readers_run(s->node->readers, r);
+        return;
+    case AT_UPSTREAM:
+        break;
+    case AT_LANE:
+    case AT_READER:
+    case AT_NOBODY:
+        return; /* comes back */
+    }
+    s->current = NULL;
+    s->at = AT_NOBODY;
+    request_free(r);
+}
+
+static void end_session(struct session *s, bool flush) ON_LOOP
+{
+    struct list *i;
+    if (s->framed == NULL)
+        return;
+    framed_close(s->framed, flush);
+    s->framed = NULL;
+    s->node->n_connections--;
+    while ((i = list_pop_front(&s->pending)) != NULL)
+        request_free(LIST_ENTRY(i, struct request, letter.link));
+    s->n_pending = 0;
+    drop_current(s);
+    upstream_close(s);
+    if (s->home == HOME_LANE)
+        tell_gone(s);
+    s->home = HOME_NONE;
+    free_if_done(s);
+}
+
+static void on_close(void *ctx, const char *why)
+{
+    struct session *s = ctx;
+    thread_expect_loop();
+    log_debug("session", "closed session=%" PRIu64 " why=\"%s\"", s->id, why);
+    end_session(s, false);
+}
+
+/* --- answers
+ * ---------------------------------------------------------------------------------------- */
+
+static void put_error(struct buf *b, uint32_t request, enum err code, const char *message) ON_LOOP
+{
+    struct wire_error e = {.code = code,
+                           .sqlite_code = err_sqlite_code((int)code),
+                           .offset = -1,
+                           .message = message,
+                           .message_len = strlen(message)};
+    wire_put_error(b, request, &e);
+}
+
+/* The connection itself is at fault: one clear error, then the end. */
+static void refuse(struct session *s, uint32_t request, enum err code, const char *message) ON_LOOP
+{
+    struct buf b;
+    log_info("session", "refused session=%" PRIu64 " error=%s reason=\"%s\"", s->id,
+             err_name((int)code), message);
+    buf_init(&b, KIB(4));
+    put_error(&b, request, code, message);
+    if (buf_status(&b) == ERR_OK)
+        framed_send(s->framed, &b);
+    buf_fini(&b);
+    end_session(s, true);
+}
+
+static void on_bad(void *ctx, enum err e)
+{
+    thread_expect_loop();
+    refuse(ctx, 0, e, err_text());
+}
+
+static void put_end(struct request *r)
+{
+    struct answer *a = &r->answer;
+    uint8_t flags = a->in_transaction ? WIRE_IN_TRANSACTION : 0;
+    if (a->code == ERR_OK) {
+        struct wire_done d = {.seq = a->seq,
+                              .changes = a->changes,
+                              .last_insert_rowid = a->last_insert_rowid,
+                              .flags = flags};
+        wire_put_done(&a->out, r->id, &d);
+        return;
+    }
+    const char *message = a->message == NULL ? err_default_text((int)a->code) : a->message;
+    struct wire_error e = {.code = a->code,
+                           .sqlite_code = a->sqlite_code,
+                           .offset = a->offset,
+                           .flags = flags,
+                           .message = message,
+                           .message_len = strlen(message)};
+    wire_put_error(&a->out, r->id, &e);
+}
+
+static void next(struct session *s) ON_LOOP
+{
+    struct list *i = s->current == NULL ? list_pop_front(&s->pending) : NULL;
+    if (i == NULL)
+        return;
+    s->n_pending--;
+    s->current = LIST_ENTRY(i, struct request, letter.link);
+    s->at = AT_ROUTE;
+    route(s, s->current);
+    if (s->framed != NULL && s->n_pending < SESSION_PENDING_MAX / 2)
+        framed_pause(s->framed, false);
+}
+
+/* The current request is over; S may be freed. */
+static void finish(struct session *s, struct request *r) ON_LOOP
+{
+    CHECK(s->current == r);
+    s->current = NULL;
+    s->at = AT_NOBODY;
+    request_free(r);
+    if (s->framed == NULL)
+        free_if_done(s);
+    else
+        next(s);
+}
+
+static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
+{
+    return !s->forwarded && r->answer.code == ERR_NOT_LEADER;
+}
+
+void session_answer(struct session *s, struct request *r)
+{
+    CHECK(s->current == r && r->session == s);
+    if (s->framed == NULL) {
+        if (r->answer.in_transaction)
+            tell_gone(s);
+        finish(s, r);
+        return;
+    }
+    if (r->answer.not_read_only || runs_elsewhere(s, r)) {
+        bool at_once = r->answer.not_read_only;
+        request_clear_answer(r);
+        s->at = AT_ROUTE;
+        if (at_once)
+            route_write(s, r);
+        else
+            list_push_back(&s->node->wait_leader, &r->letter.link);
+        return;
+    }
+    if (s->home != HOME_UPSTREAM || r->answer.code == ERR_TXN_LOST)
+        s->home = r->answer.in_transaction ? HOME_LANE : HOME_NONE;
+    if (r->answer.code == ERR_OK && !r->is_status)
+        s->last_insert_rowid = r->answer.last_insert_rowid;
+    if (r->answer.seq > s->seen_seq)
+        s->seen_seq = r->answer.seq;
+    put_end(r);
+    CHECK(buf_status(&r->answer.out) == ERR_OK);
+    framed_send(s->framed, &r->answer.out);
+    finish(s, r);
+}
+
+void session_rows(struct session *s, struct request *r)
+{
+    CHECK(s->current == r && s->at == AT_READER);
+    if (s->framed != NULL) {
+        framed_send(s->framed, &r->answer.out);
+        if (framed_backlog(s->framed) > BACKLOG_MAX) {
+            s->at = AT_BLOCKED;
+            return;
+        }
+    }
+    buf_reset(&r->answer.out);
+    readers_run(s->node->readers, r);
+}
+
+bool session_relay(struct session *s, struct wire_frame *f)
+{
+    struct buf b;
+    size_t n = rd_left(&f->body);
+    buf_init(&b, n + KIB(1));
+    size_t begun = wire_begin(&b, f->type, f->request);
+    buf_put(&b, f->body.p, n);
+    wire_end(&b, begun);
+    CHECK(buf_status(&b) == ERR_OK);
+    framed_send(s->framed, &b);
+    buf_fini(&b);
+    return framed_backlog(s->framed) <= BACKLOG_MAX;
+}
+
+void session_relayed(struct session *s, bool in_transaction)
+{
+    s->home = in_transaction ? HOME_UPSTREAM : HOME_NONE;
+    finish(s, s->current);
+}
+
+static void on_drain(void *ctx)
+{
+    struct session *s = ctx;
+    thread_expect_loop();
+    if (s->at == AT_BLOCKED) {
+        s->at = AT_READER;
+        buf_reset(&s->current->answer.out);
+        readers_run(s->node->readers, s->current);
+    } else if (s->at == AT_UPSTREAM) {
+        upstream_resume(s);
+    }
+}
+
+/* --- frames
+ * ----------------------------------------------------------------------------------------- */
+
+static void greet(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    struct wire_hello h;
+    struct buf b;
+    enum err e = f->type == WIRE_HELLO ? wire_get_hello(f, &h)
+                                       : err_fail(ERR_PROTOCOL, "the first frame is not HELLO");
+    if (e == ERR_OK && h.version != WIRE_VERSION)
+        e = err_fail(ERR_VERSION, "this server speaks version %u of the protocol, not %u",
+                     WIRE_VERSION, h.version);
+    if (e == ERR_OK && h.database_len != 0 &&
+        !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
+        e = err_fail(ERR_NOT_FOUND, "there is no database \"%.*s\" here",
+                     (int)(h.database_len > 64 ? 64 : h.database_len), h.database);
+    if (e != ERR_OK) {
+        refuse(s, f->request, e, err_text());
+        return;
+    }
+    s->greeted = true;
+    framed_limit(s->framed, WIRE_FRAME_MAX);
+    buf_init(&b, KIB(4));
+    wire_put_welcome(&b, f->request, s->node->config->id, s->node->config->cluster_id,
+                     LECTERN_VERSION, sqlite3_libversion());
+    framed_send(s->framed, &b);
+    buf_fini(&b);
+}
+
+static void take(struct session *s, struct request *r) ON_LOOP
+{
+    list_push_back(&s->pending, &r->letter.link);
+    s->n_pending++;
+    if (s->n_pending >= SESSION_PENDING_MAX)
+        framed_pause(s->framed, true); /* back-pressure, not an error */
+    next(s);
+}
+
+static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    const uint8_t *body = f->body.p;
+    size_t body_len = rd_left(&f->body);
+    struct wire_query q;
+    enum err e = wire_get_query(f, &q);
+    if (e != ERR_OK) {
+        refuse(s, f->request, e, err_text());
+        return;
+    }
+    struct request *r = request_new(s, s->id, f->request, &q, body, body_len);
+    r->kind = sql_classify(r->query.sql, r->query.sql_len);
+    if (q.flags & WIRE_FORWARDED)
+        s->forwarded = true;
+    r->foreign_keys = (q.flags & WIRE_FOREIGN_KEYS_OFF) == 0;
+    take(s, r);
+}
+
+static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    static const uint8_t nothing[1];
+    struct wire_query q = {.sql = (const char *)nothing, .params = rd_of(nothing, 0)};
+    struct request *r = request_new(s, s->id, f->request, &q, nothing, 1);
+    r->is_status = true;
+    take(s, r);
+}
+
+static void on_cancel(struct session *s, uint32_t request) ON_LOOP
+{
+    struct request *r = s->current;
+    if (r == NULL || r->id != request)
+        return;
+    atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
+    if (s->at == AT_UPSTREAM)
+        upstream_cancel(s);
+    else if (s->at == AT_ROUTE)
+        route_forget(s);
+}
+
+static void on_frame(void *ctx, struct wire_frame *f)
+{
+    struct session *s = ctx;
+    thread_expect_loop();
+    if (!s->greeted) {
+        greet(s, f);
+        return;
+    }
+    switch (f->type) {
+    case WIRE_QUERY:
+        on_query(s, f);
+        return;
+    case WIRE_STATUS:
+        on_status(s, f);
+        return;
+    case WIRE_CANCEL:
+        on_cancel(s, f->request);
+        return;
+    case WIRE_HELLO:
+    case WIRE_WELCOME:
+    case WIRE_COLUMNS:
+    case WIRE_ROWS:
+    case WIRE_DONE:
+    case WIRE_ERROR:
+        break;
+    }
+    refuse(s, f->request, ERR_PROTOCOL, "a frame that a client does not send here");
+}
+
+/* --- the listener
+ * ----------------------------------------------------------------------------------- */
+
+static void on_connection(uv_stream_t *stream, int status)
+{
+    struct listener *l = stream->data;
+    struct node *n = l->node;
+    thread_expect_loop();
+    if (status < 0) {
+        log_warn("session", "accept reason=\"%s\"", uv_strerror(status));
+        return;
+    }
+    struct session *s = MEM_NEW(struct session);
+    struct framed_events events = {.ctx = s,
+                                   .on_frame = on_frame,
+                                   .on_bad = on_bad,
+                                   .on_drain = on_drain,
+                                   .on_close = on_close};
+    s->framed = framed_accept(&n->loop, stream, &events);
+    if (s->framed == NULL) {
+        free(s);
+        return;
+    }
+    s->node = n;
+    s->id = ++n->next_session_id;
+    s->born_ms = clock_mono_ms();
+    s->foreign_keys = true;
+    list_init(&s->pending);
+    list_push_back(&n->sessions, &s->link);
+    if (++n->n_connections > n->config->connections_max)
+        refuse(s, 0, ERR_BUSY, "too many connections (max-connections)");
+    else if (n->stage != NODE_SERVING)
+        refuse(s, 0, ERR_STOPPED, "this node is stopping");
+}
+
+void sessions_timer(struct node *n, uint64_t now_ms)
+{
+    LIST_EACH(i, &n->sessions)
+    {
+        struct session *s = LIST_ENTRY(i, struct session, link);
+        if (s->framed != NULL && !s->greeted && now_ms > s->born_ms + HELLO_MS)
+            refuse(s, 0, ERR_TIMEOUT, "no HELLO came");
+        else if (s->framed != NULL && s->upstream != NULL)
+            upstream_timer(s, now_ms);
+    }
+}
+
+static enum err bind_to(struct listener *l, const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    CHECK(colon != NULL); /* config.c checked */
+    char *host = mem_printf("%.*s", (int)(colon - address), address);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    uv_getaddrinfo_t lookup;
+    int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
+    if (rc == 0) {
+        rc = uv_tcp_bind(&l->tcp, lookup.addrinfo->ai_addr, 0);
+        uv_freeaddrinfo(lookup.addrinfo);
+    }
+    if (rc == 0)
+        rc = uv_listen((uv_stream_t *)&l->tcp, ACCEPTS, on_connection);
+    free(host);
+    if (rc != 0)
+        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
+                        address, uv_strerror(rc));
+    return ERR_OK;
+}
+
+static void on_listener_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+enum err listener_open(struct node *n, struct listener **out)
+{
+    struct listener *l = MEM_NEW(struct listener);
+    l->node = n;
+    int rc = uv_tcp_init(&n->loop, &l->tcp);
+    CHECK(rc == 0);
+    l->tcp.data = l;
+    enum err e = bind_to(l, n->config->listen);
+    if (e != ERR_OK) {
+        listener_close(l);
+        return e;
+    }
+    *out = l;
+    return ERR_OK;
+}
+
+void listener_close(struct listener *l)
+{
+    uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
+}
+
+void sessions_close_all(struct node *n)
+{
+    LIST_EACH(i, &n->sessions)
+    end_session(LIST_ENTRY(i, struct session, link), true);
+}

@@ -1,0 +1,49 @@
+/* Room: node. One SQLite connection as the node uses it: guarded, with its prepared statements
+ * kept, and interruptible. Readers and the writer lane run every client's statement through here.
+ * Thread: the one that owns the connection (reader or owner), called ANY because both do. */
+#ifndef NODE_SQLCONN_H
+#define NODE_SQLCONN_H
+
+#include "base/err.h"
+#include "node/request.h"
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct sqlconn;
+struct sqlstmt;
+
+/* Takes CONN over (closed by sqlconn_close). TICK (may be NULL) is called every few hundred
+ * microseconds of a running statement (the lane publishes from it); true interrupts the statement.
+ */
+struct sqlconn *sqlconn_new(sqlite3 *conn, bool (*tick)(void *ctx), void *ctx);
+void sqlconn_close(struct sqlconn *c);
+sqlite3 *sqlconn_handle(struct sqlconn *c);
+
+/* Runs a fixed statement of ours (BEGIN, COMMIT, SAVEPOINT ...), prepared once. The result is
+ * SQLite's extended code. */
+int sqlconn_exec(struct sqlconn *c, const char *sql);
+
+/* Prepares (or finds) and binds R's statement. An error is put into R's answer. *stmt = NULL with
+ * ERR_OK: nothing to run. Statements that are not read-only are refused on a READ_ONLY connection:
+ * the answer's `not_read_only` is set and ERR_FORBIDDEN returned. */
+MUST_USE enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only,
+                                struct sqlstmt **stmt);
+/* Steps, adding COLUMNS (once) and ROWS frames to the answer, until the end (*more = false) or
+ * until the answer holds at least BLOCK bytes (*more = true). An error is put into R's answer. */
+MUST_USE enum err sqlconn_rows(struct sqlconn *c, struct sqlstmt *stmt, struct request *r,
+                               size_t block, bool *more);
+/* Gives the statement back; after the last sqlconn_rows, or instead of more. */
+void sqlconn_end(struct sqlconn *c, struct sqlstmt *stmt);
+/* All three in one: the whole answer in memory, at most MAX bytes (above: ERR_TOO_BIG). The error
+ * is in R's answer too, so the result may be ignored. */
+enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max);
+
+/* Puts SQLite's own code, message and offset into R's answer. */
+enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc);
+/* Lets VACUUM through the guard while on. */
+void sqlconn_allow_vacuum(struct sqlconn *c, bool on);
+
+#endif
