@@ -1,0 +1,352 @@
+/* Room: tests. client/wire: the frames as docs/PROTOCOL draws them, round trips, hostile bytes. */
+#include "client/wire.h"
+
+#include "base/rng.h"
+#include "base/sizes.h"
+#include "tests/lib/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BIG MIB(80)
+
+static struct wire_frame frame_of(const struct buf *b)
+{
+    struct wire_frame f;
+    size_t used;
+    EXPECT_OK(buf_status(b));
+    EXPECT_OK(wire_next(b->data, b->len, WIRE_FRAME_MAX, &f, &used));
+    EXPECT_EQ(used, b->len);
+    return f;
+}
+
+TEST(wire_hello_has_the_documented_bytes)
+{
+    static const uint8_t drawn[] = {0x15, 0, 0, 0, 1, 0, 0,   0,   0, 0x4c, 0x43, 0x54, 0x4e,
+                                    1,    0, 2, 0, 0, 0, 'm', 'e', 0, 0,    0,    0};
+    struct buf b;
+    struct wire_hello h;
+    buf_init(&b, 100);
+    wire_put_hello(&b, "me", "");
+    EXPECT_EQ(b.len, sizeof drawn);
+    EXPECT(memcmp(b.data, drawn, sizeof drawn) == 0);
+    struct wire_frame f = frame_of(&b);
+    EXPECT_OK(wire_get_hello(&f, &h));
+    EXPECT(h.client_len == 2 && memcmp(h.client, "me", 2) == 0 && h.database_len == 0);
+    b.data[13] = 2; /* another version */
+    f = frame_of(&b);
+    EXPECT_ERR(ERR_VERSION, wire_get_hello(&f, &h));
+    EXPECT_EQ(h.version, 2);
+    b.data[9] = 'G'; /* another protocol */
+    f = frame_of(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_hello(&f, &h));
+    buf_fini(&b);
+}
+
+static void put_sample_query(struct buf *b)
+{
+    const struct wire_value values[] = {
+        {.type = WIRE_NULL},
+        {.type = WIRE_INTEGER, .integer = INT64_MIN},
+        {.type = WIRE_FLOAT, .real = -0.5},
+        {.type = WIRE_TEXT, .text = {"h\0i", 3}},
+        {.type = WIRE_BLOB, .text = {NULL, 0}},
+    };
+    struct wire_query q = {.level = WIRE_BOUNDED,
+                           .flags = WIRE_FORWARDED,
+                           .bound_ms = 1500,
+                           .timeout_ms = 9,
+                           .min_seq = 1ull << 40,
+                           .sql = "SELECT ?",
+                           .sql_len = 8};
+    size_t begun = wire_begin_query(b, 77, &q);
+    for (uint32_t i = 0; i < 5; i++)
+        wire_put_param(b, i == 3 ? ":name" : NULL, &values[i]);
+    wire_end_query(b, begun, 5);
+}
+
+TEST(wire_query_round_trip)
+{
+    struct buf b;
+    struct wire_query q;
+    struct wire_value v;
+    const char *name;
+    size_t n;
+    buf_init(&b, 1000);
+    put_sample_query(&b);
+    struct wire_frame f = frame_of(&b);
+    EXPECT(f.type == WIRE_QUERY && f.request == 77);
+    EXPECT_OK(wire_get_query(&f, &q));
+    EXPECT(q.level == WIRE_BOUNDED && q.flags == WIRE_FORWARDED && q.bound_ms == 1500);
+    EXPECT(q.timeout_ms == 9 && q.min_seq == 1ull << 40 && q.n_params == 5);
+    EXPECT(q.sql_len == 8 && memcmp(q.sql, "SELECT ?", 8) == 0);
+    EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
+    EXPECT(n == 0 && v.type == WIRE_NULL);
+    EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
+    EXPECT(v.type == WIRE_INTEGER && v.integer == INT64_MIN);
+    EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
+    EXPECT(v.type == WIRE_FLOAT && v.real == -0.5);
+    EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
+    EXPECT(n == 5 && memcmp(name, ":name", 5) == 0);
+    EXPECT(v.type == WIRE_TEXT && v.text.len == 3 && memcmp(v.text.bytes, "h\0i", 3) == 0);
+    EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
+    EXPECT(v.type == WIRE_BLOB && v.text.len == 0);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_param(&q.params, &name, &n, &v));
+    buf_fini(&b);
+}
+
+TEST(wire_answers_round_trip)
+{
+    struct buf b;
+    struct wire_welcome w;
+    struct wire_done d = {.seq = 9, .changes = -1, .last_insert_rowid = 5, .flags = 1};
+    struct wire_error e = {.code = ERR_TXN_LOST,
+                           .sqlite_code = 2067,
+                           .offset = -1,
+                           .flags = WIRE_IN_TRANSACTION,
+                           .message = "why",
+                           .message_len = 3};
+    buf_init(&b, 1000);
+    wire_put_welcome(&b, 3, 1, UINT64_MAX, "0.1", "3.40.1");
+    struct wire_frame f = frame_of(&b);
+    EXPECT_OK(wire_get_welcome(&f, &w));
+    EXPECT(w.node_id == 1 && w.cluster_id == UINT64_MAX && w.server_len == 3 && w.sqlite_len == 6);
+    buf_reset(&b);
+    wire_put_done(&b, 4, &d);
+    f = frame_of(&b);
+    d = (struct wire_done){0};
+    EXPECT_OK(wire_get_done(&f, &d));
+    EXPECT(d.seq == 9 && d.changes == -1 && d.last_insert_rowid == 5 && d.flags == 1);
+    buf_reset(&b);
+    wire_put_error(&b, 5, &e);
+    f = frame_of(&b);
+    e = (struct wire_error){0};
+    EXPECT_OK(wire_get_error(&f, &e));
+    EXPECT(e.code == ERR_TXN_LOST && e.sqlite_code == 2067 && e.offset == -1 && e.flags == 1);
+    EXPECT(e.message_len == 3 && memcmp(e.message, "why", 3) == 0);
+    set_le32(b.data + WIRE_HEAD_BYTES, 999); /* a code of the future */
+    f = frame_of(&b);
+    EXPECT_OK(wire_get_error(&f, &e));
+    EXPECT_EQ(e.code, ERR_PROTOCOL);
+    set_le32(b.data + WIRE_HEAD_BYTES, 0); /* an error that is none */
+    f = frame_of(&b);
+    EXPECT_OK(wire_get_error(&f, &e));
+    EXPECT_EQ(e.code, ERR_PROTOCOL);
+    buf_fini(&b);
+}
+
+TEST(wire_next_wants_whole_frames_and_judges_early)
+{
+    struct buf b;
+    struct wire_frame f;
+    size_t used;
+    buf_init(&b, 1000);
+    wire_put_cancel(&b, 9);
+    EXPECT_EQ(b.len, WIRE_HEAD_BYTES);
+    for (size_t n = 0; n < b.len; n++) {
+        EXPECT_OK(wire_next(b.data, n, 5, &f, &used));
+        EXPECT_EQ(used, 0);
+    }
+    EXPECT_OK(wire_next(b.data, b.len, 5, &f, &used));
+    EXPECT(used == b.len && f.type == WIRE_CANCEL && f.request == 9 && rd_left(&f.body) == 0);
+    EXPECT_ERR(ERR_TOO_BIG, wire_next(b.data, b.len, 4, &f, &used));
+    b.data[4] = 5; /* no such type: known before the rest has come */
+    EXPECT_ERR(ERR_PROTOCOL, wire_next(b.data, 5, 1000, &f, &used));
+    b.data[4] = WIRE_CANCEL;
+    b.data[0] = 4; /* no room for the request */
+    EXPECT_ERR(ERR_PROTOCOL, wire_next(b.data, 4, 1000, &f, &used));
+    set_le32(b.data, UINT32_MAX);
+    EXPECT_ERR(ERR_TOO_BIG, wire_next(b.data, 4, WIRE_FRAME_MAX, &f, &used));
+    buf_fini(&b);
+}
+
+TEST(wire_query_limits)
+{
+    struct buf b;
+    struct wire_query q = {.level = WIRE_SESSION};
+    struct wire_query got;
+    struct wire_value null = {.type = WIRE_NULL};
+    char *sql = calloc(1, SQL_TEXT_MAX + 1);
+    EXPECT(sql != NULL);
+    buf_init(&b, BIG);
+    q.sql = sql;
+    q.sql_len = SQL_TEXT_MAX;
+    wire_end_query(&b, wire_begin_query(&b, 1, &q), 0);
+    struct wire_frame f = frame_of(&b);
+    EXPECT_OK(wire_get_query(&f, &got));
+    buf_reset(&b);
+    q.sql_len++;
+    wire_end_query(&b, wire_begin_query(&b, 1, &q), 0);
+    f = frame_of(&b);
+    EXPECT_ERR(ERR_TOO_BIG, wire_get_query(&f, &got));
+    for (uint32_t n = SQL_PARAMS_MAX; n <= SQL_PARAMS_MAX + 1; n++) {
+        buf_reset(&b);
+        q.sql_len = 0;
+        size_t begun = wire_begin_query(&b, 1, &q);
+        for (uint32_t i = 0; i < n; i++)
+            wire_put_param(&b, "", &null);
+        wire_end_query(&b, begun, n);
+        f = frame_of(&b);
+        enum err err = wire_get_query(&f, &got);
+        EXPECT_EQ(err, n > SQL_PARAMS_MAX ? ERR_TOO_BIG : ERR_OK);
+    }
+    free(sql);
+    buf_fini(&b);
+}
+
+TEST(wire_refuses_what_it_does_not_know)
+{
+    struct buf b;
+    struct wire_query q;
+    buf_init(&b, 1000);
+    put_sample_query(&b);
+    struct wire_frame f = frame_of(&b);
+    b.data[WIRE_HEAD_BYTES] = WIRE_STRONG + 1;
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_query(&f, &q));
+    f = frame_of(&b);
+    b.data[WIRE_HEAD_BYTES] = WIRE_ANY;
+    b.data[WIRE_HEAD_BYTES + 1] = 0x80;
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_query(&f, &q));
+    b.data[WIRE_HEAD_BYTES + 1] = 0;
+    f = frame_of(&b);
+    EXPECT_OK(wire_get_query(&f, &q));
+    /* One byte more or less, the length told truly, is refused. */
+    buf_put_u8(&b, 0);
+    set_le32(b.data, (uint32_t)b.len - 4);
+    f = frame_of(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_query(&f, &q));
+    for (size_t n = b.len - 2; n >= WIRE_HEAD_BYTES; n--) {
+        b.len = n;
+        set_le32(b.data, (uint32_t)n - 4);
+        f = frame_of(&b);
+        EXPECT_ERR(ERR_PROTOCOL, wire_get_query(&f, &q));
+    }
+    buf_fini(&b);
+}
+
+TEST(wire_never_writes_a_frame_over_the_limit)
+{
+    struct buf b;
+    struct wire_value v = {.type = WIRE_BLOB};
+    char *bytes = calloc(1, WIRE_FRAME_MAX);
+    EXPECT(bytes != NULL);
+    buf_init(&b, BIG);
+    wire_put_status(&b, 1);
+    size_t before = b.len;
+    v.text.bytes = bytes;
+    v.text.len = (uint32_t)WIRE_FRAME_MAX;
+    size_t begun = wire_begin(&b, WIRE_ROWS, 2);
+    wire_put_value(&b, &v);
+    wire_end(&b, begun);
+    EXPECT_EQ(buf_status(&b), ERR_TOO_BIG);
+    EXPECT_EQ(b.len, before);
+    buf_reset(&b);
+    v.text.len = (uint32_t)WIRE_FRAME_MAX - 5 - 5;
+    begun = wire_begin(&b, WIRE_ROWS, 2);
+    wire_put_value(&b, &v);
+    wire_end(&b, begun);
+    struct wire_frame f = frame_of(&b);
+    EXPECT_OK(wire_get_value(&f.body, &v));
+    EXPECT_EQ(rd_left(&f.body), 0);
+    free(bytes);
+    buf_fini(&b);
+}
+
+/* Everything that a decoder hands out must lie inside of the input. */
+static void expect_inside(const struct buf *b, const void *p, size_t n)
+{
+    const uint8_t *at = p;
+    if (n > 0)
+        EXPECT(at >= b->data && n <= b->len && at <= b->data + (b->len - n));
+}
+
+static void decode_query(const struct buf *b, struct wire_frame *f)
+{
+    struct wire_query q;
+    if (wire_get_query(f, &q) != ERR_OK)
+        return;
+    expect_inside(b, q.sql, q.sql_len);
+    for (uint32_t i = 0; i < q.n_params; i++) {
+        struct wire_value v;
+        const char *name;
+        size_t n;
+        EXPECT_OK(wire_get_param(&q.params, &name, &n, &v)); /* wire_get_query has promised it */
+        expect_inside(b, name, n);
+        if (v.type == WIRE_TEXT || v.type == WIRE_BLOB)
+            expect_inside(b, v.text.bytes, v.text.len);
+    }
+    EXPECT_EQ(rd_left(&q.params), 0);
+}
+
+static void decode_any(const struct buf *b)
+{
+    struct wire_frame f;
+    struct wire_hello h;
+    struct wire_welcome w;
+    struct wire_done d;
+    struct wire_error e;
+    size_t used;
+    if (wire_next(b->data, b->len, WIRE_FRAME_MAX, &f, &used) != ERR_OK || used == 0)
+        return;
+    EXPECT(used <= b->len);
+    expect_inside(b, f.body.p, rd_left(&f.body));
+    struct wire_frame again = f;
+    decode_query(b, &again);
+    again = f;
+    if (wire_get_hello(&again, &h) == ERR_OK) {
+        expect_inside(b, h.client, h.client_len);
+        expect_inside(b, h.database, h.database_len);
+    }
+    again = f;
+    if (wire_get_welcome(&again, &w) == ERR_OK)
+        expect_inside(b, w.sqlite, w.sqlite_len);
+    again = f;
+    if (wire_get_error(&again, &e) == ERR_OK) {
+        expect_inside(b, e.message, e.message_len);
+        EXPECT(e.code != ERR_OK);
+    }
+    enum err err = wire_get_done(&f, &d);
+    EXPECT(err == ERR_OK || err == ERR_PROTOCOL);
+}
+
+static void put_sample(struct buf *b, uint64_t kind)
+{
+    struct wire_done d = {.seq = 9};
+    struct wire_error e = {.code = ERR_SQL, .message = "no such table", .message_len = 13};
+    if (kind == 0)
+        wire_put_hello(b, "somebody", "main");
+    else if (kind == 1)
+        wire_put_welcome(b, 1, 2, 3, "0.1", "3.40.1");
+    else if (kind == 2)
+        wire_put_done(b, 1, &d);
+    else if (kind == 3)
+        wire_put_error(b, 1, &e);
+    else
+        put_sample_query(b);
+}
+
+TEST(wire_decoders_stay_inside_of_mutated_frames)
+{
+    struct rng rng = {test_seed()};
+    struct buf b;
+    buf_init(&b, 4096);
+    for (uint64_t round = 0; round < test_rounds(200000); round++) {
+        buf_reset(&b);
+        put_sample(&b, rng_below(&rng, 8));
+        for (uint64_t hits = rng_below(&rng, 4); hits > 0; hits--)
+            b.data[rng_below(&rng, b.len)] = (uint8_t)rng_u64(&rng);
+        if (rng_once_in(&rng, 4)) /* a length field somewhere */
+            set_le32(b.data + rng_below(&rng, b.len - 3), (uint32_t)rng_below(&rng, 300));
+        if (rng_once_in(&rng, 4))
+            b.len = rng_below(&rng, b.len + 1);
+        if (rng_once_in(&rng, 2) && b.len >= 4) /* so that most of them pass wire_next */
+            set_le32(b.data, (uint32_t)(b.len - 4));
+        /* In a block of its own exact size, so that a sanitizer sees one byte too many. */
+        struct buf exact = {.data = malloc(b.len + (b.len == 0)), .len = b.len};
+        EXPECT(exact.data != NULL);
+        memcpy(exact.data, b.data, b.len);
+        decode_any(&exact);
+        free(exact.data);
+    }
+    buf_fini(&b);
+}
