@@ -1,15 +1,19 @@
 """The real thing: Chinook goes in through the shell and through `make run`, and stands on every
 node as stock SQLite would have made it."""
 
+import contextlib
 import os
+import pty
+import select
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
 
 from tests.lib import chinook
 from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, Failure, case, expect, expect_equal,
-                               shell, wait_for)
+                               free_port, shell, wait_for)
 
 
 def check_tables(node, wanted):
@@ -67,6 +71,16 @@ def test_stock_sqlite_counts_on_a_follower_during_the_load():
         expect(not bad, f"a stock reader saw {bad}")
 
 
+@contextlib.contextmanager
+def local_directory():
+    """A directory for deploy/local-cluster, with ports of ours: the usual ones may be in use."""
+    with tempfile.TemporaryDirectory() as d:
+        with open(os.path.join(d, "cluster.env"), "w", encoding="utf-8") as f:
+            f.writelines(f"{k}_PORT{i}={free_port()}\n" for k in ("CLIENT", "PEER")
+                         for i in (1, 2, 3))
+        yield d
+
+
 def run_local(directory, sql, seconds=90):
     done = subprocess.run([os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD, "--dir",
                            directory], input=sql, capture_output=True, text=True, check=False,
@@ -87,7 +101,7 @@ def no_node_runs(directory):
 
 @case(seconds=120)
 def test_make_run_loads_and_finds_again():
-    with tempfile.TemporaryDirectory() as d:
+    with local_directory() as d:
         status, out, err = run_local(d, chinook.sql())
         expect_equal((status, out), (0, ""), f"first run ({err})")
         expect(no_node_runs(d), "a node runs after the end")
@@ -100,18 +114,18 @@ def test_make_run_loads_and_finds_again():
 
 @case(seconds=90)
 def test_make_run_fails_after_an_error():
-    with tempfile.TemporaryDirectory() as d:
+    with local_directory() as d:
         status, out, err = run_local(d, "CREATE TABLE t(a);\nINSERT INTO t VALUES (1);\n"
-                                        "SELECT nothing FROM t;\n")
+                                        "SELECT nonesuch FROM t;\n")
         expect(status != 0, "exit 0 after an error")
         expect_equal(out, "", "standard output")
-        expect("no such column: nothing" in err, f"standard error: {err}")
+        expect("no such column: nonesuch" in err, f"standard error: {err}")
         expect(no_node_runs(d), "a node runs after the end")
 
 
 @case(seconds=120)
 def test_make_run_beside_a_running_one_and_after_a_killed_one():
-    with tempfile.TemporaryDirectory() as d:
+    with local_directory() as d:
         command = [os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD, "--dir", d]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.DEVNULL) as first:
@@ -133,7 +147,7 @@ def test_make_run_beside_a_running_one_and_after_a_killed_one():
 
 @case(seconds=90)
 def test_make_run_stops_its_nodes_when_it_is_told_to_end():
-    with tempfile.TemporaryDirectory() as d:
+    with local_directory() as d:
         command = [os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD, "--dir", d]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               stderr=subprocess.PIPE) as p:
@@ -147,3 +161,60 @@ def test_make_run_stops_its_nodes_when_it_is_told_to_end():
                 p.kill()
                 raise Failure("does not end at SIGTERM") from None
         wait_for(lambda: no_node_runs(d), "all nodes are gone")
+
+
+@case(seconds=90)
+def test_make_run_takes_other_ports_when_its_own_are_taken():
+    with local_directory() as d:
+        status, out, err = run_local(d, "CREATE TABLE t(a);\nINSERT INTO t VALUES (42);\n")
+        expect_equal((status, out), (0, ""), f"first run ({err})")
+        with open(os.path.join(d, "cluster.env"), encoding="utf-8") as f:
+            ports = dict(line.strip().split("=") for line in f if "_PORT" in line)
+        for kind in ("CLIENT_PORT2", "PEER_PORT3"):
+            with contextlib.closing(socket.socket()) as taken:
+                taken.bind(("127.0.0.1", int(ports[kind])))
+                taken.listen()
+                status, out, err = run_local(d, "SELECT a FROM t;\n")
+            expect_equal((status, out), (0, "42\n"), f"with {kind} taken ({err})")
+            expect(f"instead of {ports[kind]}" in err, f"says nothing of it: {err}")
+
+
+@case(seconds=90)
+def test_make_run_at_a_terminal_survives_ctrl_c():
+    with local_directory() as d:
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ["TERM"] = "dumb"
+            os.execv(os.path.join(ROOT, "deploy/local-cluster"),
+                     ["local-cluster", "--build", BUILD, "--dir", d])
+        seen = ""
+
+        def shows(text):
+            nonlocal seen
+            while select.select([terminal], [], [], 0)[0]:
+                try:
+                    seen += os.read(terminal, 4096).decode(errors="replace")
+                except OSError:  # the other side is gone
+                    break
+            return text in seen
+
+        def ask(line, answer):
+            nonlocal seen
+            seen = ""
+            os.write(terminal, line.encode())
+            wait_for(lambda: shows(answer), f"{answer!r} after {line!r}: {seen!r}")
+        try:
+            wait_for(lambda: shows("lectern> "), "a prompt")
+            ask("SELECT 40 + 2;\n", "42")
+            os.write(terminal, b"SELECT 4\x03")  # interrupts the line, not the cluster
+            ask("\nSELECT 50 + 5;\n", "55")
+            os.write(terminal, b".quit\n")
+            _, status = os.waitpid(pid, 0)
+        except BaseException:
+            os.kill(pid, signal.SIGTERM)
+            print("the terminal showed:", seen)
+            raise
+        finally:
+            os.close(terminal)
+        expect_equal(os.waitstatus_to_exitcode(status), 0, "exit status after .quit")
+        expect(no_node_runs(d), "a node runs after the end")

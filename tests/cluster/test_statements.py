@@ -40,8 +40,8 @@ def test_sql_errors_carry_sqlites_codes_and_words():
                     return expect_error("SQL", lambda: q.query(sql), code, says) and node
                 e = expect_error("SQL", lambda q=q: q.query("SELEC 1"), 1, 'near "SELEC"')
                 expect_equal(e.offset, 0, "offset of the syntax error")
-                e = expect_error("SQL", lambda q=q: q.query("SELECT nothing FROM parent"), 1,
-                                 "no such column: nothing")
+                e = expect_error("SQL", lambda q=q: q.query("SELECT nonesuch FROM parent"), 1,
+                                 "no such column: nonesuch")
                 expect_equal(e.offset, 7, "offset of the unknown column")
                 fails("SELECT * FROM nowhere", 1, "no such table: nowhere")
                 fails("INSERT INTO parent VALUES (2, 'a', 'b', 1)", 2067, "UNIQUE.*parent.u")
