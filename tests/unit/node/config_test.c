@@ -1,0 +1,69 @@
+/* Room: tests. node/config: one table, three sources, clear refusals. */
+#include "node/config.h"
+#include "tests/lib/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define THREE "1=127.0.0.1:1,2=127.0.0.1:2,3=127.0.0.1:3"
+
+static enum err load(struct config *c, char **argv)
+{
+    enum config_wish wish;
+    int argc = 0;
+    while (argv[argc] != NULL)
+        argc++;
+    return config_load(c, argc, argv, &wish);
+}
+
+static void expect_refusal(char **argv, const char *needle)
+{
+    struct config c;
+    EXPECT_ERR(ERR_CONFIG, load(&c, argv));
+    if (strstr(err_text(), needle) == NULL)
+        test_fail(__FILE__, __LINE__, "\"%s\" not in \"%s\"", needle, err_text());
+    config_fini(&c);
+}
+
+TEST(config_flags_win_over_environment_and_file)
+{
+    struct config c;
+    const char *path = test_path("lectern.conf");
+    FILE *f = fopen(path, "w");
+    EXPECT(f != NULL);
+    (void)fprintf(f, "[node]\nid = 1\nheartbeat = 50\nreaders = 2\nwal-restart = 32MiB\n");
+    (void)fclose(f);
+    (void)setenv("LECTERN_READERS", "3", 1);
+    (void)setenv("LECTERN_HEARTBEAT", "60", 1);
+    char *argv[] = {"lecternd",  "--config", (char *)(uintptr_t)path, "--data", "d",
+                    "--cluster", THREE,      "--heartbeat",           "70",     NULL};
+    EXPECT_OK(load(&c, argv));
+    EXPECT_EQ(c.id, 1);
+    EXPECT_EQ(c.heartbeat_ms, 70);
+    EXPECT_EQ(c.readers, 3);
+    EXPECT_EQ(c.wal_restart_bytes, 32u << 20);
+    EXPECT_EQ(c.election_ms, 1000);
+    config_fini(&c);
+}
+
+TEST(config_refuses_with_a_sentence)
+{
+    expect_refusal((char *[]){"lecternd", "--id", "1", "--cluster", THREE, NULL}, "data");
+    expect_refusal((char *[]){"lecternd", "--id", "4", "--data", "d", "--cluster", THREE, NULL},
+                   "not a member");
+    expect_refusal((char *[]){"lecternd", "--id", "x", "--data", "d", NULL}, "whole number");
+    expect_refusal((char *[]){"lecternd", "--nonsense", NULL}, "--help");
+    expect_refusal(
+        (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", "1=a:1,1=b:2", NULL},
+        "twice");
+    expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", "1=a", NULL},
+                   "ID=HOST:PORT");
+    expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                              "--listen", "nowhere", NULL},
+                   "HOST:PORT");
+    expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                              "--election-timeout", "100", NULL},
+                   "heartbeats");
+    expect_refusal((char *[]){"lecternd", "--config", "/does/not/exist", NULL}, "cannot be read");
+}

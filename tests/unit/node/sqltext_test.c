@@ -1,0 +1,49 @@
+/* Room: tests. node/sqltext: the first guess of what a statement is. */
+#include "node/sqltext.h"
+#include "tests/lib/test.h"
+
+#include <string.h>
+
+static enum sql_kind kind(const char *sql)
+{
+    return sql_classify(sql, strlen(sql));
+}
+
+TEST(sqltext_knows_the_first_word)
+{
+    EXPECT_EQ(kind("SELECT 1"), SQL_READ);
+    EXPECT_EQ(kind("  -- hello\n /* x */ select 1"), SQL_READ);
+    EXPECT_EQ(kind(";;insert into t values(1)"), SQL_WRITE);
+    EXPECT_EQ(kind("vacuum"), SQL_ALONE);
+    EXPECT_EQ(kind("begin immediate"), SQL_TRANSACTION);
+    EXPECT_EQ(kind("END"), SQL_TRANSACTION);
+    EXPECT_EQ(kind("rollback to x"), SQL_TRANSACTION);
+    EXPECT_EQ(kind("beginning"), SQL_WRITE);
+    EXPECT_EQ(kind(""), SQL_EMPTY);
+    EXPECT_EQ(kind(" -- only this"), SQL_EMPTY);
+    EXPECT_EQ(kind("/* open"), SQL_EMPTY);
+    EXPECT_EQ(kind("pragma foreign_keys=off"), SQL_FOREIGN_KEYS);
+    EXPECT_EQ(kind("PRAGMA main . foreign_keys"), SQL_FOREIGN_KEYS);
+    EXPECT_EQ(kind("PRAGMA foreign_key_list(t)"), SQL_READ);
+}
+
+TEST(sqltext_reads_the_value_of_foreign_keys)
+{
+#define VALUE(sql) sql_foreign_keys_value(sql, strlen(sql))
+    EXPECT(VALUE("PRAGMA foreign_keys") == -1);
+    EXPECT(VALUE("PRAGMA foreign_keys;") == -1);
+    EXPECT(VALUE("PRAGMA foreign_keys = ON") == 1);
+    EXPECT(VALUE("PRAGMA foreign_keys=0;") == 0);
+    EXPECT(VALUE("PRAGMA foreign_keys('yes')") == 1);
+    EXPECT(VALUE("PRAGMA main.foreign_keys = off") == 0);
+}
+
+TEST(sqltext_tells_rollback_from_rollback_to)
+{
+#define ROLLS(sql) sql_is_rollback(sql, strlen(sql))
+    EXPECT(ROLLS("ROLLBACK"));
+    EXPECT(ROLLS("rollback transaction;"));
+    EXPECT(!ROLLS("ROLLBACK TO a"));
+    EXPECT(!ROLLS("ROLLBACK TRANSACTION TO a"));
+    EXPECT(!ROLLS("COMMIT"));
+}

@@ -1,0 +1,259 @@
+/* Room: tests. Thread: the test's, as the loop. */
+#include "tests/unit/node/stage.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+#include "tests/lib/test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define WAIT_MS 20000
+
+struct held {
+    struct list link;
+    uint64_t due_ms, term;
+    struct cns_payload *payload;
+};
+
+void stage_open(struct stage *s, const char *dir)
+{
+    enum config_wish wish;
+    char *argv[] = {"lecternd",
+                    "--id",
+                    "1",
+                    "--data",
+                    (char *)(uintptr_t)dir,
+                    "--cluster",
+                    "1=127.0.0.1:1",
+                    "--transaction-idle-timeout",
+                    "300",
+                    NULL};
+    *s = (struct stage){0};
+    EXPECT_OK(config_load(&s->config, 9, argv, &wish));
+    mail_init(&s->loop, NULL, NULL);
+    list_init(&s->outstanding);
+    list_init(&s->answers);
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    EXPECT_OK(lane_open(&s->config, &s->loop, &s->lane));
+    thread_become(THREAD_LOOP);
+    thread_expect_loop();
+    EXPECT_OK(lane_start(s->lane, 0));
+}
+
+static void send_entry(struct stage *s, uint64_t term, enum cns_kind kind,
+                       struct cns_payload *payload) ON_LOOP
+{
+    struct lane_entry *e = MEM_NEW(struct lane_entry);
+    e->letter.kind = LANE_ENTRY;
+    e->index = ++s->index;
+    e->term = term;
+    e->kind = kind;
+    e->payload = payload;
+    lane_send(s->lane, &e->letter);
+}
+
+static void send_role(struct stage *s, bool leader, uint64_t term) ON_LOOP
+{
+    struct lane_role *r = MEM_NEW(struct lane_role);
+    r->letter.kind = LANE_ROLE;
+    r->leader = leader;
+    r->term = term;
+    lane_send(s->lane, &r->letter);
+}
+
+static void on_proposal(struct stage *s, struct lane_proposal *p)
+{
+    for (unsigned i = 0; i < p->n; i++) {
+        struct held *h = MEM_NEW(struct held);
+        h->due_ms = clock_mono_ms() + s->delay_ms;
+        h->term = p->term;
+        h->payload = p->payloads[i];
+        list_push_back(&s->outstanding, &h->link);
+        s->n_outstanding++;
+    }
+    s->n_proposals++;
+    if (s->n_outstanding > s->max_outstanding)
+        s->max_outstanding = s->n_outstanding;
+    free(p);
+}
+
+static void handle(struct stage *s, struct letter *l)
+{
+    switch (l->kind) {
+    case LOOP_PROPOSAL:
+        on_proposal(s, (struct lane_proposal *)l);
+        return;
+    case LOOP_ANSWER:
+        list_push_back(&s->answers, &l->link);
+        s->n_answers++;
+        return;
+    case LOOP_SERVING:
+        s->serving_term = ((struct lane_serving *)l)->term;
+        break;
+    case LOOP_FAILED:
+        (void)printf("lane failed: %s\n", ((struct lane_failed *)l)->text);
+        s->failed = true;
+        break;
+    case LOOP_STOPPED:
+        s->stopped = true;
+        break;
+    default:
+        break;
+    }
+    free(l);
+}
+
+static void commit_due(struct stage *s) ON_LOOP
+{
+    LIST_EACH(i, &s->outstanding)
+    {
+        struct held *h = LIST_ENTRY(i, struct held, link);
+        if (s->cut || clock_mono_ms() < h->due_ms)
+            return;
+        list_remove(i);
+        s->n_outstanding--;
+        send_entry(s, h->term, CNS_COMMAND, h->payload);
+        free(h);
+    }
+}
+
+void stage_step(struct stage *s, uint64_t ms)
+{
+    struct list letters, *i;
+    list_init(&letters);
+    mail_wait(&s->loop, &letters, list_empty(&s->outstanding) || s->cut ? ms : 1);
+    while ((i = list_pop_front(&letters)) != NULL)
+        handle(s, LIST_ENTRY(i, struct letter, link));
+    commit_due(s);
+}
+
+void stage_lead(struct stage *s, uint64_t term)
+{
+    s->term = term;
+    s->cut = false;
+    send_role(s, true, term);
+    send_entry(s, term, CNS_BARRIER, NULL);
+    uint64_t end = clock_mono_ms() + WAIT_MS;
+    while (s->serving_term != term && clock_mono_ms() < end)
+        stage_step(s, 10);
+    EXPECT_EQ(s->serving_term, term);
+}
+
+void stage_depose(struct stage *s, uint64_t term)
+{
+    struct list *i;
+    send_role(s, false, term);
+    while ((i = list_pop_front(&s->outstanding)) != NULL) {
+        struct held *h = LIST_ENTRY(i, struct held, link);
+        cns_payload_unref(h->payload);
+        free(h);
+    }
+    s->n_outstanding = 0;
+    send_entry(s, term, CNS_BARRIER, NULL);
+}
+
+void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
+{
+    struct buf b;
+    struct wire_frame f;
+    struct wire_query q = {.level = WIRE_SESSION, .sql = sql, .sql_len = strlen(sql)};
+    size_t used;
+    buf_init(&b, MIB(4));
+    size_t begun = wire_begin_query(&b, id, &q);
+    wire_end_query(&b, begun, 0);
+    EXPECT_OK(wire_next(b.data, b.len, MIB(4), &f, &used));
+    EXPECT(used == b.len);
+    const uint8_t *body = f.body.p;
+    size_t body_len = rd_left(&f.body);
+    EXPECT_OK(wire_get_query(&f, &q));
+    struct request *r = request_new(NULL, session, id, &q, body, body_len);
+    r->kind = sql_classify(r->query.sql, r->query.sql_len);
+    r->foreign_keys = true;
+    r->letter.kind = LANE_REQUEST;
+    lane_send(s->lane, &r->letter);
+    buf_fini(&b);
+}
+
+void stage_wait(struct stage *s, unsigned n)
+{
+    uint64_t end = clock_mono_ms() + WAIT_MS;
+    while (s->n_answers < n && clock_mono_ms() < end)
+        stage_step(s, 10);
+    EXPECT(s->n_answers >= n);
+}
+
+struct request *stage_take(struct stage *s, uint32_t id)
+{
+    LIST_EACH(i, &s->answers)
+    {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        if (r->id != id)
+            continue;
+        list_remove(i);
+        s->n_answers--;
+        return r;
+    }
+    return NULL;
+}
+
+void stage_expect(struct stage *s, uint64_t session, enum err code, const char *sql)
+{
+    static uint32_t next_id = 1000000;
+    uint32_t id = next_id++;
+    uint64_t end = clock_mono_ms() + WAIT_MS;
+    struct request *r = NULL;
+    stage_send(s, session, id, sql);
+    while ((r = stage_take(s, id)) == NULL && clock_mono_ms() < end)
+        stage_step(s, 10);
+    if (r == NULL)
+        test_fail(__FILE__, __LINE__, "no answer to %s", sql);
+    if (r->answer.code != code)
+        test_fail(__FILE__, __LINE__, "%s: wanted %s, got %s (%s)", sql, err_name((int)code),
+                  err_name((int)r->answer.code),
+                  r->answer.message == NULL ? "" : r->answer.message);
+    request_free(r);
+}
+
+int64_t stage_number(struct stage *s, const char *sql)
+{
+    sqlite3 *conn;
+    sqlite3_stmt *stmt = NULL;
+    int64_t n = -1;
+    thread_become(THREAD_READER);
+    thread_expect_reader();
+    EXPECT_OK(repl_reader_open(lane_db(s->lane), &conn));
+    thread_become(THREAD_LOOP);
+    if (sqlite3_prepare_v2(conn, sql, -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        n = sqlite3_column_int64(stmt, 0);
+    (void)sqlite3_finalize(stmt);
+    (void)sqlite3_close(conn);
+    return n;
+}
+
+void stage_close(struct stage *s)
+{
+    struct list *i;
+    struct lane_stop *stop = MEM_NEW(struct lane_stop);
+    stop->letter.kind = LANE_STOP;
+    lane_send(s->lane, &stop->letter);
+    uint64_t end = clock_mono_ms() + WAIT_MS;
+    s->cut = true;
+    while (!s->stopped && clock_mono_ms() < end)
+        stage_step(s, 10);
+    EXPECT(s->stopped);
+    stage_step(s, 0);
+    lane_close(s->lane);
+    while ((i = list_pop_front(&s->answers)) != NULL)
+        request_free(LIST_ENTRY(i, struct request, letter.link));
+    while ((i = list_pop_front(&s->outstanding)) != NULL) {
+        struct held *h = LIST_ENTRY(i, struct held, link);
+        cns_payload_unref(h->payload);
+        free(h);
+    }
+    mail_fini(&s->loop);
+    config_fini(&s->config);
+}

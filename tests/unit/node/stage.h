@@ -1,0 +1,40 @@
+/* Room: tests. A stage for one writer lane: the test plays the loop and the consensus, so that it
+ * decides when an entry is committed, late or never. */
+#ifndef TESTS_UNIT_NODE_STAGE_H
+#define TESTS_UNIT_NODE_STAGE_H
+
+#include "node/lane.h"
+
+struct stage {
+    struct config config;
+    struct mail loop;
+    struct lane *lane;
+    struct list outstanding; /* struct held: proposed, not committed */
+    unsigned n_outstanding, max_outstanding, n_proposals;
+    uint64_t index, term, delay_ms, serving_term;
+    bool cut;            /* nothing is committed any more */
+    struct list answers; /* struct request, in the order of their coming */
+    unsigned n_answers;
+    uint64_t next_session;
+    bool failed, stopped;
+};
+
+void stage_open(struct stage *s, const char *dir);
+void stage_close(struct stage *s) ON_LOOP;
+/* Makes the lane leader of TERM and waits until it serves. */
+void stage_lead(struct stage *s, uint64_t term) ON_LOOP;
+/* Another node leads from TERM on: entries of older terms that were not committed are lost. */
+void stage_depose(struct stage *s, uint64_t term) ON_LOOP;
+void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql) ON_LOOP;
+/* Handles what comes for up to MS, commits what is due. */
+void stage_step(struct stage *s, uint64_t ms) ON_LOOP;
+/* Steps until N answers are there; fails after 20 s. */
+void stage_wait(struct stage *s, unsigned n) ON_LOOP;
+/* Takes the answer of request ID out, NULL when it is not there. */
+struct request *stage_take(struct stage *s, uint32_t id) ON_LOOP;
+/* Sends, waits, takes; its code must be CODE; frees it. */
+void stage_expect(struct stage *s, uint64_t session, enum err code, const char *sql) ON_LOOP;
+/* One number read by a stock connection of its own; -1 when there is none. */
+int64_t stage_number(struct stage *s, const char *sql);
+
+#endif
