@@ -64,14 +64,16 @@ LIB_OBJS := $(sort $(CLIENT_OBJS) $(ROOM_OBJS_replication) $(ROOM_OBJS_consensus
 ROOM_OBJS_node        := $(LIB_OBJS)
 TESTLIB_OBJS := $(call objs,$(call src,tests/lib))
 BENCH_OBJS   := $(CLIENT_OBJS) $(call objs,$(call src,tests/bench))
-SIM_SRC      := $(call src,tests/sim)
+# tests/sim/ is a library for consensus/'s unit tests too; main.c is the program on it.
+SIM_MAIN     := $(wildcard tests/sim/main.c)
+SIM_SRC      := $(filter-out $(SIM_MAIN),$(call src,tests/sim))
 FUZZ_SRC     := $(wildcard tests/fuzz/*_fuzz.c)
 FUZZ_BINS    := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(FUZZ_SRC))
 UNIT_ROOMS   := $(sort $(patsubst tests/unit/%/,%,$(dir $(wildcard tests/unit/*/*_test.c))))
 UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
 UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
 ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
-                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) $(call objs,$(SIM_SRC) $(FUZZ_SRC)))
+                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)))
 
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -121,7 +123,7 @@ $(B)/bench: $(BENCH_OBJS)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
 
-$(B)/sim: $(call objs,$(SIM_SRC)) $(LIB_OBJS)
+$(B)/sim: $(call objs,$(SIM_MAIN) $(SIM_SRC)) $(ROOM_OBJS_consensus)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
@@ -139,6 +141,7 @@ define unit_deps
 $(B)/tests/check-$(1): $$(call objs,$$(wildcard tests/unit/$(1)/*.c)) $$(ROOM_OBJS_$(1))
 endef
 $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
+$(B)/tests/check-consensus: $(call objs,$(SIM_SRC))
 
 $(B)/%.o: %.c $(B)/.flags | deps
 	@mkdir -p $(@D)
@@ -189,8 +192,8 @@ cluster: all ## three-node tests with real processes; T=NAME picks some
 faults: all ## long runs of kills, pauses and cuts; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
 
-sim: $(if $(SIM_SRC),$(B)/sim) ## the simulation over SIM_SEEDS seeds
-	$(if $(SIM_SRC),$(Q)$(B)/sim $(SIM_SEEDS),@echo "tests/sim/ holds no simulation yet"; exit 1)
+sim: $(if $(SIM_MAIN),$(B)/sim) ## the simulation over SIM_SEEDS seeds
+	$(if $(SIM_MAIN),$(Q)$(B)/sim $(SIM_SEEDS),@echo "tests/sim/main.c is not there yet"; exit 1)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS, from tests/fuzz/corpus
 	@deploy/install-deps.sh --fuzz

@@ -126,7 +126,7 @@ def check_includes(path, text):
         target = name.split("/")[0]
         if room in DOORS and target not in (room, "base") and name not in DOORS[room]:
             finding(path, number, f"{room}/ must not include {name}")
-        if own and not name.startswith(("base/", "tests/lib/", own)):
+        if own and not name.startswith(("base/", "tests/lib/", "tests/sim/", own)):
             tested = path.split("/")[2]
             allowed = (tested + "/",) + DOORS.get(tested, ())
             if not name.startswith(allowed):
