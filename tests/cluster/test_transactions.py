@@ -180,3 +180,75 @@ def test_writers_beside_transactions_and_rollbacks():
         c.check_equal()
         for node in c.nodes:
             w.check(node)
+
+
+def silent(client, seconds=0.4):
+    """No answer comes: what the request saw is not committed."""
+    try:
+        f = client.read_frame(timeout=seconds)
+    except ConnectionLost:
+        return
+    raise Failure(f"an answer (frame {f.type}) before what it saw was committed")
+
+
+@case(short=True)
+def test_no_answer_leaves_before_what_it_saw_is_committed():
+    # Long timers: the leader stays leader while the others are paused for a moment.
+    with Cluster(election_timeout=10000, heartbeat=100) as c:
+        leader = c.leader()
+        with leader.client() as setup:
+            setup.query("CREATE TABLE t(a INTEGER PRIMARY KEY)")
+            setup.query("INSERT INTO t VALUES (1)")
+        c.wait_equal()
+        first, twice, returning, reader = (leader.client() for _ in range(4))
+        for node in c.others(leader):
+            node.pause()
+        first.begin("INSERT INTO t VALUES (5)")
+        silent(first)
+        # Each of these would tell that row 5 is there.
+        twice.begin("INSERT INTO t VALUES (5)")
+        returning.begin("UPDATE t SET a = a WHERE a = 5 RETURNING a")
+        silent(twice)
+        silent(returning)
+        expect_equal(rows(reader, level="any"), [(1,)], "a reader at the leader")
+        expect_equal(leader.read("SELECT a FROM t"), [(1,)], "a stock reader at the leader")
+        for node in c.others(leader):
+            node.resume()
+        first.finish()
+        expect_error("SQL", twice.finish, 1555)
+        expect_equal(returning.finish().rows, [(5,)], "RETURNING")
+        for x in (first, twice, returning, reader):
+            x.close()
+        c.check_equal()
+
+
+@case(seconds=90)
+def test_an_uncommitted_write_of_a_leader_cut_off_is_never_seen():
+    with Cluster(leader_wait=1000) as c:
+        leader = c.leader()
+        with leader.client() as w:
+            w.query("CREATE TABLE t(a)")
+            c.wait_equal()
+            for node in c.others(leader):
+                node.pause()
+            w.begin("INSERT INTO t VALUES ('uncommitted')", timeout_ms=60000)
+            # Paused nodes take nothing in from a killed leader's socket buffers but what arrived:
+            # so they are killed too, and nobody else has the row.
+            for node in c.others(leader):
+                node.kill()
+            e = expect_error("UNKNOWN", w.finish)
+            expect("outcome" in e.message or "known" in e.message, e.message)
+            expect_equal(leader.read("SELECT * FROM t"), [], "a stock reader, afterwards")
+            with leader.client() as r:
+                expect_equal(r.query("SELECT * FROM t", level="any").rows, [], "a reader")
+        leader.kill()
+        for node in c.others(leader):
+            c.restart(node)
+        for node in c.others(leader):
+            c.wait(lambda n=node: n.status() is not None, f"{node} answers")
+        with c.client() as q:
+            q.query("INSERT INTO t VALUES ('other')")
+        c.restart(leader)
+        c.check_equal()
+        for node in c.nodes:
+            expect_equal(node.read("SELECT a FROM t"), [("other",)], f"at {node}")
