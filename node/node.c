@@ -292,6 +292,13 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
         finish(n);
 }
 
+/* A leader that cannot serve must not lead. */
+static void try_transfer(struct node *n) ON_LOOP
+{
+    if (cns_transfer(n->cns, 0) != ERR_OK)
+        log_debug("node", "cannot hand over yet: %s", err_text());
+}
+
 static void on_timer(uv_timer_t *timer)
 {
     struct node *n = timer->data;
