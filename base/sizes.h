@@ -29,6 +29,9 @@
 #define INFLIGHT_BYTES_MAX MIB(16)
 /* Queued for one peer's connection before messages to it are dropped (Raft repeats them). */
 #define PEER_QUEUE_BYTES_MAX MIB(32)
+/* Sent to one peer and not yet reported as stored by it: what a follower with a slow disk must hold
+ * in memory. A few full messages, so that its disk never waits for the network. */
+#define PEER_WINDOW_BYTES_MAX MIB(8)
 /* One message between peers: a full batch of entries and its head. */
 #define PEER_FRAME_MAX MIB(8)
 /* Entries of one AppendEntries message. */
@@ -40,6 +43,11 @@
 
 _Static_assert(ENTRY_BYTES_MAX + KIB(64) <= APPEND_BYTES_MAX, "an entry fits a message");
 _Static_assert(APPEND_BYTES_MAX + KIB(64) <= PEER_FRAME_MAX, "a message fits a frame");
+_Static_assert(PEER_WINDOW_BYTES_MAX + 2 * APPEND_BYTES_MAX <= PEER_QUEUE_BYTES_MAX,
+               "a full window fits the queue");
+_Static_assert(PEER_WINDOW_BYTES_MAX + APPEND_BYTES_MAX <= INFLIGHT_BYTES_MAX,
+               "what a leader sends ahead, a follower may hold");
+_Static_assert(INFLIGHT_BYTES_MAX <= LOG_CACHE_BYTES_MAX, "what flies is in memory");
 _Static_assert(PEER_FRAME_MAX <= PEER_QUEUE_BYTES_MAX, "a frame fits the queue");
 _Static_assert(ENTRY_BYTES_MAX <= LOG_SEGMENT_BYTES, "an entry fits a segment");
 _Static_assert(2 * ENTRY_BYTES_MAX <= INFLIGHT_BYTES_MAX, "one may fly while the next is made");

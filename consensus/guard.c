@@ -1,0 +1,90 @@
+/* Room: consensus. Thread: loop. Owns: nothing. What message.c checks is not checked again: the
+ * shape of the bytes. Here are the rules between the fields, and between them and our own state. */
+#include "consensus/guard.h"
+
+#include "base/sizes.h"
+#include "consensus/members.h"
+
+/* Terms rise by one an election; a larger jump is damage or malice, and would end in overflow. */
+#define TERM_MAX  (UINT64_MAX / 4)
+#define INDEX_MAX (UINT64_MAX / 4)
+
+static enum err check_items(const struct raft_append_entries *a, const struct cns_item *items,
+                            unsigned n)
+{
+    uint64_t term = a->prev_log_term;
+    for (unsigned i = 0; i < n; i++) {
+        const struct cns_item *item = &items[i];
+        if (item->index != a->prev_log_index + 1 + i)
+            return err_fail(ERR_PROTOCOL, "entry %u of an AppendEntries has index %llu", i,
+                            (unsigned long long)item->index);
+        if (item->term == 0 || item->term < term || item->term > a->term)
+            return err_fail(ERR_PROTOCOL, "entry %llu of term %llu cannot follow one of term %llu",
+                            (unsigned long long)item->index, (unsigned long long)item->term,
+                            (unsigned long long)term);
+        term = item->term;
+        if ((item->kind == CNS_BARRIER) != (item->payload == NULL))
+            return err_fail(ERR_PROTOCOL, "entry %llu: a payload where none belongs, or none",
+                            (unsigned long long)item->index);
+        if (item->payload != NULL && item->payload->len > ENTRY_BYTES_MAX)
+            return err_fail(ERR_PROTOCOL, "entry %llu is larger than an entry may be",
+                            (unsigned long long)item->index);
+        if (item->kind == CNS_CHANGE)
+            TRY(cns_message_check_members(item->payload->data, item->payload->len));
+    }
+    return ERR_OK;
+}
+
+static enum err check_append(const struct raft *r, const struct cns_message *m)
+{
+    const struct raft_append_entries *a = &m->m.append_entries;
+    if (a->term > TERM_MAX || a->prev_log_index > INDEX_MAX)
+        return err_fail(ERR_PROTOCOL, "an AppendEntries of an impossible term or index");
+    if (a->term == r->current_term && r->state == RAFT_LEADER)
+        return err_fail(ERR_PROTOCOL, "two leaders of term %llu", (unsigned long long)a->term);
+    if ((a->prev_log_index == 0) != (a->prev_log_term == 0) || a->prev_log_term > a->term)
+        return err_fail(ERR_PROTOCOL, "an AppendEntries behind entry %llu of term %llu",
+                        (unsigned long long)a->prev_log_index,
+                        (unsigned long long)a->prev_log_term);
+    return check_items(a, m->items, m->n_items);
+}
+
+enum err guard_message(const struct raft *r, uint64_t from, const struct cns_message *m)
+{
+    uint64_t term = 0, candidate = from;
+    switch (m->m.type) {
+    case RAFT_APPEND_ENTRIES:
+        return check_append(r, m);
+    case RAFT_APPEND_ENTRIES_RESULT:
+        term = m->m.append_entries_result.term;
+        break;
+    case RAFT_REQUEST_VOTE:
+        term = m->m.request_vote.term;
+        candidate = m->m.request_vote.candidate_id;
+        break;
+    case RAFT_REQUEST_VOTE_RESULT:
+        term = m->m.request_vote_result.term;
+        break;
+    case RAFT_TIMEOUT_NOW:
+        term = m->m.timeout_now.term;
+        break;
+    case RAFT_INSTALL_SNAPSHOT:
+        return err_fail(ERR_PROTOCOL, "snapshots are not taken from peers by this version");
+    default:
+        return err_fail(ERR_PROTOCOL, "an unknown kind of message");
+    }
+    if (term == 0 || term > TERM_MAX)
+        return err_fail(ERR_PROTOCOL, "a message of the impossible term %llu",
+                        (unsigned long long)term);
+    if (candidate != from)
+        return err_fail(ERR_PROTOCOL, "a vote asked for in another's name");
+    return ERR_OK;
+}
+
+unsigned guard_cut(const struct cns_item *items, unsigned n)
+{
+    for (unsigned i = 1; i < n; i++)
+        if (items[i].kind == CNS_CHANGE)
+            return i;
+    return n;
+}

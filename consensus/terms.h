@@ -1,0 +1,29 @@
+/* Room: consensus. The term of every entry of the log, as runs: a few bytes per leadership, however
+ * long the log. libraft keeps the same for itself, but does not export it. Thread: loop. */
+#ifndef CONSENSUS_TERMS_H
+#define CONSENSUS_TERMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct terms {
+    struct terms_run {
+        uint64_t first, term; /* from this index on, up to the next run */
+    } * runs;
+    size_t n, cap;
+    uint64_t first, last; /* indexes of the log; empty: last == first - 1 */
+};
+
+void terms_init(struct terms *t, uint64_t first_index);
+void terms_fini(struct terms *t);
+/* The next entry, at last + 1. TERM is at least that of the entry before it. */
+void terms_append(struct terms *t, uint64_t term);
+/* Drops the entries from INDEX on. */
+void terms_truncate(struct terms *t, uint64_t index);
+/* 0 when INDEX is not in the log. */
+uint64_t terms_at(const struct terms *t, uint64_t index);
+/* The first index of the run that holds INDEX, which is in the log. */
+uint64_t terms_run_first(const struct terms *t, uint64_t index);
+
+#endif
