@@ -308,8 +308,7 @@ static void on_timer(uv_timer_t *timer)
     if (n->cns != NULL && tick % every == 0)
         gossip_tell(n->gossip);
     if (n->cns != NULL && n->failed && n->role == CNS_LEADER)
-        (void)cns_transfer(n->cns,
-                           0); /* a leader that cannot serve must not lead; tried until it works */
+        try_transfer(n);
     if (n->stage == NODE_SERVING || n->stage == NODE_HANDING_OVER)
         route_timer(n, now);
     sessions_timer(n, now);
