@@ -142,6 +142,7 @@ $(B)/tests/check-$(1): $$(call objs,$$(wildcard tests/unit/$(1)/*.c)) $$(ROOM_OB
 endef
 $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
 $(B)/tests/check-consensus: $(call objs,$(SIM_SRC))
+$(B)/tests/check-client: | $(B)/lectern
 
 $(B)/%.o: %.c $(B)/.flags | deps
 	@mkdir -p $(@D)

@@ -411,10 +411,11 @@ static enum err wait_some(struct conn *c, struct exchange *x)
         return flush(c);
     }
     TRY(err);
-    /* First what the server says: it may explain why it does not take more. */
+    /* First what the server says: it may explain why it does not take more. But a flood of rows must
+     * not keep a CANCEL back. */
     if ((ready & ~POLLOUT) != 0)
         TRY(fill(c));
-    else
+    if ((ready & POLLOUT) != 0)
         TRY(flush(c));
     if (!x->cancelled)
         x->deadline = clock_mono_ms() + x->silence_ms;

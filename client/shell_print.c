@@ -32,17 +32,17 @@ struct printer {
 static const struct {
     const char *name;
     const char *separator, *row_separator; /* NULL: stays */
-    bool headers;
+    bool headers; /* turns them on; no mode turns them off */
 } modes[PRINT_MODES] = {
     [PRINT_LIST] = {"list", "|", "\n", false},
     [PRINT_COLUMN] = {"column", NULL, "\n", true},
-    [PRINT_BOX] = {"box", NULL, "\n", true},
+    [PRINT_BOX] = {"box", NULL, "\n", false},
     [PRINT_CSV] = {"csv", ",", "\r\n", false},
     [PRINT_JSON] = {"json", NULL, "\n", false},
     [PRINT_LINE] = {"line", NULL, "\n", false},
-    [PRINT_TABLE] = {"table", NULL, "\n", true},
+    [PRINT_TABLE] = {"table", NULL, "\n", false},
     [PRINT_INSERT] = {"insert", NULL, "\n", false},
-    [PRINT_MARKDOWN] = {"markdown", NULL, "\n", true},
+    [PRINT_MARKDOWN] = {"markdown", NULL, "\n", false},
     [PRINT_QUOTE] = {"quote", ",", "\n", false},
     [PRINT_TABS] = {"tabs", "\t", "\n", false},
 };
@@ -66,8 +66,8 @@ bool print_set_mode(struct print_settings *s, const char *name)
         if (modes[m].separator != NULL)
             (void)snprintf(s->separator, sizeof s->separator, "%s", modes[m].separator);
         (void)snprintf(s->row_separator, sizeof s->row_separator, "%s", modes[m].row_separator);
-        if (!s->headers_set)
-            s->headers = modes[m].headers;
+        if (modes[m].headers && !s->headers_set)
+            s->headers = true;
         return true;
     }
     return false;

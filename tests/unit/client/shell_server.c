@@ -28,6 +28,7 @@ struct server {
     uint16_t port;
     sqlite3 *db;
     struct buf in, out;
+    size_t current; /* bytes of the frame that is being answered, first in `in` */
     uint32_t request;
     bool cancelled, over; /* over: the connection is to be closed */
     uint64_t seq;
@@ -67,9 +68,10 @@ static bool receive(struct server *s, int flags)
     return n > 0;
 }
 
-static bool next(struct server *s, struct wire_frame *f, size_t *used)
+/* The first frame that lies OFFSET bytes into the input. */
+static bool next(struct server *s, size_t offset, struct wire_frame *f, size_t *used)
 {
-    EXPECT_OK(wire_next(s->in.data, s->in.len, WIRE_FRAME_MAX, f, used));
+    EXPECT_OK(wire_next(s->in.data + offset, s->in.len - offset, WIRE_FRAME_MAX, f, used));
     return *used > 0;
 }
 
@@ -86,10 +88,9 @@ static int on_progress(void *arg)
         s->over = true;
         return 1;
     }
-    if (!next(s, &f, &used) || f.type != WIRE_CANCEL)
+    if (!next(s, s->current, &f, &used) || f.type != WIRE_CANCEL)
         return 0;
     s->cancelled = f.request == s->request;
-    buf_consume(&s->in, used);
     return s->cancelled;
 }
 
@@ -216,6 +217,7 @@ static void run(struct server *s, struct wire_query *q, const char *sql)
     sqlite3_stmt *stmt = NULL;
     bool half = faulty(s, s->o.faults.half_and_drop, sql);
     bool drop = faulty(s, s->o.faults.run_and_drop, sql);
+    int64_t before = sqlite3_total_changes64(s->db);
     s->cancelled = false;
     int rc = sqlite3_prepare_v2(s->db, q->sql, (int)q->sql_len, &stmt, NULL);
     if (rc == SQLITE_OK && stmt != NULL) {
@@ -239,7 +241,7 @@ static void run(struct server *s, struct wire_query *q, const char *sql)
         bool reads = stmt == NULL || sqlite3_stmt_readonly(stmt);
         s->seq += reads ? 0 : 1;
         struct wire_done d = {.seq = s->seq,
-                              .changes = reads ? 0 : sqlite3_changes64(s->db),
+                              .changes = sqlite3_total_changes64(s->db) - before,
                               .last_insert_rowid = sqlite3_last_insert_rowid(s->db)};
         (void)sqlite3_finalize(stmt);
         stmt = NULL;
@@ -341,10 +343,11 @@ static void serve(struct server *s)
     buf_reset(&s->in);
     buf_reset(&s->out);
     while (!s->over) {
-        while (!next(s, &f, &used))
+        while (s->in.len == 0 || !next(s, 0, &f, &used))
             if (!wait_for(s, POLLIN) || !receive(s, 0))
                 return;
         s->request = f.request;
+        s->current = used;
         if (f.type == WIRE_HELLO)
             on_hello(s, &f);
         else if (f.type == WIRE_QUERY)
