@@ -3,7 +3,6 @@
 #ifndef REPLICATION_DATABASE_H
 #define REPLICATION_DATABASE_H
 
-#include "base/buf.h"
 #include "replication/digest.h"
 #include "replication/position.h"
 #include "replication/replication.h"
@@ -13,6 +12,7 @@
 #include <stdatomic.h>
 
 struct checkpointer; /* checkpoint.c: its thread and connection */
+struct applier;      /* apply.c */
 
 struct repl_db {
     struct repl_config config; /* path is owned: a copy */
@@ -41,10 +41,7 @@ struct repl_db {
     struct repl_view *view;
     struct checkpointer *checkpointer;
 
-    /* apply.c: the parts of a cut transaction. */
-    struct buf *parts;
-    unsigned n_parts;
-    uint64_t parts_seq;
+    struct applier *applier; /* apply.c: parts of a cut transaction, and room for frames */
 
     uint32_t scrub_next;
 
@@ -65,7 +62,14 @@ MUST_USE enum err database_check(const struct repl_db *db) ON_OWNER;
 /* Reads the published content of a page: from the WAL when it is there, else from the database
  * file. */
 MUST_USE enum err database_read_page(struct repl_db *db, uint32_t page_no, uint8_t *page) ON_OWNER;
+/* The error for an SQLite result code: "cannot WHAT PATH: ...". */
 MUST_USE enum err sqlite_error(int rc, const char *what, const char *path);
+/* Notes the published position in `position` as the one that the files contain, durably. */
+MUST_USE enum err database_note_closed(struct repl_db *db) ON_OWNER;
+/* Copies the published state to the fields that other threads read. */
+void database_note_stats(struct repl_db *db) ON_OWNER;
+/* Gives back all locks and memory, whatever of it there is. The WAL file stays. */
+void database_free(struct repl_db *db) ON_OWNER;
 
 /* publish.c: what leader and follower share. */
 struct publish_frames {
@@ -74,7 +78,7 @@ struct publish_frames {
     uint32_t first_frame, n_frames;
     const uint32_t *frame_page;
     uint32_t pages_after;
-    uint32_t chain[2]; /* after the last frame */
+    const uint32_t *chain; /* [2], after the last frame; read when `write` has returned */
     /* Writes all bytes (the new WAL's header too) through database's wal_file. */
     enum err (*write)(struct repl_db *db, void *ctx);
     void *ctx;
@@ -84,6 +88,13 @@ struct publish_frames {
 };
 struct txn_page;
 MUST_USE enum err publish_frames(struct repl_db *db, const struct publish_frames *p) ON_OWNER;
+
+/* Writes N bytes of the WAL file; nobody sees them before the index shows them. */
+MUST_USE enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n,
+                                     uint64_t offset) ON_OWNER;
+
+/* apply.c */
+void apply_close(struct repl_db *db) ON_OWNER;
 
 /* checkpoint.c */
 MUST_USE enum err checkpoint_open(struct repl_db *db) ON_OWNER;

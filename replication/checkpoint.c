@@ -1,0 +1,382 @@
+/* Room: replication. Checkpoints on a thread of their own, and the decision to restart the WAL.
+ * Thread: owner for every function but the thread's main; they share `state` and `rc` under a lock.
+ * Owns: the checkpoint thread and its stock connection.
+ * Invariants:
+ *   - the CHECKPOINT lock is the owner's except from start() to reap(), so at most one checkpoint
+ *     runs, and it is ours or, in that gap, one that another process slipped in;
+ *   - a WAL is restarted only while the owner holds CHECKPOINT, all is backfilled and the read-mark
+ *     locks 1..4 are held: a checkpoint and a restart never overlap (the WAL-reset bug of SQLite
+ *     before 3.51.3 needs that overlap);
+ *   - holds_readers ends with the next published transaction, or with the view.
+ * Not here: writing the new WAL (publish.c), the private wal-index (view.c).
+ *
+ *   WAL bytes     0 ......... wal_checkpoint_bytes ......... wal_restart_bytes ...
+ *   not copied        nothing      | checkpoint beside the work | + ask for quiet, copy the small
+ *                                                                 rest, take the marks, restart
+ *
+ * A reader inside the WAL holds both back. It is never waited for long: the attempt ends after
+ * QUIET_MAX_MS of standing still, and the next one comes after a pause that doubles. */
+#include "replication/database.h"
+#include "replication/view.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+/* What a restart may cost the writers before it is given up for now. */
+#define QUIET_MAX_MS 200
+/* One call of upkeep waits this long for the small rest: a leader's lane is still meanwhile... */
+#define LEADER_WAIT_MS 20
+/* ... and a follower must wait for the rest, or entries would come as fast as it is copied. */
+#define FOLLOWER_WAIT_MS 500
+#define PAUSE_FIRST_MS   200
+#define PAUSE_MAX_MS     16000
+/* The rest that is copied while others wait, as a part of wal_checkpoint_bytes. */
+#define REST_DIVISOR 4
+
+enum checkpoint_state { CHECKPOINT_IDLE, CHECKPOINT_RUNNING, CHECKPOINT_DONE, CHECKPOINT_QUIT };
+
+struct checkpointer {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum checkpoint_state state; /* under lock, as `rc` */
+    int rc;
+    sqlite3 *conn; /* the thread's, once it runs */
+    /* The owner's. */
+    uint32_t backfilled_before; /* when the running one began */
+    uint64_t pause_until_ms, pause_ms;
+    uint64_t still_since_ms; /* since when a quiet leader waits for its restart; 0: it does not */
+};
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void *checkpoint_main(void *arg)
+{
+    struct checkpointer *c = arg;
+    (void)pthread_mutex_lock(&c->lock);
+    while (c->state != CHECKPOINT_QUIT) {
+        if (c->state != CHECKPOINT_RUNNING) {
+            (void)pthread_cond_wait(&c->changed, &c->lock);
+            continue;
+        }
+        (void)pthread_mutex_unlock(&c->lock);
+        int rc = sqlite3_wal_checkpoint_v2(c->conn, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        (void)pthread_mutex_lock(&c->lock);
+        c->rc = rc;
+        c->state = CHECKPOINT_DONE;
+        (void)pthread_cond_broadcast(&c->changed);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+/* A stock connection whose checkpoint syncs the WAL before, and the database after. */
+static int open_connection(const char *path, sqlite3 **conn)
+{
+    int rc = sqlite3_open_v2(path, conn, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_extended_result_codes(*conn, 1);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_db_config(*conn, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_wal_autocheckpoint(*conn, 0);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_exec(*conn, "PRAGMA synchronous=FULL; SELECT count(*) FROM sqlite_schema",
+                          NULL, NULL, NULL);
+    return rc;
+}
+
+enum err checkpoint_open(struct repl_db *db)
+{
+    CHECK(db->checkpointer == NULL);
+    struct checkpointer *c = MEM_NEW(struct checkpointer);
+    pthread_condattr_t monotonic;
+    (void)pthread_condattr_init(&monotonic);
+    (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&c->changed, &monotonic);
+    (void)pthread_condattr_destroy(&monotonic);
+    (void)pthread_mutex_init(&c->lock, NULL);
+    c->pause_ms = PAUSE_FIRST_MS;
+    enum err e = sqlite_error(open_connection(db->config.path, &c->conn), "open", db->config.path);
+    if (e == ERR_OK)
+        e = thread_start(&c->thread, "checkpoint", checkpoint_main, c);
+    if (e == ERR_OK) {
+        db->checkpointer = c;
+        return ERR_OK;
+    }
+    (void)sqlite3_close(c->conn);
+    (void)pthread_cond_destroy(&c->changed);
+    (void)pthread_mutex_destroy(&c->lock);
+    free(c);
+    return e;
+}
+
+/* Waits until no checkpoint runs, at most TIMEOUT_MS. */
+static bool wait_idle(struct checkpointer *c, uint64_t timeout_ms)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(timeout_ms / 1000);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    (void)pthread_mutex_lock(&c->lock);
+    int timed_out = 0;
+    while (c->state == CHECKPOINT_RUNNING && timed_out == 0)
+        timed_out = pthread_cond_timedwait(&c->changed, &c->lock, &until);
+    bool idle = c->state != CHECKPOINT_RUNNING;
+    (void)pthread_mutex_unlock(&c->lock);
+    return idle;
+}
+
+static void set_state(struct checkpointer *c, enum checkpoint_state state)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    c->state = state;
+    (void)pthread_cond_broadcast(&c->changed);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+void checkpoint_close(struct repl_db *db)
+{
+    struct checkpointer *c = db->checkpointer;
+    while (!wait_idle(c, 1000))
+        log_warn("replication", "waiting for the checkpoint of %s", db->config.path);
+    set_state(c, CHECKPOINT_QUIT);
+    (void)pthread_join(c->thread, NULL);
+    CHECK(sqlite3_close(c->conn) == SQLITE_OK);
+    (void)pthread_cond_destroy(&c->changed);
+    (void)pthread_mutex_destroy(&c->lock);
+    free(c);
+    db->checkpointer = NULL;
+}
+
+/* --- one checkpoint --------------------------------------------------------------------------- */
+
+/* The lock goes to the thread's connection. */
+static void start(struct repl_db *db, uint32_t backfilled) ON_OWNER
+{
+    CHECK(db->holds_checkpoint && !db->holds_readers);
+    db->checkpointer->backfilled_before = backfilled;
+    wal_unlock(db->db_file, WAL_LOCK_CHECKPOINT, 1, true);
+    db->holds_checkpoint = false;
+    set_state(db->checkpointer, CHECKPOINT_RUNNING);
+}
+
+/* Leaves the attempt to be made again later, and later each time it fails. */
+static void pause_attempts(struct checkpointer *c)
+{
+    c->still_since_ms = 0;
+    c->pause_until_ms = clock_mono_ms() + c->pause_ms;
+    c->pause_ms = c->pause_ms * 2 < PAUSE_MAX_MS ? c->pause_ms * 2 : PAUSE_MAX_MS;
+}
+
+static enum err read_backfilled(struct repl_db *db, uint32_t *backfilled) ON_OWNER
+{
+    struct wal_index_state x;
+    TRY(wal_index_read(db->index, &x));
+    if (x.frames != db->frames || x.backfilled > x.frames)
+        return err_fail(ERR_CORRUPT,
+                        "the wal-index of %s says %u frames, %u backfilled; this node published "
+                        "%u: another program wrote to it",
+                        db->config.path, x.frames, x.backfilled, db->frames);
+    *backfilled = x.backfilled;
+    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
+    atomic_store_explicit(&db->stat_backfilled_bytes, x.backfilled * frame_bytes,
+                          memory_order_relaxed);
+    return ERR_OK;
+}
+
+/* Takes the result of a finished checkpoint. */
+static enum err take_result(struct repl_db *db, int rc) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    uint32_t backfilled;
+    if ((rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED) {
+        pause_attempts(c); /* another process checkpoints */
+        return ERR_OK;
+    }
+    TRY(sqlite_error(rc, "checkpoint", db->config.path));
+    TRY(read_backfilled(db, &backfilled));
+    atomic_fetch_add_explicit(&db->stat_checkpoints, 1, memory_order_relaxed);
+    if (backfilled <= c->backfilled_before)
+        pause_attempts(c); /* a reader holds it back */
+    else
+        c->pause_ms = PAUSE_FIRST_MS;
+    return ERR_OK;
+}
+
+/* *free: no checkpoint runs and the lock is ours again. */
+static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    *is_free = false;
+    (void)pthread_mutex_lock(&c->lock);
+    enum checkpoint_state state = c->state;
+    int rc = c->rc;
+    (void)pthread_mutex_unlock(&c->lock);
+    if (state == CHECKPOINT_RUNNING)
+        return ERR_OK;
+    if (!db->holds_checkpoint) {
+        enum err e = wal_lock(db->db_file, WAL_LOCK_CHECKPOINT, 1, true);
+        if (e == ERR_LOCKED)
+            return ERR_OK; /* another process was quicker: next time */
+        TRY(e);
+        db->holds_checkpoint = true;
+    }
+    *is_free = true;
+    if (state != CHECKPOINT_DONE)
+        return ERR_OK;
+    set_state(c, CHECKPOINT_IDLE);
+    return take_result(db, rc);
+}
+
+enum err checkpoint_all(struct repl_db *db)
+{
+    bool is_free;
+    (void)wait_idle(db->checkpointer, UINT32_MAX);
+    TRY(reap(db, &is_free));
+    if (is_free && db->frames > 0) {
+        start(db, 0);
+        (void)wait_idle(db->checkpointer, UINT32_MAX);
+        TRY(reap(db, &is_free));
+    }
+    /* What a reader kept in the WAL must be there when `position` says so. */
+    return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
+                        db->wal_path);
+}
+
+/* --- restarting the WAL ----------------------------------------------------------------------- */
+
+static bool wal_is_long(const struct repl_db *db)
+{
+    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
+    return db->frames > 0 && db->frames * frame_bytes >= db->config.wal_restart_bytes;
+}
+
+static bool take_readers(struct repl_db *db) ON_OWNER
+{
+    CHECK(db->holds_checkpoint && !db->holds_readers);
+    db->holds_readers = wal_lock(db->db_file, WAL_LOCK_READ(1), WAL_READERS - 1, true) == ERR_OK;
+    return db->holds_readers;
+}
+
+void checkpoint_release_readers(struct repl_db *db)
+{
+    if (!db->holds_readers)
+        return;
+    wal_unlock(db->db_file, WAL_LOCK_READ(1), WAL_READERS - 1, true);
+    db->holds_readers = false;
+}
+
+bool checkpoint_restart_ready(struct repl_db *db)
+{
+    uint32_t backfilled;
+    CHECK(db->view == NULL && !db->holds_readers);
+    return db->holds_checkpoint && wal_is_long(db) && read_backfilled(db, &backfilled) == ERR_OK &&
+           backfilled == db->frames && take_readers(db);
+}
+
+/* Copies the small rest while nobody writes; with a view, takes the marks as well. *done says
+ * whether it came that far within TIMEOUT_MS. */
+static enum err settle(struct repl_db *db, uint64_t timeout_ms, bool *done) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    uint64_t until = clock_mono_ms() + timeout_ms, now;
+    *done = false;
+    while ((now = clock_mono_ms()) < until && now >= c->pause_until_ms) {
+        bool is_free;
+        uint32_t backfilled;
+        (void)wait_idle(c, until - now);
+        TRY(reap(db, &is_free));
+        if (!is_free)
+            return ERR_OK;
+        TRY(read_backfilled(db, &backfilled));
+        if (backfilled < db->frames) {
+            start(db, backfilled);
+            continue;
+        }
+        *done = db->view == NULL || take_readers(db);
+        if (*done)
+            return ERR_OK;
+        /* A read that began before the rest was copied: most end within microseconds. */
+        (void)nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    return ERR_OK;
+}
+
+static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    bool done;
+    *wants_quiet = true;
+    if (!quiet || view_unpublished(db->view) > 0) {
+        c->still_since_ms = 0;
+        return ERR_OK;
+    }
+    if (c->still_since_ms == 0)
+        c->still_since_ms = clock_mono_ms();
+    TRY(settle(db, LEADER_WAIT_MS, &done));
+    if (done) {
+        view_allow_restart(db->view);
+        c->still_since_ms = 0;
+        c->pause_ms = PAUSE_FIRST_MS;
+    } else if (clock_mono_ms() - c->still_since_ms > QUIET_MAX_MS) {
+        pause_attempts(c);
+    }
+    *wants_quiet = !done && clock_mono_ms() >= c->pause_until_ms;
+    return ERR_OK;
+}
+
+/* The WAL is long enough for a restart: copies what is left beside the work until the rest is
+ * small, then in one go. */
+static enum err upkeep_long_wal(struct repl_db *db, uint64_t rest_bytes, uint32_t backfilled,
+                                bool quiet, bool *wants_quiet) ON_OWNER
+{
+    bool done;
+    if (rest_bytes > db->config.wal_checkpoint_bytes / REST_DIVISOR &&
+        db->frames - backfilled > 1) {
+        start(db, backfilled);
+        return ERR_OK;
+    }
+    if (db->view != NULL)
+        return restart_as_leader(db, quiet, wants_quiet);
+    return rest_bytes > 0 ? settle(db, FOLLOWER_WAIT_MS, &done) : ERR_OK;
+}
+
+static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    bool is_free;
+    uint32_t backfilled;
+    TRY(reap(db, &is_free));
+    if (db->frames == 0 || db->holds_readers || clock_mono_ms() < c->pause_until_ms)
+        return ERR_OK;
+    if (!is_free) {
+        /* The lane that stands still for us goes on doing so. */
+        if (c->still_since_ms != 0 && db->view != NULL)
+            return restart_as_leader(db, quiet, wants_quiet);
+        return ERR_OK;
+    }
+    TRY(read_backfilled(db, &backfilled));
+    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
+    uint64_t rest_bytes = (db->frames - backfilled) * frame_bytes;
+    if (wal_is_long(db))
+        return upkeep_long_wal(db, rest_bytes, backfilled, quiet, wants_quiet);
+    if (rest_bytes >= db->config.wal_checkpoint_bytes)
+        start(db, backfilled);
+    return ERR_OK;
+}
+
+enum err repl_db_upkeep(struct repl_db *db, bool quiet, bool *wants_quiet)
+{
+    *wants_quiet = false;
+    TRY(database_check(db));
+    enum err e = upkeep(db, quiet, wants_quiet);
+    return e == ERR_OK ? ERR_OK : database_stop(db, e);
+}

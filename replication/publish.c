@@ -1,0 +1,213 @@
+/* Room: replication. Makes a transaction's frames visible: one piece of code for the leader, which
+ * copies what its writer's view made, and for the follower, which built the frames itself.
+ * Thread: owner.
+ * Owns: nothing beyond the calls.
+ * Invariants:
+ *   - the checksum after the transaction is proved before anything of it is written;
+ *   - `position` knows a new WAL's salts, durably, before its header is written;
+ *   - frames are written, then hashed into the wal-index, then the index header shows them: a crash
+ *     between any two leaves the state before or, with the last frame on disk, after;
+ *   - `publishing` moves before the index header, `published` after it.
+ * Not here: who decides to begin a new WAL (checkpoint.c), the layout of the index (wal_index.c).
+ *
+ * Nothing is synced per transaction: the Raft log is the durability, a checkpoint syncs the WAL.
+ *
+ * A new WAL is written over the old one, whose frames are all in the database file (synced).
+ * Readers cannot be inside the old one: we hold the read-mark locks 1..4, so they are at mark 0 and
+ * read the database file only. Old frames behind the new ones do not count: their salts differ. */
+#include "replication/database.h"
+#include "replication/txn.h"
+#include "replication/view.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/trace.h"
+
+#include <stdlib.h>
+
+/* A WAL that one huge transaction made is cut back to this many times wal_restart_bytes. */
+#define WAL_KEEP_FACTOR 2
+
+/* ERR_DIVERGED unless the transaction leads from this database to the checksum that it names. */
+static enum err prove(const struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    struct digest_preview preview = digest_preview_begin(db->digest, p->pages_after);
+    for (uint32_t i = 0; i < p->n_pages; i++)
+        digest_preview_page(&preview, p->pages[i].page_no, p->pages[i].hash);
+    if (preview.checksum == p->checksum_after)
+        return ERR_OK;
+    return err_fail(ERR_DIVERGED,
+                    "transaction %llu leads to checksum %016llx here, its leader says %016llx; "
+                    "stop this node, remove its data and let it fetch the database again",
+                    (unsigned long long)p->seq, (unsigned long long)preview.checksum,
+                    (unsigned long long)p->checksum_after);
+}
+
+/* Durable before the new WAL's header is: whichever of the two a crash leaves, the salts found in
+ * the WAL are known. */
+static enum err note_new_wal(struct repl_db *db, const struct wal_header *h) ON_OWNER
+{
+    struct position_record r = db->record;
+    r.closed = false;
+    if (r.n_wals > 0)
+        r.wals[1] = r.wals[0];
+    r.wals[0] = (struct position_wal){
+        .salt = {h->salt[0], h->salt[1]},
+        .seq = db->position.seq,
+        .checksum = db->position.checksum,
+    };
+    r.n_wals = r.n_wals > 0 ? 2 : 1;
+    TRY(position_write(db->position_file, &r));
+    db->record = r;
+    return ERR_OK;
+}
+
+/* `closed` promises that nothing came after it: taken back before the first transaction is added
+ * to a WAL that was open at the clean stop. */
+static enum err note_not_closed(struct repl_db *db) ON_OWNER
+{
+    if (!db->record.closed)
+        return ERR_OK;
+    struct position_record r = db->record;
+    r.closed = false;
+    TRY(position_write(db->position_file, &r));
+    db->record = r;
+    return ERR_OK;
+}
+
+/* Nothing counts in the old file any more, so a crash behind the cut is a database without WAL. */
+static enum err cut_wal_file(struct repl_db *db) ON_OWNER
+{
+    sqlite3_int64 bytes = 0, keep = (sqlite3_int64)(db->config.wal_restart_bytes * WAL_KEEP_FACTOR);
+    int rc = db->wal_file->pMethods->xFileSize(db->wal_file, &bytes);
+    if (rc == SQLITE_OK && bytes > keep)
+        rc = db->wal_file->pMethods->xTruncate(db->wal_file, keep);
+    return sqlite_error(rc, "shorten", db->wal_path);
+}
+
+static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    CHECK(p->first_frame == 1 && (db->holds_readers || !db->has_wal));
+    TRY(note_new_wal(db, &p->header));
+    return cut_wal_file(db);
+}
+
+/* The index moves: from here on readers may see the transaction. */
+static enum err show(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    atomic_store(&db->publishing, p->seq);
+    if (p->new_wal)
+        wal_index_restart(db->index, p->header.salt);
+    for (uint32_t i = 0; i < p->n_frames; i++)
+        TRY(wal_index_append(db->index, p->first_frame + i, p->frame_page[i]));
+    wal_index_publish(db->index, p->first_frame + p->n_frames - 1, p->pages_after, p->chain);
+    return ERR_OK;
+}
+
+static void account(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    if (p->new_wal) {
+        if (db->has_wal)
+            atomic_fetch_add_explicit(&db->stat_restarts, 1, memory_order_relaxed);
+        db->wal = p->header;
+        db->chain = p->header.chain;
+        db->has_wal = true;
+        atomic_store_explicit(&db->stat_backfilled_bytes, 0, memory_order_relaxed);
+    }
+    db->chain.s[0] = p->chain[0];
+    db->chain.s[1] = p->chain[1];
+    db->frames = p->first_frame + p->n_frames - 1;
+    db->pages = p->pages_after;
+    digest_resize(db->digest, p->pages_after);
+    for (uint32_t i = 0; i < p->n_pages; i++)
+        digest_set(db->digest, p->pages[i].page_no, p->pages[i].hash);
+    CHECK(digest_checksum(db->digest) == p->checksum_after);
+    db->position = (struct repl_position){p->seq, p->checksum_after};
+    database_note_stats(db);
+    atomic_store(&db->published, p->seq);
+}
+
+static enum err publish_steps(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    TRY(prove(db, p));
+    TRY(p->new_wal ? begin_wal(db, p) : note_not_closed(db));
+    TRY(p->write(db, p->ctx));
+    TRY(show(db, p));
+    account(db, p);
+    return ERR_OK;
+}
+
+enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
+{
+    CHECK(db->position_known && db->holds_write);
+    CHECK(p->seq == db->position.seq + 1 && p->n_frames > 0 && p->pages_after > 0);
+    CHECK(p->new_wal || (db->has_wal && p->first_frame == db->frames + 1));
+    enum err e = publish_steps(db, p);
+    trace("publish", p->seq, db->frames);
+    /* The read-mark locks stay: what lies in the WAL file is not what the index says any more, and
+     * so all readers stay at mark 0. */
+    if (e != ERR_OK)
+        return database_stop(db, e);
+    /* The new WAL has begun, or SQLite chose to go on in the old one: readers may use it now. */
+    checkpoint_release_readers(db);
+    return ERR_OK;
+}
+
+enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint64_t offset)
+{
+    int rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)n, (sqlite3_int64)offset);
+    return sqlite_error(rc, "write to", db->wal_path);
+}
+
+/* --- the leader's transaction ----------------------------------------------------------------- */
+
+static enum err copy_piece(void *ctx, const uint8_t *p, size_t n, uint64_t offset)
+{
+    thread_expect_owner();
+    return database_write_wal(ctx, p, n, offset);
+}
+
+/* The bytes of T in the WAL file: from its first frame, or from the new WAL's header. */
+static uint64_t bytes_of(const struct repl_db *db, const struct repl_txn *t, uint64_t *offset)
+{
+    uint32_t page_size = db->config.page_size;
+    *offset = t->new_wal ? 0 : wal_frame_offset(t->first_frame, page_size);
+    return wal_frame_offset(t->first_frame + t->n_frames, page_size) - *offset;
+}
+
+static enum err copy_overlay(struct repl_db *db, void *ctx) ON_OWNER
+{
+    const struct repl_txn *t = ctx;
+    uint64_t offset, n = bytes_of(db, t, &offset);
+    return view_each(t->view, offset, n, copy_piece, db);
+}
+
+enum err repl_db_publish(struct repl_db *db, struct repl_txn *t)
+{
+    enum err e = database_check(db);
+    if (e == ERR_OK) {
+        CHECK(t->view == db->view);
+        e = publish_frames(db, &(struct publish_frames){
+                                   .new_wal = t->new_wal,
+                                   .header = t->header,
+                                   .first_frame = t->first_frame,
+                                   .n_frames = t->n_frames,
+                                   .frame_page = t->frame_page,
+                                   .pages_after = t->pages_after,
+                                   .chain = t->chain,
+                                   .write = copy_overlay,
+                                   .ctx = t,
+                                   .pages = t->pages,
+                                   .n_pages = t->n_pages,
+                                   .seq = t->seq,
+                                   .checksum_after = t->checksum_after,
+                               });
+    }
+    if (e == ERR_OK) {
+        uint64_t offset, n = bytes_of(db, t, &offset);
+        view_forget(t->view, offset, n);
+        view_published(t->view, t);
+    }
+    repl_txn_free(t);
+    return e;
+}
