@@ -73,6 +73,11 @@ void cache_evict(struct cache *c, uint64_t max, uint64_t up_to)
     }
 }
 
+uint64_t cache_first(const struct cache *c)
+{
+    return c->n == 0 ? 0 : at(c, 0)->index;
+}
+
 const struct cns_item *cache_get(const struct cache *c, uint64_t index)
 {
     if (c->n == 0)

@@ -98,28 +98,43 @@ static void read_done(struct cns_disk_read *read, enum err e)
         d->c.read_failed(d->c.ctx, e);
         return;
     }
-    CHECK(d->items == NULL && read->n_items > 0 && read->items[0].index == read->index);
+    CHECK(d->items == NULL && read->n_items > 0 && read->n_items <= read->max_items);
+    for (unsigned i = 0; i < read->n_items; i++) {
+        const struct cns_item *item = &read->items[i];
+        if (item->index == read->index + i && item->term == terms_at(d->c.terms, item->index))
+            continue;
+        cns_items_free(read->items, read->n_items);
+        d->c.read_failed(d->c.ctx, err_fail(ERR_CORRUPT, "the disk has another entry %llu",
+                                            (unsigned long long)read->index + i));
+        return;
+    }
     d->items = read->items;
     d->n_items = read->n_items;
     d->pos = 0;
     d->c.dirty(d->c.ctx);
 }
 
-static void start_read(struct delivery *d)
+/* Never beyond the commit index (what is read ahead could be truncated before it is delivered), and
+ * never what the cache holds (the disk may still have the entry that it replaces). */
+static void start_read(struct delivery *d, uint64_t commit)
 {
     if (d->reading)
         return;
+    uint64_t cached = cache_first(d->c.cache);
+    uint64_t last = cached > 0 && cached <= commit ? cached - 1 : commit;
+    CHECK(last > d->delivered);
+    uint64_t n = last - d->delivered;
     d->reading = true;
     d->read = (struct cns_disk_read){.index = d->delivered + 1,
                                      .max_bytes = READ_BYTES,
-                                     .max_items = READ_ITEMS,
+                                     .max_items = n < READ_ITEMS ? (unsigned)n : READ_ITEMS,
                                      .ctx = d,
                                      .done = read_done};
     d->c.io->disk_read(d->c.io->ctx, &d->read);
 }
 
 /* The next entry to deliver with a reference, or false: not at hand yet. */
-static bool take(struct delivery *d, struct cns_item *out)
+static bool take(struct delivery *d, uint64_t commit, struct cns_item *out)
 {
     uint64_t index = d->delivered + 1;
     if (d->items != NULL && d->pos == d->n_items) {
@@ -135,7 +150,7 @@ static bool take(struct delivery *d, struct cns_item *out)
     }
     const struct cns_item *item = cache_get(d->c.cache, index);
     if (item == NULL) {
-        start_read(d);
+        start_read(d, commit);
         return false;
     }
     *out = *item;
@@ -151,7 +166,7 @@ void delivery_run(struct delivery *d, uint64_t commit)
     d->running = true;
     struct cns_item item;
     while (!d->stopped && d->delivered < commit && d->bytes <= INFLIGHT_BYTES_MAX &&
-           take(d, &item)) {
+           take(d, commit, &item)) {
         d->delivered = item.index;
         bool command = item.kind == CNS_COMMAND;
         if (command)

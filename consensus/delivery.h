@@ -5,12 +5,14 @@
 #define CONSENSUS_DELIVERY_H
 
 #include "consensus/cache.h"
+#include "consensus/terms.h"
 
 struct delivery;
 
 struct delivery_config {
     const struct cns_io *io;
     const struct cache *cache;
+    const struct terms *terms;
     struct cns_handler handler;
     void *ctx;
     void (*read_failed)(void *ctx, enum err e); /* a committed entry cannot be read */

@@ -570,6 +570,7 @@ enum err driver_start(struct driver *d, uint64_t term, uint64_t vote, uint64_t a
                         (unsigned long long)term);
     struct delivery_config dc = {.io = &d->c.io,
                                  .cache = &d->cache,
+                                 .terms = &d->terms,
                                  .handler = d->c.handler,
                                  .ctx = d,
                                  .read_failed = on_read_failed,

@@ -332,12 +332,19 @@ static void read_done(struct cns_disk_read *read, enum err e)
             s->c.read_failed(s->c.ctx, e);
         return;
     }
-    if (!current) {
-        cns_items_free(read->items, read->n_items);
-    } else {
-        CHECK(read->n_items > 0 && p->read_items == NULL);
+    CHECK(read->n_items > 0 && p->read_items == NULL);
+    for (unsigned i = 0; current && i < read->n_items; i++)
+        if (read->items[i].index != read->index + i ||
+            read->items[i].term != terms_at(s->c.terms, read->index + i)) {
+            s->c.read_failed(s->c.ctx, err_fail(ERR_CORRUPT, "the disk has another entry %llu",
+                                                (unsigned long long)read->index + i));
+            current = false;
+        }
+    if (current) {
         p->read_items = read->items;
         p->n_read_items = read->n_items;
+    } else {
+        cns_items_free(read->items, read->n_items);
     }
     read->items = NULL;
     s->c.dirty(s->c.ctx);
@@ -348,11 +355,12 @@ static void start_read(struct sender *s, struct peer *p)
     if (p->reading)
         return;
     CHECK(p->next <= s->stored); /* what is not stored is in the cache */
+    uint64_t n = s->stored - p->next + 1;
     p->reading = true;
     p->read_epoch = s->epoch;
     p->read = (struct cns_disk_read){.index = p->next,
                                      .max_bytes = APPEND_BYTES_MAX,
-                                     .max_items = ITEMS_MAX,
+                                     .max_items = n < ITEMS_MAX ? (unsigned)n : ITEMS_MAX,
                                      .ctx = p,
                                      .done = read_done};
     s->c.io->disk_read(s->c.io->ctx, &p->read);

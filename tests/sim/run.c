@@ -79,7 +79,6 @@ static void replace_disks(struct run *r)
             sim_fail(r->s, "member %llu stopped and told it %llu times", (unsigned long long)id,
                      (unsigned long long)m->failures);
         sim_crash(r->s, id);
-        m->failures = 0;
     }
 }
 
@@ -208,7 +207,7 @@ void sim_run(uint64_t seed, uint64_t steps, struct sim_stats *stats)
     r.o.disk_us_max = rng_once_in(&r.rng, 4) ? 30000 : 2000;
     r.o.cache_bytes = rng_once_in(&r.rng, 2) ? 2000 : 0; /* tiny: most is read back from the disk */
     r.load = 5 + (unsigned)rng_below(&r.rng, 60);
-    r.fault = 100 + (unsigned)rng_below(&r.rng, 800);
+    r.fault = 30 + (unsigned)rng_below(&r.rng, 800);
     r.s = sim_new(&r.o, seed);
     for (uint64_t id = 1; id <= r.o.n; id++)
         sim_start(r.s, id);

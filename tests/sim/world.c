@@ -247,6 +247,7 @@ void sim_start(struct sim *s, uint64_t id)
     m->role = CNS_FOLLOWER;
     m->leader_id = m->barrier_term = m->term = 0;
     m->turn_scheduled = m->paused = false;
+    m->failures = m->rooms = 0;
     if (driver_start(m->d, m->disk.term, m->disk.vote, m->applied) != ERR_OK)
         sim_fail(s, "member %llu does not start: %s", (unsigned long long)id, err_text());
     sim_net_member(s, id, true);
