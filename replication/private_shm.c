@@ -5,6 +5,7 @@
  * Not here: the public wal-index in the -shm file (wal_index.c). */
 #include "replication/private_shm.h"
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/mem.h"
 #include "replication/wal_index.h"
@@ -122,7 +123,8 @@ bool private_shm_read(const struct private_shm *s, struct private_shm_state *out
     memcpy(&out->frames, h + HEADER_FRAMES, 4);
     memcpy(&out->pages, h + HEADER_PAGES, 4);
     memcpy(out->chain, h + HEADER_CHAIN, 8);
-    memcpy(out->salt, h + HEADER_SALT, 8);
+    out->salt[0] = get_be32(h + HEADER_SALT); /* as in the file; the rest is native */
+    out->salt[1] = get_be32(h + HEADER_SALT + 4);
     return true;
 }
 

@@ -35,7 +35,7 @@ void private_shm_unlock_all(struct private_shm_conn *c);
 struct private_shm_state {
     uint32_t frames, pages; /* pages: 0 when the WAL says nothing */
     uint32_t chain[2];
-    uint32_t salt[2]; /* in the file's byte order, not a number */
+    uint32_t salt[2];
 };
 /* False: nobody has initialised it yet. */
 bool private_shm_read(const struct private_shm *s, struct private_shm_state *out);

@@ -19,5 +19,7 @@ void view_allow_restart(struct repl_view *v);
 unsigned view_unpublished(const struct repl_view *v);
 /* publish.c tells that the oldest sealed transaction was published. */
 void view_published(struct repl_view *v, const struct repl_txn *t);
+/* repl_txn_free tells that one of its transactions is gone. */
+void view_txn_freed(struct repl_view *v);
 
 #endif

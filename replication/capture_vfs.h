@@ -1,0 +1,35 @@
+/* Room: replication. The VFS of the writer's view: the database file is the real one, read only;
+ * the WAL is the real one with an overlay in memory on top; the wal-index is private.
+ * Thread: owner. */
+#ifndef REPLICATION_CAPTURE_VFS_H
+#define REPLICATION_CAPTURE_VFS_H
+
+#include "base/err.h"
+#include "replication/overlay.h"
+#include "replication/private_shm.h"
+
+#include <sqlite3.h>
+
+struct capture {
+    struct overlay overlay;
+    struct private_shm shm;
+    unsigned connections;     /* open database files */
+    char *db_path, *wal_path; /* as SQLite spells them: absolute */
+    sqlite3_file *wal_file;   /* borrowed: the keeper's */
+    char *name;               /* of the VFS */
+    sqlite3_vfs vfs, *real;
+    /* Called when no connection has a read transaction any more. */
+    void (*idle)(void *ctx);
+    void *idle_ctx;
+};
+
+/* Registers a VFS of its own for the database at PATH. WAL_FILE: the real WAL, of which the first
+ * LOW bytes count. UNSEALED_MAX: what one transaction may write, in bytes. */
+MUST_USE enum err capture_open(const char *path, sqlite3_file *wal_file, uint64_t low,
+                               uint64_t unsealed_max, struct capture **out);
+/* All connections must be closed. */
+void capture_close(struct capture *c);
+/* A connection through it. The database must be in WAL mode. */
+MUST_USE enum err capture_connect(struct capture *c, sqlite3 **conn);
+
+#endif
