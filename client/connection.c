@@ -411,8 +411,8 @@ static enum err wait_some(struct conn *c, struct exchange *x)
         return flush(c);
     }
     TRY(err);
-    /* First what the server says: it may explain why it does not take more. But a flood of rows must
-     * not keep a CANCEL back. */
+    /* First what the server says: it may explain why it does not take more. But a flood of rows
+     * must not keep a CANCEL back. */
     if ((ready & ~POLLOUT) != 0)
         TRY(fill(c));
     if ((ready & POLLOUT) != 0)
@@ -557,6 +557,10 @@ enum err conn_query(struct conn *c, const struct conn_query *q, const struct con
         x.silence_ms =
             q->timeout_ms < UINT32_MAX - CONN_GRACE_MS ? q->timeout_ms + CONN_GRACE_MS : UINT32_MAX;
     (void)take_cancel(c); /* one that came too late for its request */
+    /* The server would close the connection over these. */
+    if (q->n_params > SQL_PARAMS_MAX)
+        return keep_own(c, err_fail(ERR_TOO_BIG, "%u parameters; the limit is %u", q->n_params,
+                                    SQL_PARAMS_MAX));
     if (q->sql_len > SQL_TEXT_MAX)
         return keep_own(c, err_fail(ERR_TOO_BIG, "a statement of %zu bytes; the limit is %llu",
                                     q->sql_len, SQL_TEXT_MAX));

@@ -35,7 +35,8 @@ static void on_interrupt(int signal)
     /* The second one while the first is not answered: leave. */
     if (shell_interrupted++ > 0)
         _exit(EXIT_INTERRUPT);
-    shell_run_interrupt();
+    if (!shell_run_interrupt())
+        shell_edit_interrupt();
 }
 
 void shell_complain(struct shell *sh, const char *format, ...)

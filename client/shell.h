@@ -12,7 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SHELL_VERSION "0.1"
+#define SHELL_VERSION "0.1.0"
 
 struct shell_edit;
 

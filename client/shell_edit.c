@@ -2,25 +2,30 @@
  *
  * Invariants: the history file is the user's alone (0600), also if it was not before.
  *
- * We read the characters ourselves: libedit's own reader swallows the first interrupted read, and
+ * We read the characters ourselves: libedit's own reader tries an interrupted read again, and
  * Ctrl-C would do nothing. */
 #include "client/shell_edit.h"
-
-#include "client/shell.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <histedit.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <wchar.h>
 
 #define HISTORY_LINES 2000
+
+/* Ctrl-C writes here: unlike an interrupted read it cannot be missed in the moment before the read.
+ * -1: no line editor. */
+static int wake_fd = -1;
 
 struct shell_edit {
     EditLine *el;
@@ -28,7 +33,7 @@ struct shell_edit {
     char path[1024]; /* "": none */
     const char *prompt;
     char *line;
-    bool changed;
+    bool changed, interrupted;
 };
 
 static char *prompt_of(EditLine *el)
@@ -40,18 +45,51 @@ static char *prompt_of(EditLine *el)
     return text;
 }
 
-/* One character of the terminal; -1 with EINTR after Ctrl-C. */
+void shell_edit_interrupt(void)
+{
+    uint64_t one = 1;
+    int saved = errno;
+    ssize_t n = wake_fd < 0 ? 0 : write(wake_fd, &one, sizeof one);
+    (void)n; /* full: it is readable already */
+    errno = saved;
+}
+
+static bool take_interrupt(void)
+{
+    uint64_t count;
+    return read(wake_fd, &count, sizeof count) == (ssize_t)sizeof count;
+}
+
+/* One byte of the terminal: 1, 0 at its end, -1 after Ctrl-C. */
+static int read_byte(char *c)
+{
+    for (;;) {
+        struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                              {.fd = wake_fd, .events = POLLIN}};
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return -1;
+        if (p[1].revents != 0)
+            return -1;
+        if (p[0].revents == 0)
+            continue;
+        ssize_t n = read(STDIN_FILENO, c, 1);
+        if (n >= 0 || (errno != EINTR && errno != EAGAIN))
+            return (int)n;
+    }
+}
+
+/* One character of the terminal. */
 static int read_char(EditLine *el, wchar_t *out)
 {
     mbstate_t state = {0};
-    (void)el;
+    struct shell_edit *e = NULL;
+    (void)el_get(el, EL_CLIENTDATA, &e);
     for (;;) {
         char c;
-        ssize_t n = read(STDIN_FILENO, &c, 1);
-        if (n < 0 && errno == EINTR && !shell_interrupted)
-            continue;
+        int n = read_byte(&c);
+        e->interrupted = n < 0 && take_interrupt();
         if (n <= 0)
-            return (int)n;
+            return n;
         size_t used = mbrtowc(out, &c, 1, &state);
         if (used == (size_t)-2) /* the rest of the character is still to come */
             continue;
@@ -83,10 +121,11 @@ struct shell_edit *shell_edit_open(void)
     if (e == NULL)
         return NULL;
     e->prompt = "";
+    wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     find_history(e);
     e->history = history_init();
     e->el = el_init("lectern", stdin, stdout, stderr);
-    if (e->history == NULL || e->el == NULL) {
+    if (wake_fd < 0 || e->history == NULL || e->el == NULL) {
         shell_edit_close(e);
         return NULL;
     }
@@ -127,6 +166,9 @@ void shell_edit_close(struct shell_edit *e)
         el_end(e->el);
     if (e->history != NULL)
         history_end(e->history);
+    if (wake_fd >= 0)
+        (void)close(wake_fd);
+    wake_fd = -1;
     free(e->line);
     free(e);
 }
@@ -137,8 +179,8 @@ enum err shell_edit_line(struct shell_edit *e, const char *prompt, const char **
     int count = 0;
     e->prompt = prompt;
     const char *got = el_gets(e->el, &count);
-    if (shell_interrupted) {
-        (void)el_set(e->el, EL_UNBUFFERED, 0);
+    if (e->interrupted) {
+        e->interrupted = false;
         el_reset(e->el);
         return err_fail(ERR_CANCELLED, "interrupted");
     }

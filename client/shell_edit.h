@@ -18,4 +18,8 @@ void shell_edit_close(struct shell_edit *e);
 MUST_USE enum err shell_edit_line(struct shell_edit *e, const char *prompt, const char **line,
                                   size_t *n);
 
+/* Makes shell_edit_line return ERR_CANCELLED, now or when it is next called. For the handler of
+ * Ctrl-C; harmless without a line editor. */
+void shell_edit_interrupt(void);
+
 #endif

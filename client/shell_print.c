@@ -32,7 +32,7 @@ struct printer {
 static const struct {
     const char *name;
     const char *separator, *row_separator; /* NULL: stays */
-    bool headers; /* turns them on; no mode turns them off */
+    bool headers;                          /* turns them on; no mode turns them off */
 } modes[PRINT_MODES] = {
     [PRINT_LIST] = {"list", "|", "\n", false},
     [PRINT_COLUMN] = {"column", NULL, "\n", true},

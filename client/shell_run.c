@@ -16,11 +16,12 @@
  * on every machine that Lectern runs on. */
 static struct conn *volatile running;
 
-void shell_run_interrupt(void)
+bool shell_run_interrupt(void)
 {
     struct conn *c = running;
     if (c != NULL)
         conn_cancel(c);
+    return c != NULL;
 }
 
 /* Shows where in the statement the error is: the line around it, and a mark below. */

@@ -13,8 +13,8 @@ void shell_run(struct shell *sh, const char *sql, size_t n);
 /* Runs a statement of the shell's own; PARAMS are N_PARAMS texts. Complains when it fails. */
 MUST_USE enum err shell_query(struct shell *sh, const char *sql, const char *const *params,
                               uint32_t n_params, const struct conn_handler *h);
-/* Makes Ctrl-C (in a signal handler) reach the request that runs. */
-void shell_run_interrupt(void);
+/* Makes Ctrl-C (in a signal handler) reach the request that runs; false: none runs. */
+bool shell_run_interrupt(void);
 /* STATUS, printed in the shell's mode (columns instead of list). */
 void shell_status(struct shell *sh);
 

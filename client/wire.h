@@ -108,7 +108,7 @@ struct wire_done {
 
 struct wire_error {
     enum err code;
-    int32_t sqlite_code; /* extended result code, 0 when not from SQLite */
+    int32_t sqlite_code; /* ERR_SQL: SQLite's extended code; else a primary one that fits, or 0 */
     int32_t offset;      /* byte in the statement where it is wrong, -1 unknown */
     uint8_t flags;
     const char *message;
@@ -157,8 +157,8 @@ MUST_USE enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_
 MUST_USE enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h);
 MUST_USE enum err wire_get_welcome(struct wire_frame *f, struct wire_welcome *w);
 /* Checks the parameters too (types, lengths, count), so that wire_get_param cannot fail after.
- * ERR_TOO_BIG: more than SQL_TEXT_MAX or SQL_PARAMS_MAX; the connection may go on after the answer.
- * ERR_PROTOCOL: answer and close. */
+ * ERR_TOO_BIG: more than SQL_TEXT_MAX or SQL_PARAMS_MAX. ERR_PROTOCOL: all else. Both: answer and
+ * close. */
 MUST_USE enum err wire_get_query(struct wire_frame *f, struct wire_query *q);
 MUST_USE enum err wire_get_param(struct rd *r, const char **name, size_t *name_len,
                                  struct wire_value *v);

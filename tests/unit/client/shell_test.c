@@ -596,3 +596,24 @@ TEST(shell_man_pages_are_well_formed)
         ran_free(&r);
     }
 }
+
+/* The page and the table of settings name the same settings. */
+TEST(shell_man_page_has_every_setting)
+{
+    char *page = content("docs/man/lecternd.8"), *table = content("node/config.def");
+    unsigned settings = 0, documented = 0;
+    for (char *at = strstr(table, "CONF(\""); at != NULL; at = strstr(at + 1, "CONF(\"")) {
+        size_t n = strcspn(at + 6, "\"");
+        char *wanted = mem_printf("\n.It Fl -%.*s Ar ", (int)n, at + 6);
+        if (strstr(page, wanted) == NULL)
+            test_fail(__FILE__, __LINE__, "docs/man/lecternd.8 lacks --%.*s", (int)n, at + 6);
+        settings++;
+        free(wanted);
+    }
+    for (char *at = strstr(page, "\n.It Fl -"); at != NULL; at = strstr(at + 1, "\n.It Fl -"))
+        documented++;
+    EXPECT(settings > 10);
+    EXPECT_EQ(documented, settings + 2); /* --config, --help and --version */
+    free(page);
+    free(table);
+}
