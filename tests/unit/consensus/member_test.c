@@ -1,0 +1,368 @@
+/* Room: tests. consensus/member: three real members in one process, with the real log on disk and
+ * the real transport over loopback, on one loop. */
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "consensus/member.h"
+#include "tests/lib/test.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define N 3
+
+struct node {
+    struct group *g;
+    uint64_t id;
+    struct cns *c;
+    enum cns_role role;
+    uint64_t term, leader_id, delivered, hash, barrier_term;
+    uint64_t messages, rooms;
+    bool stopped, propose_in_entry;
+};
+
+struct group {
+    uv_loop_t loop;
+    struct node nodes[N + 1];
+    struct cns_server servers[N];
+    char addresses[N][32];
+    const char *dir;
+};
+
+/* Ports that are free now: bound together, so that they differ. */
+static void find_ports(struct group *g)
+{
+    int fds[N];
+    for (int i = 0; i < N; i++) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t n = sizeof a;
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        EXPECT(fds[i] >= 0);
+        EXPECT(bind(fds[i], (struct sockaddr *)&a, sizeof a) == 0);
+        EXPECT(getsockname(fds[i], (struct sockaddr *)&a, &n) == 0);
+        (void)snprintf(g->addresses[i], sizeof g->addresses[i], "127.0.0.1:%u",
+                       (unsigned)ntohs(a.sin_port));
+        g->servers[i] = (struct cns_server){(uint64_t)i + 1, g->addresses[i]};
+    }
+    for (int i = 0; i < N; i++)
+        EXPECT(close(fds[i]) == 0);
+}
+
+static void on_entry(void *ctx, const struct cns_entry *e)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    EXPECT_EQ(e->index, n->delivered + 1);
+    n->delivered = e->index;
+    if (e->payload != NULL)
+        n->hash = hash64(e->payload->data, e->payload->len, n->hash);
+    if (e->kind == CNS_BARRIER)
+        n->barrier_term = e->term;
+    cns_applied(n->c, e->index);
+}
+
+static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leader_id)
+{
+    struct node *n = ctx;
+    EXPECT(term >= n->term);
+    n->role = role;
+    n->term = term;
+    n->leader_id = leader_id;
+}
+
+static void on_room(void *ctx)
+{
+    ((struct node *)ctx)->rooms++;
+}
+
+static void on_message(void *ctx, uint64_t from, const uint8_t *p, size_t n)
+{
+    struct node *node = ctx;
+    EXPECT(from != node->id && n == 5 && memcmp(p, "hello", 5) == 0);
+    node->messages++;
+}
+
+static void on_failed(void *ctx, enum err code, const char *sentence)
+{
+    struct node *n = ctx;
+    test_fail(__FILE__, __LINE__, "member %llu failed: %s: %s", (unsigned long long)n->id,
+              err_name((int)code), sentence);
+}
+
+static void start_node(struct group *g, uint64_t id)
+{
+    struct node *n = &g->nodes[id];
+    char *dir = mem_printf("%s/%llu", g->dir, (unsigned long long)id);
+    struct cns_config c = {.dir = dir,
+                           .cluster_id = 77,
+                           .id = id,
+                           .listen = g->addresses[id - 1],
+                           .servers = g->servers,
+                           .n_servers = N,
+                           .election_ms = 300,
+                           .heartbeat_ms = 30,
+                           .handler = {n, on_entry, on_role, on_room, on_message, on_failed}};
+    uint64_t delivered = n->delivered, hash = n->hash;
+    *n = (struct node){.g = g, .id = id, .delivered = delivered, .hash = hash};
+    thread_expect_loop();
+    EXPECT_OK(cns_open(&c, &n->c));
+    EXPECT_OK(cns_start(n->c, &g->loop, delivered));
+    free(dir);
+}
+
+static void on_stopped(void *ctx)
+{
+    ((struct node *)ctx)->stopped = true;
+}
+
+static void run_until_stopped(struct group *g, struct node *n)
+{
+    while (!n->stopped)
+        (void)uv_run(&g->loop, UV_RUN_ONCE);
+    n->c = NULL;
+}
+
+static void stop_node(struct group *g, uint64_t id)
+{
+    struct node *n = &g->nodes[id];
+    n->stopped = false;
+    thread_expect_loop();
+    cns_stop(n->c, on_stopped, n);
+    run_until_stopped(g, n);
+}
+
+static void group_init(struct group *g)
+{
+    memset(g, 0, sizeof *g);
+    thread_become(THREAD_LOOP);
+    log_set_level(LOG_ERROR);
+    g->dir = test_dir();
+    EXPECT(uv_loop_init(&g->loop) == 0);
+    find_ports(g);
+    for (uint64_t id = 1; id <= N; id++)
+        start_node(g, id);
+}
+
+static void group_fini(struct group *g)
+{
+    for (uint64_t id = 1; id <= N; id++)
+        if (g->nodes[id].c != NULL)
+            stop_node(g, id);
+    EXPECT(uv_run(&g->loop, UV_RUN_NOWAIT) == 0);
+    EXPECT(uv_loop_close(&g->loop) == 0);
+}
+
+static struct node *serving_leader(struct group *g)
+{
+    struct node *best = NULL;
+    for (uint64_t id = 1; id <= N; id++) {
+        struct node *n = &g->nodes[id];
+        if (n->c != NULL && n->role == CNS_LEADER && n->barrier_term == n->term &&
+            (best == NULL || n->term > best->term))
+            best = n;
+    }
+    return best;
+}
+
+static struct node *wait_leader(struct group *g)
+{
+    uint64_t end = clock_mono_ms() + 20000;
+    while (serving_leader(g) == NULL) {
+        EXPECT(clock_mono_ms() < end);
+        (void)uv_run(&g->loop, UV_RUN_ONCE);
+    }
+    return serving_leader(g);
+}
+
+static void wait_delivered(struct group *g, uint64_t index)
+{
+    uint64_t end = clock_mono_ms() + 30000;
+    for (uint64_t id = 1; id <= N; id++) {
+        while (g->nodes[id].c != NULL && g->nodes[id].delivered < index) {
+            EXPECT(clock_mono_ms() < end);
+            (void)uv_run(&g->loop, UV_RUN_ONCE);
+        }
+    }
+}
+
+static struct cns_payload *payload(uint64_t number, size_t size)
+{
+    uint8_t *data = mem_zalloc(size);
+    memcpy(data, &number, sizeof number);
+    return cns_payload_take(data, size);
+}
+
+/* Proposes COUNT entries as fast as the leader takes them; the index of the last one. */
+static uint64_t write_entries(struct group *g, struct node *leader, unsigned count, size_t size)
+{
+    uint64_t last = 0;
+    thread_expect_loop();
+    for (unsigned i = 0; i < count;) {
+        struct cns_payload *p = payload(i, size);
+        enum err e = cns_propose(leader->c, leader->term, &p, 1, &last);
+        if (e == ERR_OK) {
+            i++;
+            continue;
+        }
+        EXPECT_EQ(e, ERR_BUSY);
+        cns_payload_unref(p);
+        uint64_t rooms = leader->rooms;
+        while (leader->rooms == rooms)
+            (void)uv_run(&g->loop, UV_RUN_ONCE);
+    }
+    return last;
+}
+
+static void expect_same(struct group *g, uint64_t index)
+{
+    for (uint64_t id = 1; id <= N; id++) {
+        EXPECT_EQ(g->nodes[id].delivered, index);
+        EXPECT_EQ(g->nodes[id].hash, g->nodes[1].hash);
+    }
+}
+
+TEST(member_three_members_elect_commit_and_restart)
+{
+    struct group g;
+    group_init(&g);
+    struct node *leader = wait_leader(&g);
+    uint64_t last = write_entries(&g, leader, 1000, 300);
+    wait_delivered(&g, last);
+    expect_same(&g, last);
+    /* A follower is away while more is written, and learns it from the log. */
+    uint64_t away = leader->id % N + 1;
+    stop_node(&g, away);
+    last = write_entries(&g, wait_leader(&g), 1000, 300);
+    start_node(&g, away);
+    wait_delivered(&g, last);
+    expect_same(&g, last);
+    /* All stop; what was committed is there again. The database of one node was lost in part. */
+    for (uint64_t id = 1; id <= N; id++)
+        stop_node(&g, id);
+    g.nodes[2].delivered = 0;
+    g.nodes[2].hash = 0;
+    for (uint64_t id = 1; id <= N; id++)
+        start_node(&g, id);
+    leader = wait_leader(&g);
+    last = write_entries(&g, leader, 10, 300);
+    wait_delivered(&g, last);
+    expect_same(&g, last);
+    group_fini(&g);
+}
+
+struct answer {
+    struct cns_read read;
+    bool done;
+    enum err e;
+    uint64_t index;
+};
+
+static void on_answer(struct cns_read *r, enum err e, uint64_t index)
+{
+    struct answer *a = LIST_ENTRY(r, struct answer, read);
+    a->done = true;
+    a->e = e;
+    a->index = index;
+}
+
+TEST(member_read_index_and_messages_from_every_member)
+{
+    struct group g;
+    group_init(&g);
+    struct node *leader = wait_leader(&g);
+    uint64_t last = write_entries(&g, leader, 10, 100);
+    wait_delivered(&g, last);
+    for (uint64_t id = 1; id <= N; id++) {
+        struct answer a = {.read.done = on_answer};
+        thread_expect_loop();
+        cns_read_index(g.nodes[id].c, &a.read, 5000);
+        while (!a.done)
+            (void)uv_run(&g.loop, UV_RUN_ONCE);
+        EXPECT_EQ(a.e, ERR_OK);
+        EXPECT_EQ(a.index, last);
+        cns_send(g.nodes[id].c, 0, (const uint8_t *)"hello", 5);
+    }
+    while (g.nodes[1].messages + g.nodes[2].messages + g.nodes[3].messages < 6)
+        (void)uv_run(&g.loop, UV_RUN_ONCE);
+    unsigned n;
+    const struct cns_server *members = cns_members(leader->c, &n);
+    EXPECT_EQ(n, N);
+    EXPECT(strcmp(members[1].address, g.addresses[1]) == 0);
+    group_fini(&g);
+}
+
+TEST(member_hands_leadership_over)
+{
+    struct group g;
+    group_init(&g);
+    struct node *leader = wait_leader(&g);
+    (void)write_entries(&g, leader, 50, 100);
+    thread_expect_loop();
+    EXPECT_OK(cns_transfer(leader->c, 0));
+    uint64_t began = clock_mono_ms();
+    while (serving_leader(&g) == NULL || serving_leader(&g) == leader) {
+        EXPECT(clock_mono_ms() < began + 10000);
+        (void)uv_run(&g.loop, UV_RUN_ONCE);
+    }
+    EXPECT(clock_mono_ms() < began + 250); /* planned: far below an election timeout */
+    group_fini(&g);
+}
+
+TEST(member_stops_during_traffic)
+{
+    struct group g;
+    group_init(&g);
+    for (unsigned round = 0; round < 5; round++) {
+        struct node *leader = wait_leader(&g);
+        struct answer a = {.read.done = on_answer};
+        (void)write_entries(&g, leader, 200, 20000);
+        thread_expect_loop();
+        cns_read_index(leader->c, &a.read, 5000);
+        for (unsigned i = 0; i < round; i++)
+            (void)uv_run(&g.loop, UV_RUN_ONCE);
+        stop_node(&g, leader->id);
+        start_node(&g, leader->id);
+    }
+    uint64_t last = write_entries(&g, wait_leader(&g), 1, 10);
+    wait_delivered(&g, last);
+    group_fini(&g);
+}
+
+TEST(member_refuses_a_directory_of_another_node)
+{
+    struct group g;
+    group_init(&g);
+    (void)wait_leader(&g);
+    stop_node(&g, 1);
+    struct cns_config c = {.dir = mem_printf("%s/1", g.dir),
+                           .cluster_id = 77,
+                           .id = 2,
+                           .listen = "127.0.0.1:0",
+                           .servers = g.servers,
+                           .n_servers = N,
+                           .election_ms = 300,
+                           .heartbeat_ms = 30};
+    struct cns *other;
+    thread_expect_loop();
+    EXPECT_ERR(ERR_CONFIG, cns_open(&c, &other));
+    c.id = 1;
+    c.cluster_id = 78;
+    EXPECT_ERR(ERR_CONFIG, cns_open(&c, &other));
+    c.cluster_id = 77;
+    c.heartbeat_ms = 200;
+    EXPECT_ERR(ERR_CONFIG, cns_open(&c, &other));
+    /* Opened and never started: stops at once. */
+    c.heartbeat_ms = 30;
+    EXPECT_OK(cns_open(&c, &other));
+    bool stopped = false;
+    struct node n = {.stopped = false};
+    cns_stop(other, on_stopped, &n);
+    stopped = n.stopped;
+    EXPECT(stopped);
+    group_fini(&g);
+}
