@@ -519,10 +519,9 @@ void capture_close(struct capture *c)
     free(c);
 }
 
-/* secure_delete: without it SQLite may leave a freed page at the end of the file unwritten, and its
- * content would differ from node to node (view.c refuses such a transaction). synchronous=OFF: the
- * Raft log is what makes a transaction durable. */
-static const char connection_setup[] = "PRAGMA synchronous = OFF; PRAGMA secure_delete = ON;"
+/* No sync: the Raft log is what makes a transaction durable. The SELECT makes the first connection
+ * recover the WAL. */
+static const char connection_setup[] = "PRAGMA synchronous = OFF;"
                                        "SELECT 1 FROM sqlite_schema LIMIT 1;";
 
 enum err capture_connect(struct capture *c, sqlite3 **conn)
