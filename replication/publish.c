@@ -20,7 +20,7 @@
 #include "replication/view.h"
 
 #include "base/check.h"
-#include "base/mem.h"
+#include "base/sizes.h"
 #include "base/trace.h"
 
 #include <stdlib.h>
@@ -153,9 +153,20 @@ enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
     return ERR_OK;
 }
 
+/* SQLite's unix VFS is only made for writes of a page: it masks the length with 0x1ffff, and a
+ * multiple of 128 KiB is then reported as a full disk. */
+#define WRITE_BYTES KIB(64)
+
 enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint64_t offset)
 {
-    int rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)n, (sqlite3_int64)offset);
+    int rc = SQLITE_OK;
+    while (n > 0 && rc == SQLITE_OK) {
+        size_t some = n < WRITE_BYTES ? n : WRITE_BYTES;
+        rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)some, (sqlite3_int64)offset);
+        p += some;
+        n -= some;
+        offset += some;
+    }
     return sqlite_error(rc, "write to", db->wal_path);
 }
 
