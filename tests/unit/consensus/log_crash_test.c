@@ -1,0 +1,585 @@
+/* Room: tests. consensus/log: the power fails at every moment.
+ *
+ * A struct disk sits under the log's writer and records each call. A crash after the first K calls
+ * is then built as files in a fresh directory: what was synced is there; of what was not, nothing,
+ * all, or any part (by sectors of 512 bytes for contents, any prefix for names). The log is loaded
+ * from that and must hold exactly what was acknowledged, or that and a part of the one step that
+ * was under way. Loading itself is recorded and crashed too. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "base/sizes.h"
+#include "consensus/log_load.h"
+#include "consensus/log_read.h"
+#include "tests/lib/test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CLUSTER       3u
+#define NODE          4u
+#define ENTRIES       700u
+#define SEGMENT_BYTES 12288u /* 8 KiB of records: many segments */
+#define OPS           4000u
+#define INODES        400u
+#define NAMES         64u
+
+/* --- a disk that forgets ------------------------------------------------------------------------
+ */
+
+enum op_kind { OP_CREATE, OP_WRITE, OP_SYNC, OP_SYNC_FAILED, OP_RENAME, OP_REMOVE, OP_SYNC_DIR };
+struct op {
+    enum op_kind kind;
+    unsigned inode;
+    char name[64], to[64];
+    uint64_t offset, n;
+    uint8_t *data;
+};
+struct name {
+    char name[64]; /* "" : free */
+    unsigned inode;
+};
+struct disk {
+    struct cns_log_file_calls calls;
+    struct op ops[OPS];
+    unsigned n_ops;
+    struct name live[NAMES];  /* names now */
+    struct name start[NAMES]; /* names, and inodes' contents, when the recording began */
+    unsigned n_inodes, n_start;
+    unsigned fail_sync;          /* the n-th sync from now fails */
+    struct buf contents[INODES]; /* of the first n_start inodes */
+};
+
+static struct name *name_find(struct name *all, const char *name)
+{
+    for (unsigned i = 0; i < NAMES; i++)
+        if (strcmp(all[i].name, name) == 0)
+            return &all[i];
+    return NULL;
+}
+
+static void name_set(struct name *all, const char *name, unsigned inode)
+{
+    struct name *it = name_find(all, name);
+    if (it == NULL)
+        it = name_find(all, "");
+    EXPECT(it != NULL);
+    (void)snprintf(it->name, sizeof it->name, "%s", name);
+    it->inode = inode;
+}
+
+static void name_drop(struct name *all, const char *name)
+{
+    struct name *it = name_find(all, name);
+    if (it != NULL)
+        it->name[0] = 0;
+}
+
+static const char *base_name(const char *path)
+{
+    return strrchr(path, '/') + 1;
+}
+
+static struct op *record(struct disk *d, enum op_kind kind)
+{
+    EXPECT(d->n_ops < OPS);
+    struct op *op = &d->ops[d->n_ops++];
+    *op = (struct op){.kind = kind};
+    return op;
+}
+
+static unsigned inode_of(struct disk *d, int fd)
+{
+    char link[64], path[512];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    EXPECT(n > 0);
+    path[n] = 0;
+    struct name *it = name_find(d->live, base_name(path));
+    EXPECT(it != NULL);
+    return it->inode;
+}
+
+static int disk_create(void *ctx, const char *path, uint64_t bytes)
+{
+    struct disk *d = ctx;
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    EXPECT(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && d->n_inodes < INODES);
+    struct op *op = record(d, OP_CREATE);
+    op->inode = d->n_inodes++;
+    op->n = bytes;
+    (void)snprintf(op->name, sizeof op->name, "%s", base_name(path));
+    name_set(d->live, op->name, op->inode);
+    return fd;
+}
+
+static ssize_t disk_write(void *ctx, int fd, const void *p, size_t n, uint64_t offset)
+{
+    struct op *op = record(ctx, OP_WRITE);
+    op->inode = inode_of(ctx, fd);
+    op->offset = offset;
+    op->n = n;
+    op->data = mem_alloc(n);
+    memcpy(op->data, p, n);
+    return pwrite(fd, p, n, (off_t)offset);
+}
+
+static int disk_sync(void *ctx, int fd)
+{
+    struct disk *d = ctx;
+    unsigned inode = inode_of(d, fd);
+    bool fails = d->fail_sync > 0 && --d->fail_sync == 0;
+    record(d, fails ? OP_SYNC_FAILED : OP_SYNC)->inode = inode;
+    if (fails)
+        errno = EIO;
+    return fails ? -1 : 0;
+}
+
+static int disk_rename(void *ctx, const char *from, const char *to)
+{
+    struct disk *d = ctx;
+    struct op *op = record(d, OP_RENAME);
+    (void)snprintf(op->name, sizeof op->name, "%s", base_name(from));
+    (void)snprintf(op->to, sizeof op->to, "%s", base_name(to));
+    struct name *it = name_find(d->live, op->name);
+    EXPECT(it != NULL);
+    op->inode = it->inode;
+    it->name[0] = 0;
+    name_set(d->live, op->to, op->inode);
+    return rename(from, to);
+}
+
+static int disk_remove(void *ctx, const char *path)
+{
+    struct disk *d = ctx;
+    struct op *op = record(d, OP_REMOVE);
+    (void)snprintf(op->name, sizeof op->name, "%s", base_name(path));
+    name_drop(d->live, op->name);
+    return unlink(path);
+}
+
+static int disk_sync_dir(void *ctx, const char *dir)
+{
+    if (strcmp(base_name(dir), "..") != 0)
+        (void)record(ctx, OP_SYNC_DIR);
+    return 0;
+}
+
+/* Begins a recording on DIR; what is there is durable. */
+static void disk_begin(struct disk *d, const char *dir)
+{
+    memset(d, 0, sizeof *d);
+    d->calls = (struct cns_log_file_calls){.ctx = d,
+                                           .create = disk_create,
+                                           .write = disk_write,
+                                           .sync = disk_sync,
+                                           .rename = disk_rename,
+                                           .remove = disk_remove,
+                                           .sync_dir = disk_sync_dir};
+    EXPECT_OK(file_make_dirs(dir));
+    DIR *it = opendir(dir);
+    for (struct dirent *e; (e = readdir(it)) != NULL;) {
+        if (e->d_name[0] == '.' || strcmp(e->d_name, "lock") == 0)
+            continue;
+        char *path = mem_printf("%s/%s", dir, e->d_name);
+        buf_init(&d->contents[d->n_start], MIB(1));
+        EXPECT_OK(file_read_all(path, &d->contents[d->n_start]));
+        name_set(d->start, e->d_name, d->n_start++);
+        free(path);
+    }
+    (void)closedir(it);
+    memcpy(d->live, d->start, sizeof d->live);
+    d->n_inodes = d->n_start;
+}
+
+static void disk_end(struct disk *d)
+{
+    for (unsigned i = 0; i < d->n_ops; i++)
+        free(d->ops[i].data);
+    for (unsigned i = 0; i < d->n_start; i++)
+        buf_fini(&d->contents[i]);
+}
+
+/* What a crash leaves of that which was not synced. */
+enum leaves { LEAVES_NOTHING, LEAVES_ALL, LEAVES_PARTS, N_LEAVES };
+
+struct inode {
+    uint8_t *data;
+    uint64_t n;
+};
+
+static void apply_write(struct inode *f, const struct op *op, enum leaves leaves, struct rng *r)
+{
+    for (uint64_t at = 0; at < op->n;) {
+        uint64_t n = 512 - (op->offset + at) % 512;
+        if (n > op->n - at)
+            n = op->n - at;
+        if (leaves == LEAVES_ALL || rng_once_in(r, 2))
+            memcpy(f->data + op->offset + at, op->data + at, n);
+        at += n;
+    }
+}
+
+/* What becomes of the write (or creation) of call I on INODE at a crash behind the first K calls. A
+ * failed sync drops what it should have written, for good, though the live file still shows it: the
+ * kernel counts those pages as clean. */
+static enum leaves fate(const struct disk *d, unsigned inode, unsigned i, unsigned k,
+                        enum leaves leaves)
+{
+    for (unsigned at = i + 1; at < k; at++) {
+        const struct op *op = &d->ops[at];
+        if (op->inode == inode && op->kind == OP_SYNC)
+            return LEAVES_ALL;
+        if (op->inode == inode && op->kind == OP_SYNC_FAILED)
+            return leaves == LEAVES_ALL ? LEAVES_ALL : LEAVES_NOTHING;
+    }
+    return leaves;
+}
+
+static struct inode build_inode(const struct disk *d, unsigned inode, unsigned k,
+                                enum leaves leaves, struct rng *r)
+{
+    struct inode f = {.data = mem_zalloc(MIB(1))};
+    if (inode < d->n_start) {
+        f.n = d->contents[inode].len;
+        memcpy(f.data, d->contents[inode].data, f.n);
+    }
+    for (unsigned i = 0; i < k; i++) {
+        const struct op *op = &d->ops[i];
+        if (op->inode != inode)
+            continue;
+        enum leaves left = fate(d, inode, i, k, leaves);
+        if (op->kind == OP_CREATE)
+            f.n = left == LEAVES_ALL || (left == LEAVES_PARTS && rng_once_in(r, 2)) ? op->n : 0;
+        else if (op->kind == OP_WRITE && left != LEAVES_NOTHING)
+            apply_write(&f, op, left, r);
+    }
+    return f;
+}
+
+/* The names after a crash: all changes before the last sync of the directory, and a prefix of those
+ * after it (a journal keeps their order). */
+static void build_names(const struct disk *d, unsigned k, enum leaves leaves, struct rng *r,
+                        struct name *names)
+{
+    unsigned synced = 0, until = k;
+    for (unsigned i = 0; i < k; i++)
+        if (d->ops[i].kind == OP_SYNC_DIR)
+            synced = i + 1;
+    if (leaves == LEAVES_NOTHING)
+        until = synced;
+    else if (leaves == LEAVES_PARTS)
+        until = synced + (unsigned)rng_below(r, k - synced + 1);
+    memcpy(names, d->start, NAMES * sizeof *names);
+    for (unsigned i = 0; i < until; i++) {
+        const struct op *op = &d->ops[i];
+        if (op->kind == OP_CREATE)
+            name_set(names, op->name, op->inode);
+        if (op->kind == OP_REMOVE || op->kind == OP_RENAME)
+            name_drop(names, op->name);
+        if (op->kind == OP_RENAME)
+            name_set(names, op->to, op->inode);
+    }
+}
+
+static void clear_dir(const char *dir)
+{
+    EXPECT_OK(file_make_dirs(dir));
+    DIR *it = opendir(dir);
+    for (struct dirent *e; (e = readdir(it)) != NULL;)
+        if (e->d_name[0] != '.') {
+            char *path = mem_printf("%s/%s", dir, e->d_name);
+            EXPECT(unlink(path) == 0);
+            free(path);
+        }
+    (void)closedir(it);
+}
+
+/* The disk as it is found after a crash behind the first K calls, as files in DIR. */
+static void disk_crash(const struct disk *d, unsigned k, enum leaves leaves, struct rng *r,
+                       const char *dir)
+{
+    struct name names[NAMES];
+    clear_dir(dir);
+    build_names(d, k, leaves, r, names);
+    for (unsigned i = 0; i < NAMES; i++) {
+        if (names[i].name[0] == 0)
+            continue;
+        struct inode f = build_inode(d, names[i].inode, k, leaves, r);
+        char *path = mem_printf("%s/%s", dir, names[i].name);
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+        EXPECT(fd >= 0 && write(fd, f.data, f.n) == (ssize_t)f.n);
+        (void)close(fd);
+        free(path);
+        free(f.data);
+    }
+}
+
+/* --- what the log should hold -------------------------------------------------------------------
+ */
+
+struct model {
+    uint64_t term, vote, n;
+    struct {
+        uint64_t term, tag;
+    } e[ENTRIES + 1];
+};
+
+static struct cns_item item_of(const struct model *m, uint64_t index)
+{
+    uint64_t tag = m->e[index].tag;
+    size_t n = tag % 9 == 0 ? 3000 + tag % 7000 : tag % 200; /* some larger than a segment's rest */
+    uint8_t *p = mem_alloc(n);
+    struct rng r = {tag};
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)rng_u64(&r);
+    return (struct cns_item){index, m->e[index].term, CNS_COMMAND, cns_payload_take(p, n)};
+}
+
+static enum err load(const char *dir, const struct cns_log_file_calls *calls, struct log_store *s)
+{
+    struct log_outline outline;
+    struct model first = {.n = 1};
+    first.e[1].term = first.e[1].tag = 1;
+    struct cns_item item = item_of(&first, 1);
+    struct cns_log_config c = {.dir = dir,
+                               .cluster_id = CLUSTER,
+                               .node_id = NODE,
+                               .first_term = 1,
+                               .first_items = &item,
+                               .n_first_items = 1,
+                               .segment_bytes = SEGMENT_BYTES,
+                               .calls = calls};
+    enum err e = log_load(&c, s, &outline);
+    cns_payload_unref(item.payload);
+    log_outline_fini(&outline);
+    return e;
+}
+
+static bool holds(struct log_store *s, const struct model *m, uint64_t n)
+{
+    if (s->index.last != n)
+        return false;
+    for (uint64_t at = 1; at <= n;) {
+        struct cns_item *items;
+        unsigned got;
+        EXPECT_OK(log_read(&s->index, at, 100, 100000, &items, &got));
+        bool same = at + got - 1 <= n;
+        for (unsigned i = 0; i < got && same; i++) {
+            struct cns_item want = item_of(m, at + i);
+            same = items[i].index == at + i && items[i].term == want.term &&
+                   items[i].payload->len == want.payload->len &&
+                   memcmp(items[i].payload->data, want.payload->data, want.payload->len) == 0;
+            cns_payload_unref(want.payload);
+        }
+        cns_items_free(items, got);
+        if (!same)
+            return false;
+        at += got;
+    }
+    return true;
+}
+
+/* --- the script ---------------------------------------------------------------------------------
+ */
+
+enum step_kind { STEP_APPEND, STEP_TRUNCATE, STEP_META, STEP_MARK, STEP_REOPEN, STEP_BREAK };
+struct step {
+    enum step_kind kind;
+    unsigned begin, end; /* its calls */
+    struct model before, after;
+};
+#define STEPS 60u
+static struct step steps[STEPS];
+static struct disk disk, again;
+
+static enum err append(struct log_store *s, const struct model *m, uint64_t from)
+{
+    for (uint64_t i = from; i <= m->n; i++) {
+        struct cns_item it = item_of(m, i);
+        enum err e = log_store_append(s, &it, 1);
+        cns_payload_unref(it.payload);
+        TRY(e);
+    }
+    return log_store_sync(s);
+}
+
+static void grow(struct model *m, struct rng *r)
+{
+    for (uint64_t i = rng_below(r, 9); i < 9; i++) {
+        m->n++;
+        m->e[m->n].term = rng_once_in(r, 6) ? m->term : m->e[m->n - 1].term;
+        m->e[m->n].tag = rng_u64(r) >> 1;
+    }
+}
+
+/* A sync fails in an append or a vote; the process ends, and starts again. What it then finds, it
+ * must keep. */
+static void run_break(struct step *st, struct log_store *s, const char *dir, struct rng *r)
+{
+    struct model *m = &st->after;
+    disk.fail_sync = 1 + (unsigned)rng_below(r, 3);
+    if (rng_once_in(r, 3)) {
+        m->term++;
+        m->vote = rng_u64(r);
+        (void)!log_store_set_meta(s, m->term, m->vote);
+    } else {
+        grow(m, r);
+        (void)!append(s, m, st->before.n + 1);
+    }
+    disk.fail_sync = 0;
+    log_store_fini(s);
+    EXPECT_OK(load(dir, &disk.calls, s));
+    EXPECT(s->index.last >= st->before.n && s->index.last <= m->n);
+    m->n = s->index.last;
+    m->term = s->meta.now.term;
+    m->vote = s->meta.now.vote;
+}
+
+static void run_step(struct step *st, struct log_store *s, const char *dir, struct rng *r)
+{
+    struct model *m = &st->after;
+    static const enum step_kind mix[] = {STEP_APPEND,   STEP_APPEND, STEP_APPEND, STEP_APPEND,
+                                         STEP_TRUNCATE, STEP_META,   STEP_MARK,   STEP_REOPEN,
+                                         STEP_BREAK,    STEP_BREAK};
+    st->kind = mix[rng_below(r, sizeof mix / sizeof *mix)];
+    switch (st->kind) {
+    case STEP_APPEND:
+        grow(m, r);
+        EXPECT_OK(append(s, m, st->before.n + 1));
+        break;
+    case STEP_TRUNCATE:
+        m->n = m->n - rng_below(r, m->n < 30 ? m->n : 30);
+        EXPECT_OK(log_store_truncate(s, m->n + 1));
+        break;
+    case STEP_META:
+        m->term += rng_below(r, 3);
+        m->vote = rng_u64(r);
+        EXPECT_OK(log_store_set_meta(s, m->term, m->vote));
+        break;
+    case STEP_MARK:
+        EXPECT_OK(log_store_mark(s));
+        break;
+    case STEP_REOPEN:
+        log_store_fini(s);
+        EXPECT_OK(load(dir, &disk.calls, s));
+        break;
+    case STEP_BREAK:
+        run_break(st, s, dir, r);
+        break;
+    }
+    EXPECT(holds(s, m, m->n));
+}
+
+static void run_script(struct rng *r)
+{
+    const char *dir = test_path("live");
+    struct log_store s;
+    struct model m = {.term = 1, .n = 1};
+    m.e[1].term = m.e[1].tag = 1;
+    disk_begin(&disk, dir);
+    for (unsigned i = 0; i < STEPS; i++) {
+        struct step *st = &steps[i];
+        st->begin = disk.n_ops;
+        st->before = st->after = m;
+        if (i == 0) { /* the making */
+            st->kind = STEP_REOPEN;
+            EXPECT_OK(load(dir, &disk.calls, &s));
+        } else
+            run_step(st, &s, dir, r);
+        st->end = disk.n_ops;
+        m = st->after;
+    }
+    log_store_fini(&s);
+}
+
+/* --- judging ------------------------------------------------------------------------------------
+ */
+
+/* What was loaded must be the state before ST, after it, or (an append) with a part of it; after
+ * it, when ST was acknowledged. *found: how many entries of st->after there are. */
+static void judge(struct log_store *s, const struct step *st, bool acknowledged, uint64_t *found)
+{
+    const struct log_meta_record *meta = &s->meta.now;
+    const struct model *a = &st->after, *b = &st->before;
+    bool is_after = meta->term == a->term && meta->vote == a->vote;
+    bool is_before = meta->term == b->term && meta->vote == b->vote;
+    EXPECT(is_after || (is_before && !acknowledged));
+    *found = s->index.last;
+    if (acknowledged)
+        EXPECT(holds(s, a, a->n));
+    else if (st->kind == STEP_APPEND || st->kind == STEP_BREAK)
+        EXPECT(s->index.last >= b->n && s->index.last <= a->n && holds(s, a, s->index.last));
+    else
+        EXPECT(holds(s, b, b->n) || holds(s, a, a->n));
+}
+
+/* A log that was recovered is as good as any: it takes entries, and has them at the next start. */
+static void live_on(struct log_store *s, const struct step *st, uint64_t n, const char *dir,
+                    const struct cns_log_file_calls *calls, struct rng *r)
+{
+    static struct model m;
+    m = st->after;
+    if (n > m.n)
+        m = st->before;
+    m.n = n;
+    for (unsigned i = 0; i < 4; i++) {
+        m.n++;
+        m.e[m.n].term = s->meta.now.term;
+        m.e[m.n].tag = rng_u64(r) >> 1;
+    }
+    EXPECT_OK(append(s, &m, n + 1));
+    log_store_fini(s);
+    EXPECT_OK(load(dir, calls, s));
+    EXPECT(holds(s, &m, m.n));
+}
+
+static void crash_once(unsigned k, const struct step *st, enum leaves leaves, struct rng *r)
+{
+    const char *first = test_path("crashed"), *second = test_path("twice");
+    struct log_store s;
+    uint64_t found;
+    bool acknowledged = k >= st->end;
+    disk_crash(&disk, k, leaves, r, first);
+    /* Recovery, recorded; then the power fails in it, too. */
+    disk_begin(&again, first);
+    EXPECT_OK(load(first, &again.calls, &s));
+    judge(&s, st, acknowledged, &found);
+    log_store_fini(&s);
+    unsigned k2 = (unsigned)rng_below(r, again.n_ops + 1);
+    disk_crash(&again, k2, (enum leaves)rng_below(r, N_LEAVES), r, second);
+    disk_end(&again);
+    disk_begin(&again, second);
+    EXPECT_OK(load(second, &again.calls, &s));
+    judge(&s, st, acknowledged, &found);
+    live_on(&s, st, found, second, &again.calls, r);
+    log_store_fini(&s);
+    disk_end(&again);
+}
+
+static void crash_everywhere(uint64_t scripts)
+{
+    struct rng r = {test_seed()};
+    thread_become(THREAD_LOOP);
+    for (uint64_t round = 0; round < scripts; round++) {
+        run_script(&r);
+        unsigned at = 0;
+        for (unsigned k = 0; k <= disk.n_ops; k++) {
+            while (at + 1 < STEPS && k > steps[at].end)
+                at++;
+            /* At a step's last call it is acknowledged, and the next has not begun. */
+            crash_once(k, &steps[at], (enum leaves)rng_below(&r, N_LEAVES), &r);
+        }
+        disk_end(&disk);
+        clear_dir(test_path("live"));
+    }
+}
+
+TEST(log_survives_a_crash_at_every_call)
+{
+    crash_everywhere(test_rounds(4));
+}
