@@ -10,6 +10,7 @@
 #include "tests/lib/test.h"
 #include "tests/unit/replication/stock.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -363,6 +364,32 @@ TEST(wal_index_at_the_borders_of_blocks)
     free(tape.frames);
 }
 
+/* SQLite's recovery of a WAL with a header and no valid frame leaves whatever its heap held in the
+ * first block: the first frame clears it. */
+TEST(wal_index_begins_on_a_block_of_garbage)
+{
+    struct rng r = {test_seed()};
+    struct tape tape = {0};
+    struct target t;
+    sqlite3 *source;
+    make_source(&source, test_path("target"));
+    source_transactions(source, 20, &r);
+    tape_take(&tape, source);
+    target_open(&t, test_path("target"));
+    target_new_wal(&t, &r);
+    void volatile *at = NULL;
+    EXPECT(t.db->pMethods->xShmMap(t.db, 0, (int)BLOCK, 0, &at) == SQLITE_OK);
+    uint8_t *p = (uint8_t *)(uintptr_t)at;
+    for (size_t i = 140; i < BLOCK; i++) /* page number 1 stays 0: it does not look old */
+        p[i] = (uint8_t)rng_u64(&r);
+    while (tape.played < tape.n)
+        target_publish(&t, &tape);
+    expect_as_recovered(&t, "recovered");
+    target_close(&t);
+    stock_close(source);
+    free(tape.frames);
+}
+
 TEST(wal_index_publish_and_restart_change_what_sqlite_changes)
 {
     struct rng r = {test_seed()};
@@ -478,6 +505,18 @@ static void *watch(void *arg)
     return NULL;
 }
 
+/* While nothing is published, readers begin anew at the last frame, so a checkpoint comes to the
+ * end; from then on they begin at mark 0, so the marks of the WAL become free. */
+static void target_restart_among_readers(struct target *t, struct rng *r)
+{
+    while (!target_checkpoint(t))
+        (void)sched_yield();
+    while (wal_lock(t->db, WAL_LOCK_READ(1), 4, true) != ERR_OK)
+        (void)sched_yield();
+    wal_unlock(t->db, WAL_LOCK_READ(1), 4, true);
+    target_new_wal(t, r);
+}
+
 /* Readers of the same moment see whole transactions in their order, over checkpoints and new WALs;
  * none is told PROTOCOL, BUSY or CORRUPT. */
 TEST(wal_index_shows_whole_states_to_readers_meanwhile)
@@ -495,17 +534,11 @@ TEST(wal_index_shows_whole_states_to_readers_meanwhile)
     pthread_t threads[2];
     for (int i = 0; i < 2; i++)
         EXPECT_OK(thread_start(&threads[i], "watcher", watch, &w[i]));
-    int64_t n = 0, restarts = 0;
-    for (; tape.played < tape.n; n++) {
+    int64_t n = 0;
+    while (tape.played < tape.n) {
         target_publish(&t, &tape);
-        if (n % 50 != 0 || !target_checkpoint(&t))
-            continue;
-        /* Now readers come to mark 0, sooner or later; the follower's way of asking. */
-        if (wal_lock(t.db, WAL_LOCK_READ(1), 4, true) != ERR_OK)
-            continue;
-        wal_unlock(t.db, WAL_LOCK_READ(1), 4, true);
-        target_new_wal(&t, &r);
-        restarts++;
+        if (++n % 50 == 0)
+            target_restart_among_readers(&t, &r);
     }
     while (atomic_load(&w[0].seen) < n || atomic_load(&w[1].seen) < n)
         (void)sched_yield();
