@@ -16,6 +16,7 @@ struct gossip {
     struct node *node;
     struct gossip_news peers[CLUSTER_MAX];
     unsigned n;
+    uint64_t told_seq;
 };
 
 struct gossip *gossip_new(struct node *n)
@@ -75,7 +76,13 @@ void gossip_tell(struct gossip *g)
     buf_put_cstr(&b, me.state);
     if (buf_status(&b) == ERR_OK)
         cns_send(g->node->cns, 0, b.data, b.len);
+    g->told_seq = me.seq;
     buf_fini(&b);
+}
+
+bool gossip_moved(const struct gossip *g)
+{
+    return repl_db_published(lane_db(g->node->lane)) != g->told_seq;
 }
 
 /* Text of the message into a field; what is too long or holds control bytes spoils the message. */

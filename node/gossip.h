@@ -20,6 +20,8 @@ struct gossip *gossip_new(struct node *n) ON_LOOP;
 void gossip_free(struct gossip *g);
 /* Tells the others, now. */
 void gossip_tell(struct gossip *g) ON_LOOP;
+/* More was published here since the last telling. */
+bool gossip_moved(const struct gossip *g) ON_LOOP;
 /* A message from another node; malformed ones are dropped. True: something about leading changed.
  */
 bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n) ON_LOOP;

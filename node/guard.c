@@ -56,13 +56,9 @@ static const struct pragma pragmas[] = {
     {"user_version", ANY, false},
 };
 
-static int refuse(struct guard *g, const char *format, const char *what)
+static int refuse(struct guard *g, const char *what, const char *name, const char *why)
 {
-/* The formats are literals of this file. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    (void)snprintf(g->reason, sizeof g->reason, format, what);
-#pragma GCC diagnostic pop
+    (void)snprintf(g->reason, sizeof g->reason, "%s%s %s", what, name, why);
     return SQLITE_DENY;
 }
 
@@ -74,10 +70,10 @@ static int judge_pragma(struct guard *g, const char *name, const char *argument)
             continue;
         if (argument == NULL || p->rule == ANY || p->argument_is_question)
             return SQLITE_OK;
-        return refuse(g, "PRAGMA %s cannot be set here: Lectern decides it for all connections",
-                      name);
+        return refuse(g, "PRAGMA ", name,
+                      "cannot be set here: Lectern decides it for all connections");
     }
-    return refuse(g, "PRAGMA %s is not allowed here", name);
+    return refuse(g, "PRAGMA ", name, "is not allowed here");
 }
 
 static int judge(void *arg, int action, const char *a, const char *b, const char *c, const char *d)
@@ -90,31 +86,25 @@ static int judge(void *arg, int action, const char *a, const char *b, const char
         if (g->vacuum && (a == NULL || a[0] == 0))
             return SQLITE_OK;
         if (g->vacuum)
-            return refuse(g,
-                          "VACUUM INTO is not allowed here: it would write a file on the "
-                          "server%s",
-                          "");
-        return refuse(g,
-                      "ATTACH is not allowed here: a transaction of several files cannot be "
-                      "replicated%s",
-                      "");
+            return refuse(g, "VACUUM", " INTO",
+                          "is not allowed here: it would write a file on the server");
+        return refuse(g, "ATTACH", "",
+                      "is not allowed here: a transaction of several files cannot be replicated");
     case SQLITE_DETACH:
         return g->vacuum ? SQLITE_OK
-                         : refuse(g, "DETACH is not allowed here: nothing is attached%s", "");
+                         : refuse(g, "DETACH", "", "is not allowed here: nothing is attached");
     case SQLITE_PRAGMA:
         return judge_pragma(g, a == NULL ? "" : a, b);
     case SQLITE_FUNCTION:
         if (b != NULL && strcasecmp(b, "load_extension") == 0)
-            return refuse(g, "%s is not allowed here", b);
+            return refuse(g, "", b, "is not allowed here");
         return SQLITE_OK;
     case SQLITE_CREATE_TEMP_INDEX:
     case SQLITE_CREATE_TEMP_TABLE:
     case SQLITE_CREATE_TEMP_TRIGGER:
     case SQLITE_CREATE_TEMP_VIEW:
-        return refuse(g,
-                      "temporary table, index, trigger or view %s: not here, connections are "
-                      "shared by clients",
-                      a == NULL ? "" : a);
+        return refuse(g, "temporary ", a == NULL ? "" : a,
+                      "is not allowed here: connections are shared by clients");
     default:
         return SQLITE_OK;
     }

@@ -303,9 +303,8 @@ static void on_timer(uv_timer_t *timer)
 {
     struct node *n = timer->data;
     thread_expect_loop();
-    static const unsigned every = GOSSIP_TICKS;
-    uint64_t now = clock_mono_ms(), tick = now / TIMER_MS;
-    if (n->cns != NULL && tick % every == 0)
+    uint64_t now = clock_mono_ms();
+    if (n->cns != NULL && (++n->ticks % GOSSIP_TICKS == 0 || gossip_moved(n->gossip)))
         gossip_tell(n->gossip);
     if (n->cns != NULL && n->failed && n->role == CNS_LEADER)
         try_transfer(n);

@@ -33,6 +33,7 @@ struct node {
     struct readers *readers;
     struct listener *listener;
     struct gossip *gossip;
+    uint64_t ticks; /* of the timer */
 
     enum cns_role role;
     uint64_t term, leader_id;

@@ -113,10 +113,11 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
         r->answer.sqlite_code = rc;
         return ERR_FULL;
     }
-    if ((rc & 0xff) == SQLITE_AUTH && c->guard.reason[0] != 0)
-        request_fail(r, ERR_FORBIDDEN, c->guard.reason);
-    else
-        request_fail(r, ERR_SQL, sqlite3_errmsg(c->conn));
+    /* Only a refusal sets a reason; the code may be SQLITE_SCHEMA when SQLite tried twice. */
+    bool refused = c->guard.reason[0] != 0;
+    request_fail(r, refused ? ERR_FORBIDDEN : ERR_SQL,
+                 refused ? c->guard.reason : sqlite3_errmsg(c->conn));
+    rc = refused ? SQLITE_AUTH : rc;
     r->answer.sqlite_code = rc;
     r->answer.offset = offset;
     return r->answer.code;

@@ -100,8 +100,16 @@ static void handle(struct stage *s, struct letter *l)
     case LOOP_STOPPED:
         s->stopped = true;
         break;
-    default:
+    case LOOP_APPLIED:
         break;
+    case LOOP_ROWS:
+    case LANE_REQUEST:
+    case LANE_ENTRY:
+    case LANE_ROLE:
+    case LANE_GONE:
+    case LANE_STOP:
+    case READ_REQUEST:
+        test_fail(__FILE__, __LINE__, "a letter that is not for the loop");
     }
     free(l);
 }
