@@ -295,8 +295,10 @@ int main(int argc, char **argv)
     const char *address = getenv("LECTERN_ADDRESS");
     if (address == NULL || *address == '\0')
         address = DEFAULT_ADDRESS;
-    if (optind < argc && looks_like_address(argv[optind]))
+    if (optind < argc && looks_like_address(argv[optind])) {
         address = argv[optind++];
+        take_options(&sh, &a, argc, argv); /* options may stand behind the address, too */
+    }
     sh.interactive = optind == argc && !a.batch && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     apply_print_options(&sh, &a);
     if (!connect_shell(&sh, address)) {
