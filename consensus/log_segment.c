@@ -79,8 +79,9 @@ uint64_t log_record_encode(uint8_t *out, const struct cns_item *item, uint64_t o
     uint8_t *body = out + LOG_RECORD_HEAD_BYTES;
     if (len > 0)
         memcpy(body, item->payload->data, len);
-    memset(body + len, 0, (size_t)log_record_bytes(len) - LOG_RECORD_HEAD_BYTES - len);
-    set_le64(out + 32, hash64(body, len, chain));
+    size_t padded = (size_t)log_record_bytes(len) - LOG_RECORD_HEAD_BYTES;
+    memset(body + len, 0, padded - len);
+    set_le64(out + 32, hash64(body, padded, chain));
     set_le64(out + 40, hash64(out, HEAD_HASHED, salt ^ offset));
     return hash64(out, HEAD_HASHED, chain);
 }
@@ -189,11 +190,12 @@ enum log_step log_cursor_next(struct log_cursor *c, bool with_payload, struct lo
     };
     if (with_payload) {
         uint64_t want = get_le64(head + 32);
-        const uint8_t *record = view(c, c->offset, LOG_RECORD_HEAD_BYTES + len);
+        size_t bytes = (size_t)log_record_bytes(len);
+        const uint8_t *record = view(c, c->offset, bytes);
         if (record == NULL)
             return LOG_STEP_FAILED;
         r.payload = record + LOG_RECORD_HEAD_BYTES;
-        if (hash64(r.payload, len, c->chain) != want)
+        if (hash64(r.payload, bytes - LOG_RECORD_HEAD_BYTES, c->chain) != want)
             return bad(c, "has a payload that fails its checksum");
         if (r.kind == CNS_CHANGE && cns_message_check_members(r.payload, len) != ERR_OK)
             return bad(c, "is a change of members that does not decode");

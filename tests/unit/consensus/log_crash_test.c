@@ -164,8 +164,14 @@ static int disk_remove(void *ctx, const char *path)
 
 static int disk_sync_dir(void *ctx, const char *dir)
 {
-    if (strcmp(base_name(dir), "..") != 0)
-        (void)record(ctx, OP_SYNC_DIR);
+    struct disk *d = ctx;
+    if (strcmp(base_name(dir), "..") == 0)
+        return 0;
+    if (d->fail_sync > 0 && --d->fail_sync == 0) { /* the names stay as undecided as they were */
+        errno = EIO;
+        return -1;
+    }
+    (void)record(d, OP_SYNC_DIR);
     return 0;
 }
 
@@ -582,4 +588,145 @@ static void crash_everywhere(uint64_t scripts)
 TEST(log_survives_a_crash_at_every_call)
 {
     crash_everywhere(test_rounds(4));
+}
+
+/* --- torn or damaged? ---------------------------------------------------------------------------
+ */
+
+static void flip(const char *path, uint64_t offset)
+{
+    uint8_t b;
+    int fd = open(path, O_RDWR);
+    EXPECT(fd >= 0 && pread(fd, &b, 1, (off_t)offset) == 1);
+    b ^= 0x10;
+    EXPECT(pwrite(fd, &b, 1, (off_t)offset) == 1);
+    (void)close(fd);
+}
+
+/* A log of one segment: entry 1, then three synced batches of two entries; where each batch begins
+ * goes to AT. Left as by a power failure right after the last sync. */
+static void three_batches(const char *dir, struct model *m, uint64_t at[4], char **path)
+{
+    struct log_store s;
+    *m = (struct model){.term = 1, .n = 1};
+    m->e[1].term = m->e[1].tag = 1;
+    EXPECT_OK(load(dir, NULL, &s));
+    for (unsigned batch = 0; batch < 3; batch++) {
+        at[batch] = s.end;
+        for (unsigned i = 0; i < 2; i++) {
+            m->n++;
+            m->e[m->n].term = 1;
+            m->e[m->n].tag = 100 + 10 * batch + i;
+        }
+        EXPECT_OK(append(&s, m, m->n - 1));
+    }
+    at[3] = s.end;
+    *path = mem_strdup(s.active->path);
+    log_store_fini(&s);
+}
+
+TEST(log_tells_damage_by_what_was_written_later)
+{
+    static struct model m;
+    struct rng r = {test_seed()};
+    thread_become(THREAD_LOOP);
+    for (uint64_t round = 0; round < test_rounds(200); round++) {
+        const char *dir = test_path("raft");
+        struct log_store s;
+        uint64_t at[4];
+        char *path;
+        clear_dir(dir);
+        three_batches(dir, &m, at, &path);
+        uint64_t offset = at[0] + rng_below(&r, at[3] - at[0]);
+        flip(path, offset);
+        enum err e = load(dir, NULL, &s);
+        if (offset < at[2]) { /* a later batch proves that this one was stored */
+            EXPECT_EQ(e, ERR_CORRUPT);
+            EXPECT(strstr(err_text(), path) != NULL && strstr(err_text(), "entry ") != NULL);
+        } else { /* the last batch: nothing on the disk tells it from a torn write */
+            EXPECT_OK(e);
+            EXPECT(s.index.last >= 5 && s.index.last < 7 && holds(&s, &m, s.index.last));
+            EXPECT(strcmp(s.active->path, path) != 0); /* the scraps are not written over */
+        }
+        log_store_fini(&s);
+        free(path);
+    }
+}
+
+TEST(log_tells_damage_to_the_last_batch_once_it_is_marked)
+{
+    static struct model m;
+    const char *dir = test_path("raft");
+    struct log_store s;
+    uint64_t at[4];
+    char *path;
+    thread_become(THREAD_LOOP);
+    three_batches(dir, &m, at, &path);
+    EXPECT_OK(load(dir, NULL, &s)); /* a start marks, as idleness and a clean end do */
+    log_store_fini(&s);
+    flip(path, at[3] - 1);
+    EXPECT_ERR(ERR_CORRUPT, load(dir, NULL, &s));
+    log_store_fini(&s);
+    free(path);
+}
+
+/* Payloads are anybody's bytes: also those of a log file. In a torn write they must not be taken
+ * for proof of damage. */
+TEST(log_is_not_misled_by_log_records_inside_a_payload)
+{
+    static struct model m;
+    const char *dir = test_path("raft");
+    struct log_store s;
+    uint64_t at[4];
+    char *path;
+    struct buf file;
+    thread_become(THREAD_LOOP);
+    three_batches(dir, &m, at, &path);
+    buf_init(&file, MIB(1));
+    EXPECT_OK(file_read_all(path, &file));
+    EXPECT_OK(load(dir, NULL, &s));
+    uint64_t torn = s.end;
+    size_t n = (size_t)(at[3] - at[0]); /* records that say "synced" beyond their own place */
+    uint8_t *copy = mem_alloc(n);
+    memcpy(copy, file.data + at[0], n);
+    struct cns_item it = {s.last + 1, 1, CNS_COMMAND, cns_payload_take(copy, n)};
+    EXPECT_OK(log_store_append(&s, &it, 1));
+    EXPECT_OK(log_store_sync(&s));
+    cns_payload_unref(it.payload);
+    log_store_fini(&s);
+    flip(path, torn + 8); /* as if the write of this batch had been torn */
+    EXPECT_OK(load(dir, NULL, &s));
+    EXPECT(holds(&s, &m, m.n));
+    log_store_fini(&s);
+    buf_fini(&file);
+    free(path);
+}
+
+TEST(log_notices_a_segment_of_another_history)
+{
+    struct log_store s;
+    char *middle[2] = {NULL, NULL};
+    thread_become(THREAD_LOOP);
+    for (unsigned which = 0; which < 2; which++) {
+        static struct model m;
+        m = (struct model){.term = 1, .n = 1};
+        m.e[1].term = m.e[1].tag = 1;
+        EXPECT_OK(load(test_path(which == 0 ? "one" : "two"), NULL, &s));
+        for (unsigned i = 0; i < 200; i++) {
+            m.n++;
+            m.e[m.n].term = 1;
+            m.e[m.n].tag = 9 * i + 1 + which * 1800; /* the same lengths, other bytes */
+        }
+        EXPECT_OK(append(&s, &m, 2));
+        EXPECT(s.index.n > 2);
+        middle[which] = mem_strdup(s.index.segments[1]->path);
+        log_store_fini(&s);
+    }
+    EXPECT(strcmp(base_name(middle[0]), base_name(middle[1])) == 0);
+    EXPECT(rename(middle[1], middle[0]) == 0);
+    EXPECT_ERR(ERR_CORRUPT, load(test_path("one"), NULL, &s));
+    EXPECT(strstr(err_text(), "does not continue") != NULL);
+    log_store_fini(&s);
+    free(middle[0]);
+    free(middle[1]);
 }
