@@ -3,7 +3,7 @@
  * Invariants: frames are queued only while UP, so that a connection carries a gapless sequence from
  *             1; queued bytes stay under PEER_QUEUE_BYTES_MAX; one uv_write at most is under way,
  *             and the frames stay in the queue until it ends.
- * Not here: what a frame says (message.c), who the peers are (transport.c).
+ * Not here: the queue (peer_queue.c), who the peers are (transport.c).
  *
  *            backoff over                resolved                  connected
  *   WAITING -------------> RESOLVING --------------> CONNECTING ---------------> GREETING
@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/sizes.h"
+#include "consensus/peer_queue.h"
 #include "consensus/peer_socket.h"
 
 #include <netdb.h>
@@ -30,8 +31,6 @@
 #define BACKOFF_MIN_MS 50u
 #define BACKOFF_MAX_MS 1000u
 #define ATTEMPT_MS     2000u /* to resolve, connect and be answered */
-#define IOVECS         128u
-#define INLINE_BYTES   KIB(4) /* payloads up to this, together, are copied behind the head */
 
 enum state { WAITING, RESOLVING, CONNECTING, GREETING, UP, DROPPING, CLOSED };
 
@@ -47,15 +46,6 @@ static const unsigned allowed[] = {
     [UP] = 1u << DROPPING,
     [DROPPING] = 1u << WAITING | 1u << CLOSED,
     [CLOSED] = 0,
-};
-
-struct frame {
-    struct list link;
-    size_t bytes;    /* all of it on the wire */
-    size_t inline_n; /* of them in inline_bytes: heads, small payloads */
-    unsigned n_payloads;
-    struct cns_payload **payloads; /* behind the inline bytes, one reference each */
-    uint8_t inline_bytes[];
 };
 
 struct peer_out {
@@ -75,11 +65,9 @@ struct peer_out {
     size_t answer_n;
     char last_reason[160]; /* logged already */
 
-    struct list queue; /* frames that the kernel does not have yet */
-    size_t skip;       /* bytes of the first one that are written */
-    uint64_t queued, sequence;
-    bool write_busy;    /* a uv_write of the front is under way, */
-    size_t write_bytes; /* of so many bytes */
+    struct peer_queue queue; /* what the kernel does not have yet */
+    bool write_busy;         /* a uv_write of the front is under way, */
+    size_t write_bytes;      /* of so many bytes */
 
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -89,92 +77,6 @@ static void move(struct peer_out *o, enum state to)
 {
     CHECK((allowed[o->state] & (1u << to)) != 0);
     o->state = to;
-}
-
-/* --- frames ----------------------------------------------------------------------------------- */
-
-static void frame_free(struct frame *f)
-{
-    for (unsigned i = 0; i < f->n_payloads; i++)
-        cns_payload_unref(f->payloads[i]);
-    free(f->payloads);
-    free(f);
-}
-
-static void free_frames(struct list *frames)
-{
-    for (struct list *it; (it = list_pop_front(frames)) != NULL;)
-        frame_free(LIST_ENTRY(it, struct frame, link));
-}
-
-static uint64_t payload_bytes(const struct cns_item *items, unsigned n)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < n; i++)
-        sum += items[i].payload == NULL ? 0 : items[i].payload->len;
-    return sum;
-}
-
-static void reference_payloads(struct frame *f, const struct cns_item *items, unsigned n)
-{
-    f->payloads = mem_alloc(n * sizeof(struct cns_payload *));
-    for (unsigned i = 0; i < n; i++)
-        if (items[i].payload != NULL && items[i].payload->len > 0)
-            f->payloads[f->n_payloads++] = cns_payload_ref(items[i].payload);
-}
-
-static void copy_payloads(uint8_t *to, const struct cns_item *items, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        size_t len = items[i].payload == NULL ? 0 : items[i].payload->len;
-        if (len > 0)
-            memcpy(to, items[i].payload->data, len);
-        to += len;
-    }
-}
-
-static struct frame *frame_new(const struct peer_frame_head *h, const uint8_t *head,
-                               const struct cns_item *items, unsigned n_items, const uint8_t *p,
-                               size_t n)
-{
-    bool copied = n_items == 0 || h->body_n <= INLINE_BYTES;
-    size_t inline_n = PEER_FRAME_HEAD_BYTES + h->head_n + (copied ? h->body_n : 0);
-    struct frame *f = mem_alloc(sizeof *f + inline_n);
-    *f = (struct frame){.bytes = PEER_FRAME_HEAD_BYTES + (size_t)h->head_n + h->body_n,
-                        .inline_n = inline_n};
-    uint8_t *to = f->inline_bytes;
-    peer_frame_encode(to, h, head);
-    memcpy(to + PEER_FRAME_HEAD_BYTES, head, h->head_n);
-    to += PEER_FRAME_HEAD_BYTES + h->head_n;
-    if (!copied)
-        reference_payloads(f, items, n_items);
-    else if (n_items > 0)
-        copy_payloads(to, items, n_items);
-    else if (n > 0)
-        memcpy(to, p, n);
-    list_init(&f->link);
-    return f;
-}
-
-/* Adds the pieces of F from SKIP on to BUFS; returns how many there are now. */
-static unsigned frame_pieces(const struct frame *f, size_t skip, uv_buf_t *bufs, unsigned n)
-{
-    for (unsigned i = 0; i <= f->n_payloads && n < IOVECS; i++) {
-        /* libuv's type is for reading and writing; it only reads here. */
-        const uint8_t *p = i == 0 ? f->inline_bytes : f->payloads[i - 1]->data;
-        size_t len = i == 0 ? f->inline_n : f->payloads[i - 1]->len;
-        if (skip >= len) {
-            skip -= len;
-            continue;
-        }
-        union {
-            const uint8_t *from;
-            char *to;
-        } piece = {.from = p + skip};
-        bufs[n++] = uv_buf_init(piece.to, (unsigned)(len - skip));
-        skip = 0;
-    }
-    return n;
 }
 
 /* --- going down ------------------------------------------------------------------------------- */
@@ -187,7 +89,7 @@ static void maybe_free(struct peer_out *o)
         return;
     void (*closed)(void *ctx) = o->closed;
     void *ctx = o->closed_ctx;
-    CHECK(list_empty(&o->queue));
+    CHECK(list_empty(&o->queue.frames));
     free(o);
     closed(ctx);
 }
@@ -213,9 +115,7 @@ static void on_tcp_closed(uv_handle_t *h)
 {
     thread_expect_loop();
     struct peer_out *o = h->data;
-    free_frames(&o->queue); /* not before: a write under way reads them */
-    o->queued = 0;
-    o->skip = 0;
+    peer_queue_clear(&o->queue); /* not before: a write under way reads it */
     o->write_busy = false;
     come_to_rest(o);
 }
@@ -267,7 +167,7 @@ static void on_answer(struct peer_out *o)
         move(o, UP);
         (void)uv_timer_stop(&o->timer);
         o->fails = 0;
-        o->sequence = 0;
+        CHECK(o->queue.sequence == 0);
         o->last_reason[0] = 0;
         log_info("consensus", "peer_up peer=%llu address=%s:%s", (unsigned long long)o->c.peer,
                  o->address.host, o->address.port);
@@ -416,7 +316,7 @@ enum err peer_out_open(const struct peer_out_config *c, const char *address, str
     o->address = parsed;
     o->state = WAITING;
     o->rng.state = uv_hrtime() ^ (c->self << 32) ^ c->peer;
-    list_init(&o->queue);
+    peer_queue_init(&o->queue);
     CHECK(uv_timer_init(c->loop, &o->timer) == 0); /* cannot fail */
     o->timer.data = o;
     wait_and_dial(o, 0);
@@ -466,37 +366,6 @@ void peer_out_close(struct peer_out *o, void (*closed)(void *ctx), void *ctx)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-/* N bytes of the queue's front have been written. */
-static void written(struct peer_out *o, size_t n)
-{
-    o->queued -= n;
-    o->skip += n;
-    while (!list_empty(&o->queue)) {
-        struct frame *f = LIST_ENTRY(o->queue.next, struct frame, link);
-        if (o->skip < f->bytes)
-            break;
-        o->skip -= f->bytes;
-        list_remove(&f->link);
-        frame_free(f);
-    }
-    CHECK(!list_empty(&o->queue) || (o->skip == 0 && o->queued == 0));
-}
-
-/* Pieces of the queue's front; *bytes: how many they are together. */
-static unsigned gather(const struct peer_out *o, uv_buf_t bufs[IOVECS], size_t *bytes)
-{
-    unsigned n = 0;
-    size_t skip = o->skip;
-    for (struct list *it = o->queue.next; it != &o->queue && n < IOVECS; it = it->next) {
-        n = frame_pieces(LIST_ENTRY(it, struct frame, link), skip, bufs, n);
-        skip = 0;
-    }
-    *bytes = 0;
-    for (unsigned i = 0; i < n; i++)
-        *bytes += bufs[i].len;
-    return n;
-}
-
 static void flush(struct peer_out *o);
 
 static void on_written(uv_write_t *req, int status)
@@ -510,7 +379,7 @@ static void on_written(uv_write_t *req, int status)
         fail(o, "connection lost", uv_strerror(status));
         return;
     }
-    written(o, o->write_bytes);
+    peer_queue_written(&o->queue, o->write_bytes);
     flush(o);
 }
 
@@ -518,8 +387,8 @@ static void on_written(uv_write_t *req, int status)
  * until then. */
 static void write_later(struct peer_out *o)
 {
-    uv_buf_t bufs[IOVECS];
-    unsigned n = gather(o, bufs, &o->write_bytes);
+    uv_buf_t bufs[PEER_QUEUE_PIECES];
+    unsigned n = peer_queue_pieces(&o->queue, bufs, &o->write_bytes);
     o->write.data = o;
     o->write_busy = true;
     int rc = uv_write(&o->write, (uv_stream_t *)&o->tcp, bufs, n, on_written);
@@ -529,17 +398,17 @@ static void write_later(struct peer_out *o)
 
 static void flush(struct peer_out *o)
 {
-    uv_buf_t bufs[IOVECS];
+    uv_buf_t bufs[PEER_QUEUE_PIECES];
     size_t bytes;
-    while (o->state == UP && !o->write_busy && !list_empty(&o->queue)) {
-        unsigned n = gather(o, bufs, &bytes);
+    while (o->state == UP && !o->write_busy && o->queue.bytes > 0) {
+        unsigned n = peer_queue_pieces(&o->queue, bufs, &bytes);
         int rc = uv_try_write((uv_stream_t *)&o->tcp, bufs, n);
         if (rc < 0 && rc != UV_EAGAIN) {
             fail(o, "connection lost", uv_strerror(rc));
             return;
         }
         if (rc > 0)
-            written(o, (size_t)rc);
+            peer_queue_written(&o->queue, (size_t)rc);
         if (rc < 0 || (size_t)rc < bytes)
             write_later(o);
     }
@@ -554,24 +423,10 @@ bool peer_out_send(struct peer_out *o, enum peer_frame_type type, const uint8_t 
                    size_t head_n, const struct cns_item *items, unsigned n_items, const uint8_t *p,
                    size_t n)
 {
-    CHECK(n_items == 0 || n == 0);
-    uint64_t body_n = n + payload_bytes(items, n_items);
-    uint64_t bytes = PEER_FRAME_HEAD_BYTES + head_n + body_n;
-    if (o->state != UP || bytes > PEER_FRAME_MAX || o->queued + bytes > PEER_QUEUE_BYTES_MAX)
-        return false;
-    struct peer_frame_head h = {
-        .type = type,
-        .head_n = (uint32_t)head_n,
-        .body_n = (uint32_t)body_n,
-        .sequence = ++o->sequence,
-    };
-    struct frame *f = frame_new(&h, head, items, n_items, p, n);
-    list_push_back(&o->queue, &f->link);
-    o->queued += bytes;
-    return true;
+    return o->state == UP && peer_queue_put(&o->queue, type, head, head_n, items, n_items, p, n);
 }
 
 uint64_t peer_out_queued(const struct peer_out *o)
 {
-    return o->state == UP ? o->queued : UINT64_MAX;
+    return o->state == UP ? o->queue.bytes : UINT64_MAX;
 }
