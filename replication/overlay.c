@@ -74,6 +74,7 @@ enum err overlay_write(struct overlay *o, uint64_t offset, const void *p, size_t
     if (offset + n - o->sealed > o->unsealed_max)
         return err_fail(ERR_FULL, "the transaction is over %llu bytes: cut it into smaller ones",
                         (unsigned long long)o->unsealed_max);
+    o->rewritten |= offset < o->end;
     while (n > 0 && (offset + n - 1) / CHUNK >= o->first + o->count)
         chunk_append(o);
     const uint8_t *from = p;
@@ -128,11 +129,13 @@ void overlay_seal(struct overlay *o, uint64_t sealed)
 {
     CHECK(sealed >= o->sealed && sealed <= o->end);
     o->sealed = sealed;
+    o->rewritten = false;
 }
 
 void overlay_drop_unsealed(struct overlay *o)
 {
     o->end = o->sealed;
+    o->rewritten = false;
     chunks_shorten(o, (size_t)((o->end + CHUNK - 1) / CHUNK) - o->first);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@
 struct overlay {
     uint64_t low, sealed, end;
     uint64_t unsealed_max; /* bytes */
+    bool rewritten;        /* the running transaction wrote over bytes that were there */
     /* The chunks that hold [low, end): chunks[0] is number `first` of the file. */
     uint8_t **chunks;
     size_t first, count, cap;

@@ -20,6 +20,7 @@
 #define HEADER_PAGES          20u
 #define HEADER_CHAIN          24u
 #define HEADER_SALT           32u
+#define HEADER_CHECKSUM       40u /* over the bytes before it */
 #define BACKFILLED_AT         (2u * HEADER_BYTES)
 #define BACKFILL_ATTEMPTED_AT (BACKFILLED_AT + 32u)
 
@@ -126,6 +127,22 @@ bool private_shm_read(const struct private_shm *s, struct private_shm_state *out
     out->salt[0] = get_be32(h + HEADER_SALT); /* as in the file; the rest is native */
     out->salt[1] = get_be32(h + HEADER_SALT + 4);
     return true;
+}
+
+void private_shm_set_chain(struct private_shm *s, const uint32_t chain[2])
+{
+    struct private_shm_state state;
+    CHECK(private_shm_read(s, &state) && !private_shm_write_locked(s));
+    uint8_t *h = s->regions[0];
+    uint32_t a = 0, b = 0;
+    memcpy(h + HEADER_CHAIN, chain, 8);
+    for (const uint8_t *p = h; p < h + HEADER_CHECKSUM; p += 8) { /* as the WAL's own */
+        a += get_le32(p) + b;
+        b += get_le32(p + 4) + a;
+    }
+    memcpy(h + HEADER_CHECKSUM, &a, 4);
+    memcpy(h + HEADER_CHECKSUM + 4, &b, 4);
+    memcpy(h + HEADER_BYTES, h, HEADER_BYTES);
 }
 
 bool private_shm_write_locked(const struct private_shm *s)

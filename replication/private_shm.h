@@ -39,6 +39,8 @@ struct private_shm_state {
 };
 /* False: nobody has initialised it yet. */
 bool private_shm_read(const struct private_shm *s, struct private_shm_state *out);
+/* Corrects the checksum after the last frame. Connections see a changed index and read again. */
+void private_shm_set_chain(struct private_shm *s, const uint32_t chain[2]);
 bool private_shm_write_locked(const struct private_shm *s);
 /* A connection has a read transaction. */
 bool private_shm_reading(const struct private_shm *s);

@@ -20,7 +20,9 @@
  * overwrites them. */
 #include "replication/view.h"
 
+#include "base/buf.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "base/trace.h"
@@ -231,6 +233,37 @@ static enum err read_frames(const struct repl_view *v, const struct private_shm_
     return ERR_OK;
 }
 
+/* Computes the checksums of T's frames again, in the overlay, and corrects the wal-index.
+ *
+ * SQLite writes a page that spills twice in a transaction over its first frame and leaves the
+ * checksums to the commit, from the first such frame on (walRewriteChecksums). A ROLLBACK TO that
+ * takes the WAL back behind that frame does not take this note back (sqlite3WalSavepointUndo,
+ * 3.40.1): frames are then committed without salts and checksum, and the index names a wrong one.
+ * Stock SQLite loses such a transaction, and all that follow, when it recovers the WAL after a
+ * crash. The pages and the frames' heads are right. */
+static enum err rechain(struct repl_view *v, struct private_shm_state *s, const struct repl_txn *t)
+{
+    struct overlay *o = &v->capture->overlay;
+    struct wal_chain chain = t->new_wal ? t->header.chain : v->chain;
+    for (uint32_t i = 0; i < t->n_frames; i++) {
+        uint32_t frame = t->first_frame + i;
+        const uint8_t *p = frame_at(v, frame);
+        struct wal_frame f = {.page_no = get_be32(p), .pages_after = get_be32(p + 4)};
+        uint32_t salt[2] = {get_be32(p + 8), get_be32(p + 12)};
+        bool left_to_commit = salt[0] == 0 && salt[1] == 0;
+        if (f.page_no == 0 || !(left_to_commit || memcmp(salt, t->header.salt, sizeof salt) == 0))
+            return damaged(v, frame, "it is not a frame of this WAL");
+        uint8_t head[WAL_FRAME_HEADER_BYTES];
+        wal_frame_encode(&t->header, &chain, &f, p + WAL_FRAME_HEADER_BYTES, head);
+        TRY(overlay_write(o, wal_frame_offset(frame, t->header.page_size), head, sizeof head));
+    }
+    memcpy(s->chain, chain.s, sizeof s->chain);
+    private_shm_set_chain(&v->capture->shm, chain.s);
+    log_info("replication", "wal_rechained seq=%llu frames=%u sqlite=%s",
+             (unsigned long long)v->seq + 1, t->n_frames, sqlite3_libversion());
+    return ERR_OK;
+}
+
 static int compare_refs(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -317,13 +350,23 @@ static void advance(struct repl_view *v, const struct repl_txn *t)
     overlay_seal(&v->capture->overlay, wal_frame_offset(v->frames + 1, v->db->config.page_size));
 }
 
-static enum err seal_steps(struct repl_view *v, const struct private_shm_state *s, uint64_t wall_ms,
+static enum err seal_steps(struct repl_view *v, struct private_shm_state *s, uint64_t wall_ms,
                            struct repl_txn *t) ON_OWNER
 {
+    if (private_shm_write_locked(&v->capture->shm))
+        return err_fail(ERR_MISUSE,
+                        "%s: a write began before the commit was sealed; the view must "
+                        "be closed",
+                        v->db->config.path);
     TRY(find_frames(v, s, t));
     t->frame_page = mem_alloc(t->n_frames * sizeof *t->frame_page);
     uint64_t *refs = mem_alloc(t->n_frames * sizeof *refs);
     enum err e = read_frames(v, s, t, refs);
+    if (e == ERR_CORRUPT && v->capture->overlay.rewritten) {
+        e = rechain(v, s, t);
+        if (e == ERR_OK)
+            e = read_frames(v, s, t, refs);
+    }
     if (e == ERR_OK) {
         t->n_pages = newest_of_each(refs, t->n_frames, t->pages_after);
         e = prove_growth(v, t, refs, t->n_pages);

@@ -1,5 +1,6 @@
 /* Room: tests. The writer's view: the same SQL on a stock database beside it, commits that run
  * ahead of publication, and files that must not show it. */
+#include "replication/capture_vfs.h"
 #include "replication/database.h"
 #include "replication/txn.h"
 #include "replication/view.h"
@@ -8,11 +9,13 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/sizes.h"
 #include "tests/lib/test.h"
 #include "tests/unit/replication/stock.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define ON_FLIGHT_MAX 64
 
@@ -353,6 +356,39 @@ TEST(view_spills_and_rolls_back)
     drop_curtain(&s);
 }
 
+/* Stock SQLite 3.40.1 commits frames without a checksum here (view.c, rechain), and loses this
+ * transaction and the next ones when it recovers the WAL. */
+TEST(view_mends_the_chain_that_sqlite_breaks)
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    struct stage s;
+    struct repl_config c = config_of("main.db");
+    c.page_size = 512;
+    raise_curtain(&s, &c);
+    stock_exec(s.conn, "PRAGMA cache_size = 10");
+    commit(&s, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    commit(&s, "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n LIMIT 200)"
+               " INSERT INTO t SELECT i, zeroblob(400) FROM n");
+    for (int i = 0; i < 20; i++) {
+        stock_exec(s.conn,
+                   "BEGIN; SAVEPOINT p;"
+                   "UPDATE t SET a = zeroblob(%d) WHERE id %% 40 = 0;"
+                   "UPDATE t SET a = zeroblob(%d) WHERE id %% 7 = 0;"
+                   "UPDATE t SET a = zeroblob(%d) WHERE id %% 3 = 0; ROLLBACK TO p;"
+                   "INSERT INTO t VALUES(%d, 1); COMMIT",
+                   310 + i, 393 - i, 348 + i, 1000 + 10 * i);
+        EXPECT(seal(&s));
+        commit(&s, "INSERT INTO t(a) VALUES(2)"); /* chained to it */
+    }
+    uint64_t ahead = content(s.conn);
+    publish_all(&s);
+    drop_view(&s);
+    open_view(&s); /* recovers the WAL */
+    EXPECT_EQ(content(s.conn), ahead);
+    drop_curtain(&s);
+}
+
 /* The very first transaction of a WAL, spilled and rolled back: its header is written again. */
 TEST(view_begins_a_wal_after_a_rolled_back_beginning)
 {
@@ -492,6 +528,17 @@ TEST(view_carries_pages_that_were_freed_at_once)
     drop_curtain(&s);
 }
 
+/* The way from a connection to its overlay, as capture_vfs.c lays out its WAL file. */
+static struct overlay *overlay_of(sqlite3 *conn)
+{
+    struct {
+        sqlite3_file base;
+        struct capture *capture;
+    } file;
+    memcpy(&file, stock_file(conn, SQLITE_FCNTL_JOURNAL_POINTER), sizeof file);
+    return &file.capture->overlay;
+}
+
 /* One bit of a frame that SQLite wrote, changed in memory before it is sealed. */
 TEST(view_seals_nothing_that_is_damaged)
 {
@@ -505,14 +552,9 @@ TEST(view_seals_nothing_that_is_damaged)
     const uint64_t places[] = {3, 10, 17, 24, 2000, 4119}; /* in the last frame */
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         stock_exec(s.conn, "INSERT INTO t VALUES(1)");
-        sqlite3_file *wal = stock_file(s.conn, SQLITE_FCNTL_JOURNAL_POINTER);
-        sqlite3_int64 size;
-        uint8_t byte;
-        EXPECT_EQ(wal->pMethods->xFileSize(wal, &size), SQLITE_OK);
-        sqlite3_int64 at = size - 4120 + (sqlite3_int64)places[i];
-        EXPECT_EQ(wal->pMethods->xRead(wal, &byte, 1, at), SQLITE_OK);
-        byte ^= 16;
-        EXPECT_EQ(wal->pMethods->xWrite(wal, &byte, 1, at), SQLITE_OK);
+        struct overlay *o = overlay_of(s.conn);
+        uint64_t at = o->end - 4120 + places[i];
+        o->chunks[at / KIB(256) - o->first][at % KIB(256)] ^= 16;
         struct repl_txn *t;
         EXPECT_ERR(ERR_CORRUPT, repl_view_seal(s.view, 0, &t));
         EXPECT(t == NULL);
@@ -543,4 +585,315 @@ TEST(view_never_touches_the_files)
     EXPECT_EQ(files_hash(&s), files);
     EXPECT(repl_db_position(s.db).seq > 0);
     drop_curtain(&s);
+}
+
+/* --- with checkpoints ------------------------------------------------------------------------- */
+
+/* Everything published goes into the database file and the next commit begins a new WAL. */
+static void restart_wal(struct stage *s) ON_OWNER
+{
+    bool wants_quiet;
+    publish_all(s);
+    while (!s->db->holds_readers)
+        EXPECT_OK(repl_db_upkeep(s->db, true, &wants_quiet));
+}
+
+static struct repl_config eager_config(const char *name)
+{
+    struct repl_config c = config_of(name);
+    c.wal_checkpoint_bytes = c.wal_restart_bytes = 1;
+    return c;
+}
+
+TEST(view_restarts_the_wal)
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    struct stage s;
+    struct repl_config c = eager_config("main.db");
+    raise_curtain(&s, &c);
+    commit(&s, "CREATE TABLE t(a)");
+    for (int i = 0; i < 5; i++) {
+        for (int k = 0; k < 5; k++)
+            commit(&s, "INSERT INTO t VALUES(randomblob(10000))");
+        restart_wal(&s);
+        if (i == 1) { /* it does not come: the view goes, the old WAL stays */
+            drop_view(&s);
+            EXPECT(!s.db->holds_readers);
+            open_view(&s);
+            restart_wal(&s);
+        }
+        if (i == 2) { /* begun and rolled back */
+            stock_exec(s.conn, "PRAGMA cache_size = 10; BEGIN");
+            for (int k = 0; k < 20; k++)
+                stock_exec(s.conn, "INSERT INTO t VALUES(randomblob(10000))");
+            stock_exec(s.conn, "ROLLBACK");
+            EXPECT(!seal(&s));
+            EXPECT_EQ(stock_int(s.conn, "SELECT count(*) FROM t"), 5 * (i + 1));
+        }
+        commit(&s, "UPDATE t SET a = randomblob(10000) WHERE rowid % 2 = 0");
+        EXPECT(s.flight[0]->new_wal && s.flight[0]->first_frame == 1);
+        commit(&s, "UPDATE t SET a = randomblob(10000) WHERE rowid % 2 = 1");
+        stock_expect_intact(s.conn);
+        uint64_t ahead = content(s.conn);
+        publish_all(&s);
+        EXPECT(!s.db->holds_readers);
+        EXPECT_EQ(published_content(&s), ahead);
+        EXPECT_EQ(content(s.conn), ahead);
+    }
+    drop_curtain(&s);
+}
+
+/* A reader of the view on an old state, while newer states get into the database file. */
+TEST(view_readers_keep_their_state_during_checkpoints)
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    struct stage s;
+    sqlite3 *reader;
+    struct repl_config c = eager_config("main.db");
+    raise_curtain(&s, &c);
+    commit(&s, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    commit(&s, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300)"
+               " INSERT INTO t(a) SELECT randomblob(2500) FROM n");
+    EXPECT_OK(repl_view_connect(s.view, &reader));
+    for (int in_wal = 0; in_wal < 2; in_wal++) {
+        restart_wal(&s);
+        if (in_wal) /* its state is a frame of the WAL, not the bare file */
+            commit(&s, "UPDATE t SET a = 1 WHERE id = 1");
+        stock_exec(reader, "BEGIN");
+        uint64_t seen = content(reader);
+        for (int i = 0; i < 3; i++) {
+            commit(&s, "UPDATE t SET a = randomblob(2500)");
+            publish_all(&s);
+            for (int k = 0; k < 50; k++) {
+                bool wants_quiet;
+                EXPECT_OK(repl_db_upkeep(s.db, false, &wants_quiet));
+                (void)sqlite3_sleep(1); /* time for its thread: too little proves less, no more */
+            }
+            stock_exec(reader, "PRAGMA shrink_memory"); /* from the files, not from its cache */
+            EXPECT_EQ(content(reader), seen);
+            EXPECT(content(s.conn) != seen);
+        }
+        stock_exec(reader, "COMMIT");
+        EXPECT_EQ(content(reader), content(s.conn));
+    }
+    EXPECT_EQ(sqlite3_close(reader), SQLITE_OK);
+    restart_wal(&s); /* nothing holds it back any more */
+    drop_curtain(&s);
+}
+
+/* --- random SQL, a shadow, a follower --------------------------------------------------------- */
+
+#define SEQS_MAX 100000
+
+struct play {
+    struct stage leader;
+    struct repl_db *follower;
+    sqlite3 *shadow;
+    struct rng rng;
+    uint64_t *content_at; /* by sequence */
+};
+
+static void both(struct play *p, const char *sql)
+{
+    char *why = NULL, *why_shadow = NULL;
+    int rc = sqlite3_exec(p->leader.conn, sql, NULL, NULL, &why);
+    int rc_shadow = sqlite3_exec(p->shadow, sql, NULL, NULL, &why_shadow);
+    if ((rc & 0xff) != (rc_shadow & 0xff))
+        test_fail(__FILE__, __LINE__, "%s: %d %s, the shadow: %d %s", sql, rc, why, rc_shadow,
+                  why_shadow);
+    sqlite3_free(why);
+    sqlite3_free(why_shadow);
+}
+
+static void statement(struct play *p)
+{
+    struct rng *r = &p->rng;
+    unsigned t = (unsigned)rng_below(r, 3), id = (unsigned)rng_below(r, 400);
+    unsigned n = (unsigned)rng_below(r, rng_once_in(r, 10) ? 30000 : 300);
+    char *sql;
+    switch (rng_below(r, 9)) {
+    case 0:
+        sql = sqlite3_mprintf("DELETE FROM t%u WHERE id %% %u = 1", t, 1 + id % 20);
+        break;
+    case 1:
+        sql = sqlite3_mprintf("UPDATE t%u SET b = zeroblob(%u) WHERE id > %u LIMIT 40", t, n, id);
+        break;
+    case 2:
+        sql = sqlite3_mprintf("INSERT INTO t%u(a, b) SELECT a + 1, b FROM t%u LIMIT 30", t,
+                              (t + 1) % 3);
+        break;
+    case 3:
+        sql = sqlite3_mprintf("INSERT INTO t%u VALUES(%u, %u, 1)", t, id, id); /* may fail */
+        break;
+    default:
+        sql = sqlite3_mprintf("INSERT OR REPLACE INTO t%u VALUES(%u, %u, hex(zeroblob(%u)))", t, id,
+                              (unsigned)rng_u64(r), n);
+    }
+    both(p, sql);
+    sqlite3_free(sql);
+}
+
+static void transaction(struct play *p)
+{
+    struct rng *r = &p->rng;
+    both(p, rng_once_in(r, 2) ? "BEGIN" : "BEGIN IMMEDIATE");
+    bool saved = false;
+    for (uint64_t i = rng_below(r, 12); i > 0; i--) {
+        statement(p);
+        if (rng_once_in(r, 4)) {
+            both(p, saved ? rng_once_in(r, 2) ? "ROLLBACK TO p; RELEASE p" : "RELEASE p"
+                          : "SAVEPOINT p");
+            saved = !saved;
+        }
+    }
+    both(p, rng_once_in(r, 4) ? "ROLLBACK" : "COMMIT");
+}
+
+static void change_schema(struct play *p)
+{
+    switch (rng_below(&p->rng, 5)) {
+    case 0:
+        both(p, "VACUUM");
+        break;
+    case 1:
+        both(p, "DROP TABLE IF EXISTS t9");
+        break;
+    case 2:
+        both(p, "CREATE TABLE t9 AS SELECT * FROM t1");
+        break;
+    case 3:
+        both(p, "DROP INDEX IF EXISTS i1");
+        break;
+    default:
+        both(p, "CREATE INDEX IF NOT EXISTS i1 ON t1(a)");
+    }
+}
+
+static void publish_and_follow(struct play *p) ON_OWNER
+{
+    struct repl_txn *t = p->leader.flight[0];
+    for (unsigned i = 0; i < repl_txn_parts(t); i++) {
+        size_t n;
+        const uint8_t *bytes = repl_txn_part(t, i, &n);
+        EXPECT_OK(repl_db_apply(p->follower, bytes, n));
+    }
+    publish(&p->leader);
+    struct repl_position a = repl_db_position(p->leader.db), b = repl_db_position(p->follower);
+    EXPECT_EQ(a.seq, b.seq);
+    EXPECT_EQ(a.checksum, b.checksum);
+}
+
+static void expect_published(struct play *p) ON_OWNER
+{
+    uint64_t seq = repl_db_position(p->leader.db).seq;
+    struct stage follower = {.db = p->follower};
+    EXPECT_EQ(published_content(&p->leader), p->content_at[seq]);
+    EXPECT_EQ(published_content(&follower), p->content_at[seq]);
+}
+
+/* The leader loses its office and gets it again: what was not published is gone. */
+static void new_view(struct play *p) ON_OWNER
+{
+    sqlite3 *reader;
+    drop_view(&p->leader);
+    thread_become(THREAD_READER);
+    thread_expect_reader();
+    EXPECT_OK(repl_reader_open(p->leader.db, &reader));
+    sqlite3_backup *b = sqlite3_backup_init(p->shadow, "main", reader, "main");
+    EXPECT_EQ(sqlite3_backup_step(b, -1), SQLITE_DONE);
+    EXPECT_EQ(sqlite3_backup_finish(b), SQLITE_OK);
+    EXPECT_EQ(sqlite3_close(reader), SQLITE_OK);
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    open_view(&p->leader);
+    stock_exec(p->leader.conn, "PRAGMA cache_size = 20");
+}
+
+static void play_step(struct play *p) ON_OWNER
+{
+    struct stage *l = &p->leader;
+    bool wants_quiet;
+    uint64_t before = repl_view_seq(l->view);
+    switch (rng_below(&p->rng, 12)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        statement(p);
+        break;
+    case 4:
+    case 5:
+        transaction(p);
+        break;
+    case 6:
+        if (rng_once_in(&p->rng, 8))
+            change_schema(p);
+        break;
+    case 7:
+        EXPECT_OK(repl_db_upkeep(l->db, l->n_flight == 0, &wants_quiet));
+        EXPECT_OK(repl_db_upkeep(p->follower, true, &wants_quiet));
+        if (wants_quiet || rng_once_in(&p->rng, 10))
+            while (l->n_flight > 0)
+                publish_and_follow(p);
+        break;
+    case 8:
+        if (rng_once_in(&p->rng, 40))
+            new_view(p);
+        break;
+    default:
+        for (uint64_t i = rng_below(&p->rng, 4); i > 0 && l->n_flight > 0; i--)
+            publish_and_follow(p);
+    }
+    seal(l);
+    CHECK(repl_view_seq(l->view) < SEQS_MAX);
+    if (repl_view_seq(l->view) != before && rng_once_in(&p->rng, 10))
+        EXPECT_EQ(content(l->conn), content(p->shadow));
+    p->content_at[repl_view_seq(l->view)] = content(l->conn);
+    if (l->n_flight == ON_FLIGHT_MAX)
+        publish_and_follow(p);
+    if (rng_once_in(&p->rng, 50))
+        expect_published(p);
+    if (rng_once_in(&p->rng, 200))
+        stock_expect_intact(l->conn);
+}
+
+TEST(view_plays_random_sql_like_stock_sqlite)
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    struct play p = {.rng = {test_seed()}};
+    p.content_at = mem_zalloc(SEQS_MAX * sizeof *p.content_at);
+    p.content_at[0] = 1; /* of no tables */
+    uint32_t page_size = 512u << rng_below(&p.rng, 5);
+    struct repl_config c = config_of("leader.db");
+    c.page_size = page_size;
+    c.wal_checkpoint_bytes = 300000;
+    c.wal_restart_bytes = 1000000;
+    c.entry_bytes_max = 100000 + rng_below(&p.rng, 400000);
+    raise_curtain(&p.leader, &c);
+    EXPECT_EQ(mkdir(test_path("follower"), 0700), 0); /* `position` lies beside the database */
+    c.path = test_path("follower/main.db");
+    EXPECT_OK(repl_db_open(&c, &p.follower));
+    p.shadow = stock_open(test_path("shadow.db"), page_size);
+    stock_exec(p.leader.conn, "PRAGMA cache_size = 20"); /* spills all the time */
+    for (int i = 0; i < 3; i++) {
+        char *sql = sqlite3_mprintf("CREATE TABLE t%d(id INTEGER PRIMARY KEY, a, b)", i);
+        both(&p, sql);
+        sqlite3_free(sql);
+        EXPECT(seal(&p.leader));
+        p.content_at[repl_view_seq(p.leader.view)] = content(p.leader.conn);
+    }
+    for (uint64_t i = 0, n = test_rounds(6000); i < n; i++)
+        play_step(&p);
+    while (p.leader.n_flight > 0)
+        publish_and_follow(&p);
+    EXPECT_EQ(content(p.leader.conn), content(p.shadow));
+    expect_published(&p);
+    drop_curtain(&p.leader);
+    EXPECT_OK(repl_db_verify(p.follower));
+    EXPECT_OK(repl_db_close(p.follower));
+    stock_close(p.shadow);
+    free(p.content_at);
 }
