@@ -7,8 +7,9 @@
 #include "tests/lib/test.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SLOT        512u
@@ -153,6 +154,40 @@ TEST(position_survives_a_write_torn_at_any_byte)
         file_get(test_path("torn"), torn);
         EXPECT(memcmp(torn, new, FILE_BYTES) == 0);
     }
+}
+
+static void limit_file_size(rlim_t bytes)
+{
+    struct rlimit l;
+    EXPECT(getrlimit(RLIMIT_FSIZE, &l) == 0);
+    l.rlim_cur = bytes;
+    EXPECT(setrlimit(RLIMIT_FSIZE, &l) == 0);
+}
+
+/* A write that the system refuses half-way: the sentence says it, the older record stands, and the
+ * next one, by the same opener, goes to the torn slot again. */
+TEST(position_repeats_a_failed_write_into_the_same_slot)
+{
+    const char *path = test_path("position");
+    uint8_t bytes[FILE_BYTES], want[FILE_BYTES];
+    struct position_file *p;
+    struct position_record r;
+    make(test_path("want"), 3, want);
+    make(path, 2, bytes);
+    EXPECT_OK(position_open(path, &p, &r));
+    EXPECT(signal(SIGXFSZ, SIG_IGN) != SIG_ERR);
+    r = record_of(3);
+    for (rlim_t done = 0; done < SLOT; done += 50) {
+        limit_file_size(STRIDE + done);
+        EXPECT_ERR(ERR_IO, position_write(p, &r));
+        expect_content(path, 2);
+    }
+    limit_file_size(RLIM_INFINITY);
+    EXPECT_OK(position_write(p, &r));
+    position_close(p);
+    expect_content(path, 3);
+    file_get(path, bytes);
+    EXPECT(memcmp(bytes, want, FILE_BYTES) == 0);
 }
 
 TEST(position_refuses_damage)
