@@ -27,17 +27,27 @@ void mail_fini(struct mail *m)
     (void)pthread_mutex_destroy(&m->lock);
 }
 
-void mail_send(struct mail *m, struct list *letter)
+void mail_send_all(struct mail *m, struct list *letters)
 {
+    if (list_empty(letters))
+        return;
     (void)pthread_mutex_lock(&m->lock);
     bool was_empty = list_empty(&m->letters);
-    list_push_back(&m->letters, letter);
+    list_splice(&m->letters, letters);
     /* Signal under the lock: the receiver may free the box once it has the letter. */
     if (was_empty && m->wake != NULL)
         m->wake(m->wake_arg);
     else if (was_empty)
         (void)pthread_cond_signal(&m->filled);
     (void)pthread_mutex_unlock(&m->lock);
+}
+
+void mail_send(struct mail *m, struct list *letter)
+{
+    struct list one;
+    list_init(&one);
+    list_push_back(&one, letter);
+    mail_send_all(m, &one);
 }
 
 void mail_nudge(struct mail *m)

@@ -26,6 +26,8 @@ void mail_init(struct mail *m, void (*wake)(void *), void *wake_arg);
 void mail_fini(struct mail *m);
 /* Thread: any. */
 void mail_send(struct mail *m, struct list *letter);
+/* Moves all of LETTERS into the box at once: the receiver sees all of them or none. Thread: any. */
+void mail_send_all(struct mail *m, struct list *letters);
 /* Makes a mail_wait return now, with or without letters. Thread: any. */
 void mail_nudge(struct mail *m);
 /* Moves all letters to OUT (initialised, may hold some); does not block. Thread: the receiver. */
