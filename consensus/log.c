@@ -35,6 +35,10 @@ struct cns_log {
     bool started, closing, made;
 
     uv_async_t wake;
+    uv_prepare_t before_poll; /* the ends of a turn, as in transport.c */
+    uv_check_t after_poll;
+    unsigned open_handles;
+    struct list submitted; /* of this turn */
     pthread_t writer, reader;
     struct mail jobs, reads;             /* to the threads */
     struct mail ended_jobs, ended_reads; /* back */
@@ -254,9 +258,12 @@ static void free_log(struct cns_log *l)
         closed(ctx);
 }
 
-static void on_wake_closed(uv_handle_t *h)
+static void on_handle_closed(uv_handle_t *h)
 {
     struct cns_log *l = h->data;
+    if (--l->open_handles > 0)
+        return;
+    CHECK(list_empty(&l->submitted));
     mail_fini(&l->jobs);
     mail_fini(&l->reads);
     mail_fini(&l->ended_jobs);
@@ -281,12 +288,36 @@ static void on_wake(uv_async_t *h)
         return;
     (void)pthread_join(l->writer, NULL);
     (void)pthread_join(l->reader, NULL);
-    uv_close((uv_handle_t *)h, on_wake_closed);
+    uv_close((uv_handle_t *)&l->wake, on_handle_closed);
+    uv_close((uv_handle_t *)&l->before_poll, on_handle_closed);
+    uv_close((uv_handle_t *)&l->after_poll, on_handle_closed);
+}
+
+static void on_before_poll(uv_prepare_t *h)
+{
+    struct cns_log *l = h->data;
+    mail_send_all(&l->jobs, &l->submitted);
+}
+
+static void on_after_poll(uv_check_t *h)
+{
+    struct cns_log *l = h->data;
+    mail_send_all(&l->jobs, &l->submitted);
 }
 
 static void wake_loop(void *arg)
 {
     (void)uv_async_send(arg);
+}
+
+static void start_turn_ends(struct cns_log *l, uv_loop_t *loop)
+{
+    CHECK(uv_prepare_init(loop, &l->before_poll) == 0 &&
+          uv_check_init(loop, &l->after_poll) == 0); /* cannot fail */
+    l->before_poll.data = l;
+    l->after_poll.data = l;
+    CHECK(uv_prepare_start(&l->before_poll, on_before_poll) == 0 &&
+          uv_check_start(&l->after_poll, on_after_poll) == 0);
 }
 
 enum err cns_log_start(struct cns_log *l, uv_loop_t *loop)
@@ -296,6 +327,9 @@ enum err cns_log_start(struct cns_log *l, uv_loop_t *loop)
     if (rc != 0)
         return err_fail(ERR_IO, "cannot make the log's wake-up handle: %s", uv_strerror(rc));
     l->wake.data = l;
+    start_turn_ends(l, loop);
+    l->open_handles = 3;
+    list_init(&l->submitted);
     mail_init(&l->jobs, NULL, NULL);
     mail_init(&l->reads, NULL, NULL);
     mail_init(&l->ended_jobs, wake_loop, &l->wake);
@@ -315,7 +349,7 @@ void cns_log_submit(struct cns_log *l, struct cns_disk_job *job)
 {
     CHECK(l->started && !l->closing && job->done != NULL);
     job->result = ERR_OK;
-    mail_send(&l->jobs, &job->link);
+    list_push_back(&l->submitted, &job->link);
 }
 
 void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read)
@@ -336,6 +370,7 @@ void cns_log_close(struct cns_log *l, void (*done)(void *ctx), void *ctx)
         free_log(l);
         return;
     }
+    mail_send_all(&l->jobs, &l->submitted);
     atomic_store(&l->stop, true);
     mail_nudge(&l->jobs);
     mail_nudge(&l->reads);

@@ -252,7 +252,8 @@ static struct inode build_inode(const struct disk *d, unsigned inode, unsigned k
     struct inode f = {.data = mem_zalloc(MIB(1))};
     if (inode < d->n_start) {
         f.n = d->contents[inode].len;
-        memcpy(f.data, d->contents[inode].data, f.n);
+        if (f.n > 0)
+            memcpy(f.data, d->contents[inode].data, f.n);
     }
     for (unsigned i = 0; i < k; i++) {
         const struct op *op = &d->ops[i];

@@ -433,10 +433,11 @@ TEST(log_syncs_waiting_jobs_together)
     for (uint64_t i = 0; i < 101; i++)
         model_put(&model, 1, 1000 + i);
     submit_append(&r, &model, 2, 1, &sent);
-    while (held.syncs == 0) /* the writer is inside the first sync */
-        (void)sched_yield();
+    while (held.syncs == 0) /* until the writer is inside the first sync */
+        (void)uv_run(&r.loop, UV_RUN_NOWAIT);
     for (unsigned i = 0; i < 100; i++)
         submit_append(&r, &model, 3 + i, 1, &sent);
+    (void)uv_run(&r.loop, UV_RUN_NOWAIT);
     EXPECT_EQ(r.ended, 0);
     (void)sem_post(&held.go);
     (void)sem_post(&held.go);
@@ -444,6 +445,12 @@ TEST(log_syncs_waiting_jobs_together)
     rig_wait(&r, sent);
     EXPECT_EQ(held.syncs, 2);
     EXPECT_EQ(held.writes, 2);
+    for (unsigned i = 0; i < 20; i++) { /* those of one turn go together, whoever is waiting */
+        model_put(&model, 1, 2000 + i);
+        submit_append(&r, &model, model.n, 1, &sent);
+    }
+    rig_wait(&r, sent);
+    EXPECT_EQ(held.syncs, 3);
     rig_close(&r);
 }
 
