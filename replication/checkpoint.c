@@ -15,7 +15,8 @@
  *                                                                 rest, take the marks, restart
  *
  * A reader inside the WAL holds both back. It is never waited for long: the attempt ends after
- * QUIET_MAX_MS of standing still, and the next one comes after a pause that doubles. */
+ * QUIET_MAX_MS of standing still, and the next one comes after a pause that doubles. While all is
+ * copied, new readers take mark 0 and do not count; so with short reads an attempt succeeds. */
 #include "replication/database.h"
 #include "replication/view.h"
 
@@ -27,16 +28,22 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* What a restart may cost the writers before it is given up for now. */
+/* What a restart may cost the writers, or a follower's entries, before it is given up for now. */
 #define QUIET_MAX_MS 200
-/* One call of upkeep waits this long for the small rest: a leader's lane is still meanwhile... */
+/* One call of upkeep waits this long on a leader; its lane stands still between calls as well. */
 #define LEADER_WAIT_MS 20
-/* ... and a follower must wait for the rest, or entries would come as fast as it is copied. */
-#define FOLLOWER_WAIT_MS 500
-#define PAUSE_FIRST_MS   200
-#define PAUSE_MAX_MS     16000
+/* But the copy of the rest is waited for however slow the disk is (within reason). */
+#define COPY_MAX_MS 5000
+/* Between two looks at the readers: most reads end within microseconds. */
+#define LOOK_NS 200000
+/* After a checkpoint that readers held back; after an attempt to restart, doubling. */
+#define CHECKPOINT_PAUSE_MS  50
+#define RESTART_PAUSE_MS     200
+#define RESTART_PAUSE_MAX_MS 8000
 /* The rest that is copied while others wait, as a part of wal_checkpoint_bytes. */
 #define REST_DIVISOR 4
+/* This many times wal_restart_bytes, and the rest is copied while others wait, whatever it is. */
+#define FAR_TOO_LONG 2
 
 enum checkpoint_state { CHECKPOINT_IDLE, CHECKPOINT_RUNNING, CHECKPOINT_DONE, CHECKPOINT_QUIT };
 
@@ -49,7 +56,8 @@ struct checkpointer {
     sqlite3 *conn; /* the thread's, once it runs */
     /* The owner's. */
     uint32_t backfilled_before; /* when the running one began */
-    uint64_t pause_until_ms, pause_ms;
+    uint64_t checkpoint_not_before_ms;
+    uint64_t restart_not_before_ms, restart_pause_ms;
     uint64_t still_since_ms; /* since when a quiet leader waits for its restart; 0: it does not */
 };
 
@@ -101,7 +109,7 @@ enum err checkpoint_open(struct repl_db *db)
     (void)pthread_cond_init(&c->changed, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
     (void)pthread_mutex_init(&c->lock, NULL);
-    c->pause_ms = PAUSE_FIRST_MS;
+    c->restart_pause_ms = RESTART_PAUSE_MS;
     enum err e = sqlite_error(open_connection(db->config.path, &c->conn), "open", db->config.path);
     if (e == ERR_OK)
         e = thread_start(&c->thread, "checkpoint", checkpoint_main, c);
@@ -168,14 +176,6 @@ static void start(struct repl_db *db, uint32_t backfilled) ON_OWNER
     set_state(db->checkpointer, CHECKPOINT_RUNNING);
 }
 
-/* Leaves the attempt to be made again later, and later each time it fails. */
-static void pause_attempts(struct checkpointer *c)
-{
-    c->still_since_ms = 0;
-    c->pause_until_ms = clock_mono_ms() + c->pause_ms;
-    c->pause_ms = c->pause_ms * 2 < PAUSE_MAX_MS ? c->pause_ms * 2 : PAUSE_MAX_MS;
-}
-
 static enum err read_backfilled(struct repl_db *db, uint32_t *backfilled) ON_OWNER
 {
     struct wal_index_state x;
@@ -198,16 +198,15 @@ static enum err take_result(struct repl_db *db, int rc) ON_OWNER
     struct checkpointer *c = db->checkpointer;
     uint32_t backfilled;
     if ((rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED) {
-        pause_attempts(c); /* another process checkpoints */
+        /* Another process checkpoints. */
+        c->checkpoint_not_before_ms = clock_mono_ms() + CHECKPOINT_PAUSE_MS;
         return ERR_OK;
     }
     TRY(sqlite_error(rc, "checkpoint", db->config.path));
     TRY(read_backfilled(db, &backfilled));
     atomic_fetch_add_explicit(&db->stat_checkpoints, 1, memory_order_relaxed);
-    if (backfilled <= c->backfilled_before)
-        pause_attempts(c); /* a reader holds it back */
-    else
-        c->pause_ms = PAUSE_FIRST_MS;
+    if (backfilled <= c->backfilled_before) /* a reader holds it back */
+        c->checkpoint_not_before_ms = clock_mono_ms() + CHECKPOINT_PAUSE_MS;
     return ERR_OK;
 }
 
@@ -239,6 +238,7 @@ static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
 enum err checkpoint_all(struct repl_db *db)
 {
     bool is_free;
+    checkpoint_release_readers(db); /* a follower's restart that did not come */
     (void)wait_idle(db->checkpointer, UINT32_MAX);
     TRY(reap(db, &is_free));
     if (is_free && db->frames > 0) {
@@ -277,37 +277,53 @@ void checkpoint_release_readers(struct repl_db *db)
 bool checkpoint_restart_ready(struct repl_db *db)
 {
     uint32_t backfilled;
-    CHECK(db->view == NULL && !db->holds_readers);
+    CHECK(db->view == NULL);
+    if (db->holds_readers)
+        return true;
     return db->holds_checkpoint && wal_is_long(db) && read_backfilled(db, &backfilled) == ERR_OK &&
            backfilled == db->frames && take_readers(db);
 }
 
-/* Copies the small rest while nobody writes; with a view, takes the marks as well. *done says
- * whether it came that far within TIMEOUT_MS. */
-static enum err settle(struct repl_db *db, uint64_t timeout_ms, bool *done) ON_OWNER
+/* Nobody writes: copies the small rest and takes the marks, trying again while readers that began
+ * before are inside the WAL, until UNTIL_MS. One copy may last COPY_MS. *done: the marks are ours.
+ */
+static enum err settle(struct repl_db *db, uint64_t until_ms, uint64_t copy_ms, bool *done) ON_OWNER
 {
     struct checkpointer *c = db->checkpointer;
-    uint64_t until = clock_mono_ms() + timeout_ms, now;
+    bool started = false, is_free;
     *done = false;
-    while ((now = clock_mono_ms()) < until && now >= c->pause_until_ms) {
-        bool is_free;
+    for (;;) {
         uint32_t backfilled;
-        (void)wait_idle(c, until - now);
+        (void)wait_idle(c, copy_ms);
         TRY(reap(db, &is_free));
         if (!is_free)
             return ERR_OK;
         TRY(read_backfilled(db, &backfilled));
+        *done = backfilled == db->frames && take_readers(db);
+        if (*done || clock_mono_ms() >= until_ms)
+            return ERR_OK;
+        bool stuck = backfilled == db->frames || (started && backfilled <= c->backfilled_before);
+        if (stuck)
+            (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
         if (backfilled < db->frames) {
             start(db, backfilled);
-            continue;
+            started = true;
         }
-        *done = db->view == NULL || take_readers(db);
-        if (*done)
-            return ERR_OK;
-        /* A read that began before the rest was copied: most end within microseconds. */
-        (void)nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
-    return ERR_OK;
+}
+
+/* An attempt to restart ended. */
+static void restart_attempted(struct checkpointer *c, bool done)
+{
+    c->still_since_ms = 0;
+    if (done) {
+        c->restart_pause_ms = RESTART_PAUSE_MS;
+        return;
+    }
+    c->restart_not_before_ms = clock_mono_ms() + c->restart_pause_ms;
+    c->restart_pause_ms *= 2;
+    if (c->restart_pause_ms > RESTART_PAUSE_MAX_MS)
+        c->restart_pause_ms = RESTART_PAUSE_MAX_MS;
 }
 
 static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
@@ -319,34 +335,35 @@ static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_qu
         c->still_since_ms = 0;
         return ERR_OK;
     }
+    uint64_t now = clock_mono_ms();
     if (c->still_since_ms == 0)
-        c->still_since_ms = clock_mono_ms();
-    TRY(settle(db, LEADER_WAIT_MS, &done));
-    if (done) {
+        c->still_since_ms = now;
+    TRY(settle(db, now + LEADER_WAIT_MS, LEADER_WAIT_MS, &done));
+    uint64_t still_ms = clock_mono_ms() - c->still_since_ms;
+    if (done)
         view_allow_restart(db->view);
-        c->still_since_ms = 0;
-        c->pause_ms = PAUSE_FIRST_MS;
-    } else if (clock_mono_ms() - c->still_since_ms > QUIET_MAX_MS) {
-        pause_attempts(c);
-    }
-    *wants_quiet = !done && clock_mono_ms() >= c->pause_until_ms;
+    else if (still_ms <= (db->holds_checkpoint ? QUIET_MAX_MS : COPY_MAX_MS))
+        return ERR_OK; /* a copy is on its way, or readers may still end */
+    restart_attempted(c, done);
+    *wants_quiet = false;
     return ERR_OK;
 }
 
-/* The WAL is long enough for a restart: copies what is left beside the work until the rest is
- * small, then in one go. */
-static enum err upkeep_long_wal(struct repl_db *db, uint64_t rest_bytes, uint32_t backfilled,
-                                bool quiet, bool *wants_quiet) ON_OWNER
+static enum err restart_as_follower(struct repl_db *db) ON_OWNER
 {
     bool done;
-    if (rest_bytes > db->config.wal_checkpoint_bytes / REST_DIVISOR &&
-        db->frames - backfilled > 1) {
-        start(db, backfilled);
-        return ERR_OK;
-    }
-    if (db->view != NULL)
-        return restart_as_leader(db, quiet, wants_quiet);
-    return rest_bytes > 0 ? settle(db, FOLLOWER_WAIT_MS, &done) : ERR_OK;
+    TRY(settle(db, clock_mono_ms() + QUIET_MAX_MS, COPY_MAX_MS, &done));
+    restart_attempted(db->checkpointer, done);
+    return ERR_OK;
+}
+
+/* Few enough frames for others to wait until they are copied. When the WAL is far too long, all
+ * are: writes come as fast as they are copied, and it would grow for ever. */
+static bool rest_is_small(const struct repl_db *db, uint32_t rest)
+{
+    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
+    return rest <= 1 || rest * frame_bytes <= db->config.wal_checkpoint_bytes / REST_DIVISOR ||
+           db->frames * frame_bytes >= db->config.wal_restart_bytes * FAR_TOO_LONG;
 }
 
 static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
@@ -355,20 +372,23 @@ static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWN
     bool is_free;
     uint32_t backfilled;
     TRY(reap(db, &is_free));
-    if (db->frames == 0 || db->holds_readers || clock_mono_ms() < c->pause_until_ms)
+    if (db->frames == 0 || db->holds_readers)
         return ERR_OK;
-    if (!is_free) {
-        /* The lane that stands still for us goes on doing so. */
-        if (c->still_since_ms != 0 && db->view != NULL)
-            return restart_as_leader(db, quiet, wants_quiet);
+    if (c->still_since_ms != 0 && db->view != NULL) /* the lane stands still for us */
+        return restart_as_leader(db, quiet, wants_quiet);
+    if (!is_free)
         return ERR_OK;
-    }
     TRY(read_backfilled(db, &backfilled));
+    uint64_t now = clock_mono_ms();
+    uint32_t rest = db->frames - backfilled;
+    bool is_long = wal_is_long(db);
+    if (is_long && rest_is_small(db, rest) && now >= c->restart_not_before_ms)
+        return db->view != NULL ? restart_as_leader(db, quiet, wants_quiet)
+                                : restart_as_follower(db);
     uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
-    uint64_t rest_bytes = (db->frames - backfilled) * frame_bytes;
-    if (wal_is_long(db))
-        return upkeep_long_wal(db, rest_bytes, backfilled, quiet, wants_quiet);
-    if (rest_bytes >= db->config.wal_checkpoint_bytes)
+    bool wanted = rest * frame_bytes >= db->config.wal_checkpoint_bytes ||
+                  (is_long && !rest_is_small(db, rest));
+    if (wanted && now >= c->checkpoint_not_before_ms)
         start(db, backfilled);
     return ERR_OK;
 }
