@@ -249,6 +249,28 @@ void config_fini(struct config *c)
     *c = (struct config){0};
 }
 
+#define HELP_MARGIN 34 /* where the texts begin */
+#define HELP_WIDTH  98
+
+/* FLAG, then TEXT in lines that fit a terminal. */
+static void print_wrapped(const char *flag, const char *text)
+{
+    (void)printf("  %-*s", HELP_MARGIN - 2, flag);
+    size_t at = strlen(flag) + 2 > HELP_MARGIN ? strlen(flag) + 2 : HELP_MARGIN;
+    for (const char *word = text; *word != 0;) {
+        size_t n = strcspn(word, " ");
+        if (at + 1 + n > HELP_WIDTH) {
+            (void)printf("\n%*s", HELP_MARGIN, "");
+            at = HELP_MARGIN;
+        }
+        (void)printf(" %.*s", (int)n, word);
+        at += n + 1;
+        word += n;
+        word += *word == ' ' ? 1 : 0;
+    }
+    (void)printf("\n");
+}
+
 void config_print_help(void)
 {
     (void)printf("Usage: lecternd --id N --data DIR --cluster LIST [FLAG VALUE]...\n\n"
@@ -256,16 +278,17 @@ void config_print_help(void)
                  "Every flag is also an environment variable (--peer-listen is LECTERN_PEER_LISTEN)"
                  "\nand a line `name = value` of the file given with --config.\n\n");
     for (int i = 0; i < SETTINGS; i++) {
-        char flag[64];
-        (void)snprintf(flag, sizeof flag, "--%s %s", settings[i].name, settings[i].placeholder);
-        (void)printf("  %-32s %s", flag, settings[i].help);
-        if (settings[i].value[0] != 0 && strcmp(settings[i].value, "0") != 0)
-            (void)printf(" (%s)", settings[i].value);
-        (void)printf("\n");
+        const struct setting *t = &settings[i];
+        bool shown = t->value[0] != 0 && strcmp(t->value, "0") != 0;
+        char flag[64], text[256];
+        (void)snprintf(flag, sizeof flag, "--%s %s", t->name, t->placeholder);
+        (void)snprintf(text, sizeof text, "%s%s%s%s", t->help, shown ? " (" : "",
+                       shown ? t->value : "", shown ? ")" : "");
+        print_wrapped(flag, text);
     }
-    (void)printf("  %-32s %s\n", "--config FILE", "read settings from FILE");
-    (void)printf("  %-32s %s\n", "--help", "show this text");
-    (void)printf("  %-32s %s\n", "--version", "show the versions of Lectern and its libraries");
+    print_wrapped("--config FILE", "read settings from FILE");
+    print_wrapped("--help", "show this text");
+    print_wrapped("--version", "show the versions of Lectern and its libraries");
 }
 
 static enum err parse_member(const char *text, size_t n, struct config_member *m)

@@ -124,7 +124,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct framed *f = stream->data;
     thread_expect_loop();
-    if (n < 0)
+    if (n == UV_EOF && f->events.on_eof != NULL && !f->closing) {
+        (void)uv_read_stop(stream);
+        f->events.on_eof(f->events.ctx);
+    } else if (n < 0)
         lost(f, n == UV_EOF ? "closed by the other side" : uv_strerror((int)n));
     else if (n > 0)
         take_input(f, (const uint8_t *)buf->base, (size_t)n);
@@ -307,7 +310,7 @@ void framed_pause(struct framed *f, bool paused)
             return;
         buf_consume(&f->partial, used);
     }
-    if (!f->paused)
+    if (!f->paused) /* after an end of input: it is reported again, at once */
         (void)uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
 }
 

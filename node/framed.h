@@ -19,8 +19,9 @@ struct framed_events {
     void (*on_open)(void *ctx);                        /* of framed_connect */
     void (*on_frame)(void *ctx, struct wire_frame *f); /* borrowed for the call */
     void (*on_bad)(void *ctx, enum err e);             /* bytes that are no frame; none follow */
-    void (*on_drain)(void *ctx);                       /* the backlog fell to zero */
-    void (*on_close)(void *ctx, const char *why);      /* the other side ended it, or it broke */
+    void (*on_eof)(void *ctx);   /* nothing more will come, but answers may go; NULL: as on_close */
+    void (*on_drain)(void *ctx); /* the backlog fell to zero */
+    void (*on_close)(void *ctx, const char *why); /* the other side ended it, or it broke */
 };
 
 /* Accepts from LISTENER; NULL when it is gone again. */

@@ -219,7 +219,10 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
 static void dispatch(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    if (r->is_status) {
+    if (r->answer.code != ERR_OK) { /* refused before it was read */
+        r->answer.in_transaction = s->home != HOME_NONE;
+        session_answer(s, r);
+    } else if (r->is_status) {
         status_answer(n, r);
         r->answer.in_transaction = s->home != HOME_NONE;
         session_answer(s, r);

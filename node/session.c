@@ -99,6 +99,16 @@ static void on_close(void *ctx, const char *why)
     end_session(s, false);
 }
 
+/* The client closed its sending side: what it asked is still answered. */
+static void on_eof(void *ctx)
+{
+    struct session *s = ctx;
+    thread_expect_loop();
+    s->ending = true;
+    if (s->current == NULL)
+        end_session(s, true);
+}
+
 /* --- answers
  * ---------------------------------------------------------------------------------------- */
 
@@ -176,6 +186,8 @@ static void finish(struct session *s, struct request *r) ON_LOOP
     request_free(r);
     if (s->framed == NULL)
         free_if_done(s);
+    else if (s->ending && s->n_pending == 0)
+        end_session(s, true);
     else
         next(s);
 }
@@ -301,12 +313,32 @@ static void take(struct session *s, struct request *r) ON_LOOP
     next(s);
 }
 
+/* A request without a text: STATUS, or a place for an answer that is known already. */
+static struct request *empty_request(struct session *s, uint32_t id) ON_LOOP
+{
+    static const uint8_t nothing[1];
+    struct wire_query q = {.sql = (const char *)nothing, .params = rd_of(nothing, 0)};
+    return request_new(s, s->id, id, &q, nothing, sizeof nothing);
+}
+
+/* A whole frame whose request is over a limit: it fails in its turn, and the connection goes on. */
+static void take_refused(struct session *s, uint32_t id, enum err e) ON_LOOP
+{
+    struct request *r = empty_request(s, id);
+    request_fail_text(r, e);
+    take(s, r);
+}
+
 static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
 {
     const uint8_t *body = f->body.p;
     size_t body_len = rd_left(&f->body);
     struct wire_query q;
     enum err e = wire_get_query(f, &q);
+    if (e == ERR_TOO_BIG) {
+        take_refused(s, f->request, e);
+        return;
+    }
     if (e != ERR_OK) {
         refuse(s, f->request, e, err_text());
         return;
@@ -321,9 +353,7 @@ static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
 
 static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
 {
-    static const uint8_t nothing[1];
-    struct wire_query q = {.sql = (const char *)nothing, .params = rd_of(nothing, 0)};
-    struct request *r = request_new(s, s->id, f->request, &q, nothing, 1);
+    struct request *r = empty_request(s, f->request);
     r->is_status = true;
     take(s, r);
 }
@@ -346,6 +376,11 @@ static void on_frame(void *ctx, struct wire_frame *f)
     thread_expect_loop();
     if (!s->greeted) {
         greet(s, f);
+        return;
+    }
+    if (f->type != WIRE_QUERY && rd_left(&f->body) != 0) {
+        refuse(s, f->request, ERR_PROTOCOL,
+               "a frame that a client does not send here, or too long");
         return;
     }
     switch (f->type) {
@@ -385,6 +420,7 @@ static void on_connection(uv_stream_t *stream, int status)
     struct framed_events events = {.ctx = s,
                                    .on_frame = on_frame,
                                    .on_bad = on_bad,
+                                   .on_eof = on_eof,
                                    .on_drain = on_drain,
                                    .on_close = on_close};
     s->framed = framed_accept(&n->loop, stream, &events);

@@ -25,7 +25,7 @@ struct session {
     struct node *node;
     uint64_t id;
     struct framed *framed; /* NULL: the client is gone */
-    bool greeted;
+    bool greeted, ending;  /* ending: the client sends no more; closed after the last answer */
     uint64_t born_ms;
     struct list pending;
     unsigned n_pending;
