@@ -236,6 +236,34 @@ TEST(lane_a_second_writer_waits_its_turn)
     stage_close(&s);
 }
 
+TEST(lane_a_long_statement_does_not_hold_back_the_answers_of_others)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.delay_ms = 20;
+    stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES ('short')");
+    for (int i = 0; i < 100 && s.n_outstanding == 0; i++)
+        stage_step(&s, 1);
+    EXPECT_EQ(s.n_outstanding, 1);
+    stage_send(&s, 2, 2,
+               "INSERT INTO t(v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+               "LIMIT 300000) SELECT 'long' || i FROM n");
+    stage_wait(&s, 1);
+    /* Committed and published from inside the other's run, which goes on. */
+    EXPECT_EQ(s.n_answers, 1);
+    EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 1);
+    struct request *r = stage_take(&s, 1);
+    EXPECT(r != NULL && r->answer.code == ERR_OK);
+    request_free(r);
+    stage_wait(&s, 1);
+    r = stage_take(&s, 2);
+    EXPECT(r != NULL && r->answer.code == ERR_OK && r->answer.changes == 300000);
+    request_free(r);
+    EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 300001);
+    stage_close(&s);
+}
+
 TEST(lane_a_deferred_transaction_with_a_stale_snapshot_is_told_so)
 {
     struct stage s;
