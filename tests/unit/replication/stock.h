@@ -20,7 +20,7 @@ void stock_expect_intact(sqlite3 *db);
 sqlite3_file *stock_file(sqlite3 *db, int which);
 /* The whole file, malloc'ed. */
 uint8_t *stock_bytes(sqlite3_file *f, size_t *n);
-/* Writes a new file. */
+/* Makes the file hold just these bytes; nobody may have it open. */
 void stock_write(const char *path, const uint8_t *p, size_t n);
 /* The database and its WAL as they are now, under the new path. */
 void stock_copy(sqlite3 *db, const char *to);

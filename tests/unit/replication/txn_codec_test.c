@@ -133,7 +133,7 @@ static void expect_unpacks(const struct txn *t, const struct txn_part *parts, un
 TEST(txn_codec_round_trip_of_random_transactions)
 {
     struct rng r = {test_seed()};
-    for (uint64_t i = 0, n = test_rounds(1500); i < n; i++) {
+    for (uint64_t i = 0, n = test_rounds(500); i < n; i++) {
         const uint32_t page_size = 512u << (rng_once_in(&r, 4) ? rng_below(&r, 8) : 3);
         struct txn t = txn_make(page_size, (uint32_t)rng_below(&r, 40), &r);
         const size_t part_max = page_size + 128 + rng_below(&r, 10 * page_size);
