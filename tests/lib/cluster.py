@@ -255,7 +255,12 @@ class Cluster:
             self.nodes.append(Node(i, data, data + ".log", free_port(), free_port(), build))
         self.members = ",".join(f"{x.id}=127.0.0.1:{x.peer_port}" for x in self.nodes)
         if start:
-            self.start()
+            try:
+                self.start()
+            except BaseException:  # nobody will call __exit__
+                self.show_logs()
+                self.remove()
+                raise
 
     def __enter__(self):
         return self
