@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,8 +48,18 @@ uint32_t digest_lock_page(uint32_t page_size)
     return LOCK_BYTE / page_size + 1;
 }
 
+/* Ends at the first word of nearly every page. */
+static bool all_zero(const uint8_t *page, uint32_t page_size)
+{
+    uint64_t first;
+    memcpy(&first, page, sizeof first);
+    return first == 0 && memcmp(page, page + 8, page_size - 8) == 0;
+}
+
 uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_size)
 {
+    if (all_zero(page, page_size))
+        return 0;
     return hash64(page, page_size, page_no);
 }
 
