@@ -11,7 +11,6 @@
 #include "base/sizes.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #define MARK_ENTRIES 64u
 #define MARK_BYTES   KIB(64)
@@ -30,12 +29,10 @@ void log_index_fini(struct log_index *x)
     (void)pthread_mutex_destroy(&x->lock);
 }
 
-struct log_segment *log_segment_new(int fd, char *path, const struct log_segment_head *head,
-                                    uint64_t size)
+struct log_segment *log_segment_new(char *path, const struct log_segment_head *head, uint64_t size)
 {
     struct log_segment *s = MEM_NEW(struct log_segment);
     atomic_init(&s->refs, 1);
-    s->fd = fd;
     s->path = path;
     s->head = *head;
     s->size = size;
@@ -55,7 +52,6 @@ void log_segment_unref(struct log_segment *s)
     CHECK(before > 0);
     if (before > 1)
         return;
-    (void)close(s->fd); /* synced already, or given up */
     free(s->path);
     free(s->marks);
     free(s);

@@ -2,8 +2,8 @@
  * (one in 64 entries or 64 KiB), so that memory is a small fraction of the log's length.
  *
  * Thread: one writer (the disk thread; the loop before start), any reader. The lock guards the
- * lists; a segment's file stays readable while somebody holds a reference, removed or not, and
- * bytes once durable in it never change. */
+ * lists; bytes once durable in a segment's file never change. Files are opened for each read, so
+ * that a long log does not use up the descriptors. */
 #ifndef CONSENSUS_LOG_INDEX_H
 #define CONSENSUS_LOG_INDEX_H
 
@@ -18,7 +18,6 @@ struct log_mark {
 
 struct log_segment {
     _Atomic unsigned refs;
-    int fd;
     char *path;
     struct log_segment_head head;
     uint64_t size; /* of the file */
@@ -38,9 +37,8 @@ struct log_index {
 void log_index_init(struct log_index *x);
 void log_index_fini(struct log_index *x);
 
-/* Takes over FD and PATH (malloc'ed); one reference. */
-struct log_segment *log_segment_new(int fd, char *path, const struct log_segment_head *head,
-                                    uint64_t size);
+/* Takes over PATH (malloc'ed); one reference. */
+struct log_segment *log_segment_new(char *path, const struct log_segment_head *head, uint64_t size);
 struct log_segment *log_segment_ref(struct log_segment *s);
 void log_segment_unref(struct log_segment *s);
 

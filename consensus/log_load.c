@@ -161,12 +161,13 @@ static enum err open_segment(struct log_store *s, const struct found *f, struct 
     struct log_segment_head head = {0};
     uint64_t size = 0;
     size_t got;
-    int fd;
     *out = NULL;
-    TRY(file_open(f->path, O_RDWR, 0, &fd));
-    enum err e = file_read_at(fd, f->path, bytes, sizeof bytes, 0, &got);
+    if (s->fd >= 0)
+        (void)close(s->fd); /* of the one before, which is sealed then */
+    TRY(file_open(f->path, O_RDWR, 0, &s->fd));
+    enum err e = file_read_at(s->fd, f->path, bytes, sizeof bytes, 0, &got);
     if (e == ERR_OK)
-        e = file_size(fd, f->path, &size);
+        e = file_size(s->fd, f->path, &size);
     if (e == ERR_OK)
         e = log_segment_head_decode(bytes, f->path, &head);
     if (e == ERR_OK && (head.cluster_id != s->cluster_id || head.node_id != s->node_id ||
@@ -175,12 +176,9 @@ static enum err open_segment(struct log_store *s, const struct found *f, struct 
                      f->path);
     if (e == ERR_OK && size > UINT32_MAX)
         e = err_fail(ERR_CORRUPT, "%s has an impossible size", f->path);
-    if (e != ERR_OK) {
-        (void)close(fd);
-        return e;
-    }
-    *out = log_segment_new(fd, mem_strdup(f->path), &head, size);
-    return ERR_OK;
+    if (e == ERR_OK)
+        *out = log_segment_new(mem_strdup(f->path), &head, size);
+    return e;
 }
 
 /* The records of the segment that was added last, up to entry LIMIT. Leaves the cursor behind the
@@ -229,13 +227,13 @@ static enum err rewrite_tail(struct log_store *s, uint64_t from)
     const struct log_segment *a = s->active;
     while (from < s->end) {
         size_t n = s->end - from < MIB(1) ? (size_t)(s->end - from) : MIB(1), got;
-        TRY(file_read_at(a->fd, a->path, s->stage, n, from, &got));
+        TRY(file_read_at(s->fd, a->path, s->stage, n, from, &got));
         if (got != n)
             return err_fail(ERR_IO, "%s became shorter while it was read", a->path);
-        TRY(log_file_write(&s->files, a->fd, a->path, s->stage, n, from));
+        TRY(log_file_write(&s->files, s->fd, a->path, s->stage, n, from));
         from += n;
     }
-    return log_file_sync(&s->files, a->fd, a->path);
+    return log_file_sync(&s->files, s->fd, a->path);
 }
 
 static enum err damaged_end(const struct log_cursor *c, uint64_t proof, bool marked)
@@ -292,7 +290,7 @@ static enum err load_segment(struct log_store *s, const struct listing *l, size_
     s->active = seg;
     s->epoch = seg->head.epoch;
     struct log_cursor c;
-    log_cursor_init(&c, seg->fd, seg->path, seg->size, seg->head.salt);
+    log_cursor_init(&c, s->fd, seg->path, seg->size, seg->head.salt);
     log_cursor_seek(&c, LOG_RECORDS_AT, seg->head.first_index, seg->head.prev_term,
                     seg->head.chain);
     enum err e = i + 1 < l->n ? load_sealed(s, outline, l->all[i + 1].first_index - 1, &c)

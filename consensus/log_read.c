@@ -5,10 +5,13 @@
 #include "consensus/log_read.h"
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/mem.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Grows by doubling; the items' final owner frees them. */
 struct items {
@@ -41,6 +44,24 @@ static enum err step_error(const struct log_cursor *c, enum log_step step)
     return step == LOG_STEP_BAD ? ERR_CORRUPT : step == LOG_STEP_FAILED ? ERR_IO : ERR_OK;
 }
 
+/* A cursor on SEG's file at MARK. Every call opens the file anew: a few microseconds, and no
+ * descriptor is held for a log of any length. */
+static enum err cursor_open(const struct log_segment *seg, const struct log_mark *mark,
+                            struct log_cursor *c)
+{
+    int fd;
+    TRY(file_open(seg->path, O_RDONLY, 0, &fd));
+    log_cursor_init(c, fd, seg->path, seg->size, seg->head.salt);
+    log_cursor_seek(c, mark->offset, mark->index, 0, mark->chain);
+    return ERR_OK;
+}
+
+static void cursor_close(struct log_cursor *c)
+{
+    (void)close(c->fd);
+    log_cursor_fini(c);
+}
+
 /* The entries [from, to] of SEG, found from MARK on, until a limit is reached. */
 static enum err collect(const struct log_segment *seg, const struct log_mark *mark, uint64_t from,
                         uint64_t to, unsigned max_items, uint64_t max_bytes, struct items *out)
@@ -48,8 +69,7 @@ static enum err collect(const struct log_segment *seg, const struct log_mark *ma
     struct log_cursor c;
     struct log_record r;
     enum log_step step = LOG_STEP_RECORD;
-    log_cursor_init(&c, seg->fd, seg->path, seg->size, seg->head.salt);
-    log_cursor_seek(&c, mark->offset, mark->index, 0, mark->chain);
+    TRY(cursor_open(seg, mark, &c));
     while (step == LOG_STEP_RECORD && c.index < to) {
         bool wanted = c.index + 1 >= from;
         if (wanted && out->n > 0 && (out->n >= max_items || out->bytes >= max_bytes))
@@ -59,7 +79,24 @@ static enum err collect(const struct log_segment *seg, const struct log_mark *ma
             items_add(out, &r);
     }
     enum err e = step_error(&c, step);
-    log_cursor_fini(&c);
+    cursor_close(&c);
+    return e;
+}
+
+enum err log_read_chain(const struct log_segment *seg, const struct log_mark *mark, uint64_t index,
+                        uint64_t *term, uint64_t *chain)
+{
+    struct log_cursor c;
+    struct log_record r;
+    enum log_step step = LOG_STEP_RECORD;
+    CHECK(mark->index <= index && index <= seg->last);
+    TRY(cursor_open(seg, mark, &c));
+    while (step == LOG_STEP_RECORD && c.index < index)
+        step = log_cursor_next(&c, false, &r);
+    *term = c.term;
+    *chain = c.chain;
+    enum err e = step_error(&c, step);
+    cursor_close(&c);
     return e;
 }
 
@@ -87,9 +124,12 @@ enum err log_read(struct log_index *x, uint64_t index, unsigned max_items, uint6
         e = collect(seg, &mark, index + out.n, last, max_items, max_bytes, &out);
         log_segment_unref(seg);
     }
-    /* Two halves from before and after a truncation must not be given out as one. */
-    if (e == ERR_OK && (out.n == 0 || cuts_of(x) != cuts))
+    /* Halves from before and after a truncation must not be given out as one; nor is a file that it
+     * removed damage. */
+    if (cuts_of(x) != cuts || (e == ERR_OK && out.n == 0))
         e = err_fail(ERR_NOT_FOUND, "entry %llu is not in the log", (unsigned long long)index);
+    else if (e == ERR_NOT_FOUND)
+        e = ERR_CORRUPT; /* somebody removed the file */
     if (e != ERR_OK) {
         cns_items_free(out.all, out.n);
         return e;

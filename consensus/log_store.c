@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "consensus/log_read.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ void log_store_init(struct log_store *s, const char *dir, uint64_t cluster_id, u
     s->segment_bytes = segment_bytes == 0 ? LOG_SEGMENT_BYTES : segment_bytes;
     CHECK(s->segment_bytes > LOG_RECORDS_AT && s->segment_bytes <= MIB(1024));
     s->lock_fd = -1;
+    s->fd = -1;
     s->meta.fd = -1;
     s->stage = mem_alloc(STAGE_BYTES);
     log_files_init(&s->files, calls);
@@ -48,6 +50,8 @@ void log_store_fini(struct log_store *s)
 {
     log_index_fini(&s->index);
     log_meta_fini(&s->meta);
+    if (s->fd >= 0)
+        (void)close(s->fd);
     if (s->lock_fd >= 0)
         (void)close(s->lock_fd); /* and with it the lock */
     free(s->stage);
@@ -117,7 +121,10 @@ static enum err new_segment(struct log_store *s, const struct log_segment_head *
     }
     unsigned n_dead;
     struct log_segment **dead = log_index_cut(&s->index, head->first_index, &n_dead);
-    s->active = log_segment_new(fd, path, head, size);
+    if (s->fd >= 0)
+        (void)close(s->fd); /* all of it is synced */
+    s->fd = fd;
+    s->active = log_segment_new(path, head, size);
     log_index_add(&s->index, s->active);
     log_index_publish(&s->index, head->first_index - 1, head->prev_term);
     s->epoch = head->epoch;
@@ -161,8 +168,8 @@ static enum err flush(struct log_store *s)
 {
     if (s->stage_n == 0)
         return ERR_OK;
-    TRY(failed(s, log_file_write(&s->files, s->active->fd, s->active->path, s->stage, s->stage_n,
-                                 s->stage_at)));
+    TRY(failed(
+        s, log_file_write(&s->files, s->fd, s->active->path, s->stage, s->stage_n, s->stage_at)));
     s->stage_at += s->stage_n;
     s->stage_n = 0;
     return ERR_OK;
@@ -174,7 +181,7 @@ enum err log_store_sync(struct log_store *s)
     if (s->synced == s->end)
         return ERR_OK;
     TRY(flush(s));
-    TRY(failed(s, log_file_sync(&s->files, s->active->fd, s->active->path)));
+    TRY(failed(s, log_file_sync(&s->files, s->fd, s->active->path)));
     s->synced = s->end;
     log_index_publish(&s->index, s->last, s->last_term);
     return ERR_OK;
@@ -242,32 +249,19 @@ static enum err find_before(struct log_store *s, uint64_t index, uint64_t *term,
 {
     uint64_t last;
     struct log_mark mark;
-    struct log_record r;
     struct log_segment *seg = log_index_find(&s->index, index, &mark, &last);
     CHECK(seg != NULL);
-    *term = seg->head.prev_term;
-    *chain = seg->head.chain;
-    enum log_step step = LOG_STEP_RECORD;
-    if (index > seg->head.first_index) {
-        /* From a mark before INDEX - 1, so that at least one record is read. */
+    enum err e = ERR_OK;
+    if (index == seg->head.first_index) {
+        *term = seg->head.prev_term;
+        *chain = seg->head.chain;
+    } else {
+        /* From a mark at or before INDEX - 1, so that at least one record is read. */
         log_segment_unref(seg);
         seg = log_index_find(&s->index, index - 1, &mark, &last);
         CHECK(seg != NULL);
-        struct log_cursor c;
-        log_cursor_init(&c, seg->fd, seg->path, seg->size, seg->head.salt);
-        log_cursor_seek(&c, mark.offset, mark.index, 0, mark.chain);
-        while (step == LOG_STEP_RECORD && c.index < index - 1)
-            step = log_cursor_next(&c, false, &r);
-        *term = c.term;
-        *chain = c.chain;
-        log_cursor_fini(&c);
+        e = log_read_chain(seg, &mark, index - 1, term, chain);
     }
-    enum err e = ERR_OK;
-    if (step == LOG_STEP_ZEROS)
-        e = err_fail(ERR_CORRUPT, "%s: entries before %llu are gone", seg->path,
-                     (unsigned long long)index);
-    else if (step != LOG_STEP_RECORD)
-        e = step == LOG_STEP_BAD ? ERR_CORRUPT : ERR_IO;
     log_segment_unref(seg);
     return e;
 }

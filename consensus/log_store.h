@@ -19,6 +19,7 @@ struct log_store {
     struct log_index index;
     /* Where the writer stands, staged entries included. */
     struct log_segment *active; /* the index's last */
+    int fd;                     /* of its file, or -1 */
     uint64_t epoch;             /* the highest ever used */
     uint64_t last, last_term, chain;
     uint64_t end;    /* offset behind the last record in `active` */
