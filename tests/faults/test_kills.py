@@ -38,8 +38,13 @@ def harm(c, rng, down, paused):
     if kind.startswith("pause"):
         node.pause()
         paused.append(node)
+    elif kind.startswith("kill"):
+        node.kill()
+        down.append(node)
     else:
-        (node.kill if kind.startswith("kill") else node.stop)()
+        node.terminate()
+        status = node.wait_end()  # -15: it was told before it could listen
+        expect(status in (0, -15), f"exit status of {node} after SIGTERM: {status}")
         down.append(node)
     return f"{kind} {node.id}"
 
