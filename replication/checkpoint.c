@@ -14,6 +14,8 @@
  *   not copied        nothing      | checkpoint beside the work | + ask for quiet, copy the small
  *                                                                 rest, take the marks, restart
  *
+ * Far beyond it (FAR_TOO_LONG) the rest is copied while others wait, whatever it is.
+ *
  * A reader inside the WAL holds both back. It is never waited for long: the attempt ends after
  * QUIET_MAX_MS of standing still, and the next one comes after a pause that doubles. While all is
  * copied, new readers take mark 0 and do not count; so with short reads an attempt succeeds. */
@@ -164,6 +166,11 @@ void checkpoint_close(struct repl_db *db)
     db->checkpointer = NULL;
 }
 
+static uint64_t wal_bytes(const struct repl_db *db, uint32_t frames)
+{
+    return frames * (WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size);
+}
+
 /* --- one checkpoint --------------------------------------------------------------------------- */
 
 /* The lock goes to the thread's connection. */
@@ -186,8 +193,7 @@ static enum err read_backfilled(struct repl_db *db, uint32_t *backfilled) ON_OWN
                         "%u: another program wrote to it",
                         db->config.path, x.frames, x.backfilled, db->frames);
     *backfilled = x.backfilled;
-    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
-    atomic_store_explicit(&db->stat_backfilled_bytes, x.backfilled * frame_bytes,
+    atomic_store_explicit(&db->stat_backfilled_bytes, wal_bytes(db, x.backfilled),
                           memory_order_relaxed);
     return ERR_OK;
 }
@@ -255,8 +261,7 @@ enum err checkpoint_all(struct repl_db *db)
 
 static bool wal_is_long(const struct repl_db *db)
 {
-    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
-    return db->frames > 0 && db->frames * frame_bytes >= db->config.wal_restart_bytes;
+    return db->frames > 0 && wal_bytes(db, db->frames) >= db->config.wal_restart_bytes;
 }
 
 static bool take_readers(struct repl_db *db) ON_OWNER
@@ -357,13 +362,16 @@ static enum err restart_as_follower(struct repl_db *db) ON_OWNER
     return ERR_OK;
 }
 
-/* Few enough frames for others to wait until they are copied. When the WAL is far too long, all
- * are: writes come as fast as they are copied, and it would grow for ever. */
+/* Writes come as fast as they are copied: without a pause it would grow for ever. */
+static bool wal_is_far_too_long(const struct repl_db *db)
+{
+    return wal_bytes(db, db->frames) >= db->config.wal_restart_bytes * FAR_TOO_LONG;
+}
+
+/* Few enough frames for others to wait until they are copied. */
 static bool rest_is_small(const struct repl_db *db, uint32_t rest)
 {
-    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
-    return rest <= 1 || rest * frame_bytes <= db->config.wal_checkpoint_bytes / REST_DIVISOR ||
-           db->frames * frame_bytes >= db->config.wal_restart_bytes * FAR_TOO_LONG;
+    return rest <= 1 || wal_bytes(db, rest) <= db->config.wal_checkpoint_bytes / REST_DIVISOR;
 }
 
 static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
@@ -374,21 +382,18 @@ static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWN
     TRY(reap(db, &is_free));
     if (db->frames == 0 || db->holds_readers)
         return ERR_OK;
-    if (c->still_since_ms != 0 && db->view != NULL) /* the lane stands still for us */
-        return restart_as_leader(db, quiet, wants_quiet);
-    if (!is_free)
+    uint64_t now = clock_mono_ms();
+    bool hurry = c->still_since_ms != 0 || wal_is_far_too_long(db);
+    if (!is_free && !hurry)
         return ERR_OK;
     TRY(read_backfilled(db, &backfilled));
-    uint64_t now = clock_mono_ms();
     uint32_t rest = db->frames - backfilled;
-    bool is_long = wal_is_long(db);
-    if (is_long && rest_is_small(db, rest) && now >= c->restart_not_before_ms)
+    if (wal_is_long(db) && (hurry || rest_is_small(db, rest)) && now >= c->restart_not_before_ms)
         return db->view != NULL ? restart_as_leader(db, quiet, wants_quiet)
                                 : restart_as_follower(db);
-    uint64_t frame_bytes = WAL_FRAME_HEADER_BYTES + (uint64_t)db->config.page_size;
-    bool wanted = rest * frame_bytes >= db->config.wal_checkpoint_bytes ||
-                  (is_long && !rest_is_small(db, rest));
-    if (wanted && now >= c->checkpoint_not_before_ms)
+    bool wanted = wal_is_long(db) ? !rest_is_small(db, rest)
+                                  : wal_bytes(db, rest) >= db->config.wal_checkpoint_bytes;
+    if (is_free && wanted && now >= c->checkpoint_not_before_ms)
         start(db, backfilled);
     return ERR_OK;
 }

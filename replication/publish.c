@@ -23,10 +23,11 @@
 #include "base/sizes.h"
 #include "base/trace.h"
 
-#include <stdlib.h>
+#include <string.h>
 
-/* A WAL that one huge transaction made is cut back to this many times wal_restart_bytes. */
-#define WAL_KEEP_FACTOR 2
+/* A WAL file that a huge transaction or a long reader made longer than this many times
+ * wal_restart_bytes is cut when the next WAL begins. */
+#define WAL_KEEP_FACTOR 3
 
 /* ERR_DIVERGED unless the transaction leads from this database to the checksum that it names. */
 static enum err prove(const struct repl_db *db, const struct publish_frames *p) ON_OWNER
@@ -44,13 +45,16 @@ static enum err prove(const struct repl_db *db, const struct publish_frames *p) 
 }
 
 /* Durable before the new WAL's header is: whichever of the two a crash leaves, the salts found in
- * the WAL are known. */
+ * the WAL are known. The slot that is kept is that of the WAL in the file, and not always the
+ * newest one: a crash may have come between a record and its WAL. */
 static enum err note_new_wal(struct repl_db *db, const struct wal_header *h) ON_OWNER
 {
     struct position_record r = db->record;
+    const struct position_wal *old = r.wals;
+    if (r.n_wals == 2 && memcmp(r.wals[1].salt, db->wal.salt, sizeof db->wal.salt) == 0)
+        old = &db->record.wals[1];
     r.closed = false;
-    if (r.n_wals > 0)
-        r.wals[1] = r.wals[0];
+    r.wals[1] = *old;
     r.wals[0] = (struct position_wal){
         .salt = {h->salt[0], h->salt[1]},
         .seq = db->position.seq,
@@ -75,13 +79,15 @@ static enum err note_not_closed(struct repl_db *db) ON_OWNER
     return ERR_OK;
 }
 
-/* Nothing counts in the old file any more, so a crash behind the cut is a database without WAL. */
+/* Gives the disk space of a huge WAL back. To nothing, not to a part: until the new header is
+ * there, a part of the old WAL would count, while the database file has all of it; no WAL and this
+ * database file is a state that `position` knows. */
 static enum err cut_wal_file(struct repl_db *db) ON_OWNER
 {
     sqlite3_int64 bytes = 0, keep = (sqlite3_int64)(db->config.wal_restart_bytes * WAL_KEEP_FACTOR);
     int rc = db->wal_file->pMethods->xFileSize(db->wal_file, &bytes);
     if (rc == SQLITE_OK && bytes > keep)
-        rc = db->wal_file->pMethods->xTruncate(db->wal_file, keep);
+        rc = db->wal_file->pMethods->xTruncate(db->wal_file, 0);
     return sqlite_error(rc, "shorten", db->wal_path);
 }
 
