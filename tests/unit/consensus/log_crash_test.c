@@ -588,7 +588,7 @@ static void crash_everywhere(uint64_t scripts)
 
 TEST(log_survives_a_crash_at_every_call)
 {
-    crash_everywhere(test_rounds(4));
+    crash_everywhere(test_rounds(2));
 }
 
 /* --- torn or damaged? ---------------------------------------------------------------------------
@@ -631,7 +631,7 @@ TEST(log_tells_damage_by_what_was_written_later)
     static struct model m;
     struct rng r = {test_seed()};
     thread_become(THREAD_LOOP);
-    for (uint64_t round = 0; round < test_rounds(200); round++) {
+    for (uint64_t round = 0; round < test_rounds(80); round++) {
         const char *dir = test_path("raft");
         struct log_store s;
         uint64_t at[4];

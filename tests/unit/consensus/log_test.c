@@ -203,7 +203,7 @@ TEST(log_random_life_agrees_with_a_model)
 {
     struct rng rng = {test_seed()};
     model_init(&model);
-    for (uint64_t life = 0; life < test_rounds(40); life++) {
+    for (uint64_t life = 0; life < test_rounds(20); life++) {
         struct rig r;
         unsigned sent = 0;
         rig_open(&r, test_path("raft"), rng_once_in(&rng, 2) ? 12000 : 60000);
@@ -299,7 +299,7 @@ TEST(log_reads_beside_appends_and_truncations)
     rig_open(&r, test_path("raft"), 30000);
     thread_expect_loop();
     rig_start(&r);
-    for (uint64_t round = 0; round < test_rounds(150); round++) {
+    for (uint64_t round = 0; round < test_rounds(50); round++) {
         struct many_reads m = {.sent = 0};
         for (unsigned i = 0; i < 16; i++) {
             if (rng_once_in(&rng, 3)) {
