@@ -295,23 +295,27 @@ size_t framed_backlog(const struct framed *f)
     return f->backlog;
 }
 
+/* In a turn of its own: the one who goes on reading must not be called back at once. */
+static void on_resume(uv_timer_t *timer)
+{
+    struct framed *f = timer->data;
+    thread_expect_loop();
+    if (f->paused || f->closing)
+        return;
+    take_input(f, scratch, 0);     /* what was read before the pause */
+    if (!f->paused && !f->closing) /* after an end of input: it is reported again */
+        (void)uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
+}
+
 void framed_pause(struct framed *f, bool paused)
 {
     if (f->closing || f->paused == paused)
         return;
     f->paused = paused;
-    if (paused) {
+    if (paused)
         (void)uv_read_stop((uv_stream_t *)&f->tcp);
-        return;
-    }
-    if (f->partial.len > 0 && !f->in_input) {
-        size_t used = hand_out(f, f->partial.data, f->partial.len);
-        if (f->closing)
-            return;
-        buf_consume(&f->partial, used);
-    }
-    if (!f->paused) /* after an end of input: it is reported again, at once */
-        (void)uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
+    else
+        (void)uv_timer_start(&f->timer, on_resume, 0, 0);
 }
 
 static void on_flush_timeout(uv_timer_t *timer)

@@ -435,6 +435,8 @@ void node_run(struct node *n)
 
 void node_close(struct node *n)
 {
+    LIST_EACH(i, &n->proposals)
+    free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
     if (n->readers != NULL)
         readers_close(n->readers);
     if (n->lane != NULL)

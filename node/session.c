@@ -164,17 +164,17 @@ static void put_end(struct request *r)
     wire_put_error(&a->out, r->id, &e);
 }
 
+/* Begins the next request, if any. S may be gone afterwards. */
 static void next(struct session *s) ON_LOOP
 {
     struct list *i = s->current == NULL ? list_pop_front(&s->pending) : NULL;
     if (i == NULL)
         return;
-    s->n_pending--;
+    if (--s->n_pending < SESSION_PENDING_MAX / 2)
+        framed_pause(s->framed, false);
     s->current = LIST_ENTRY(i, struct request, letter.link);
     s->at = AT_ROUTE;
-    route(s, s->current);
-    if (s->framed != NULL && s->n_pending < SESSION_PENDING_MAX / 2)
-        framed_pause(s->framed, false);
+    route(s, s->current); /* may answer at once, and end the session: S may be gone */
 }
 
 /* The current request is over; S may be freed. */
