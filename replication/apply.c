@@ -38,7 +38,7 @@ struct applier {
     unsigned n_parts, parts_cap;
     uint64_t parts_bytes;
     struct repl_entry head; /* of parts[0] */
-    /* Reused. `frames`: the WAL header's place, then n_kept frames. */
+    /* Reused. */
     uint8_t *frames;
     size_t frames_cap;
     struct txn_page *pages;
@@ -53,7 +53,6 @@ struct applying {
     const struct part *parts;
     unsigned n_parts;
     uint32_t n_kept; /* pages in a->frames; the others are unpacked again */
-    bool new_wal;
     struct wal_header wal;
     struct wal_chain chain;
     uint32_t first_frame;
@@ -110,13 +109,13 @@ static size_t frame_bytes(const struct applying *t)
 
 static uint8_t *frame_at(const struct applying *t, uint32_t i)
 {
-    return t->a->frames + WAL_HEADER_BYTES + i * frame_bytes(t);
+    return t->a->frames + i * frame_bytes(t);
 }
 
 /* How many frames fit; at least one. */
 static uint32_t frames_max(const struct applying *t)
 {
-    uint64_t n = (FRAMES_BYTES - WAL_HEADER_BYTES) / frame_bytes(t);
+    uint64_t n = FRAMES_BYTES / frame_bytes(t);
     return n == 0 ? 1 : (uint32_t)n;
 }
 
@@ -124,7 +123,7 @@ static uint32_t frames_max(const struct applying *t)
 static void reserve_frame(struct applying *t, uint32_t i)
 {
     struct applier *a = t->a;
-    size_t need = WAL_HEADER_BYTES + (i + 1) * frame_bytes(t);
+    size_t need = (i + 1) * frame_bytes(t);
     if (need <= a->frames_cap)
         return;
     a->frames_cap = need * 2;
@@ -182,10 +181,7 @@ static enum err write_batch(struct repl_db *db, struct applying *t, uint32_t fir
     }
     size_t bytes = n * frame_bytes(t);
     uint64_t offset = wal_frame_offset(t->first_frame + first, t->head->page_size);
-    if (!t->new_wal || first > 0)
-        return database_write_wal(db, frame_at(t, 0), bytes, offset);
-    wal_header_encode(&t->wal, t->a->frames);
-    return database_write_wal(db, t->a->frames, WAL_HEADER_BYTES + bytes, 0);
+    return database_write_wal(db, frame_at(t, 0), bytes, offset);
 }
 
 /* Unpacks again from page number T->n_kept (counted from 0) on, and writes batch by batch. */
@@ -243,14 +239,14 @@ static enum err apply_parts(struct repl_db *db, const struct repl_entry *head,
 {
     struct applying t = {.a = applier(db), .head = head, .parts = parts, .n_parts = n_parts};
     TRY(scan_parts(&t));
-    t.new_wal = !db->has_wal || checkpoint_restart_ready(db);
-    t.wal = t.new_wal ? next_wal_header(db) : db->wal;
-    t.chain = t.new_wal ? t.wal.chain : db->chain;
-    t.first_frame = t.new_wal ? 1 : db->frames + 1;
+    bool new_wal = !db->has_wal || checkpoint_restart_ready(db);
+    t.wal = new_wal ? next_wal_header(db) : db->wal;
+    t.chain = new_wal ? t.wal.chain : db->chain;
+    t.first_frame = new_wal ? 1 : db->frames + 1;
     if (t.first_frame > UINT32_MAX - t.a->n_pages)
         return err_fail(ERR_TOO_BIG, "%s is full: %u frames", db->wal_path, db->frames);
     return publish_frames(db, &(struct publish_frames){
-                                  .new_wal = t.new_wal,
+                                  .new_wal = new_wal,
                                   .header = t.wal,
                                   .first_frame = t.first_frame,
                                   .n_frames = t.a->n_pages,

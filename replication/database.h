@@ -79,7 +79,7 @@ struct publish_frames {
     const uint32_t *frame_page;
     uint32_t pages_after;
     const uint32_t *chain; /* [2], after the last frame; read when `write` has returned */
-    /* Writes all bytes (the new WAL's header too) through database's wal_file. */
+    /* Writes all frames with database_write_wal; a new WAL's header is there already. */
     enum err (*write)(struct repl_db *db, void *ctx);
     void *ctx;
     const struct txn_page *pages;

@@ -4,7 +4,9 @@
  * Owns: nothing beyond the calls.
  * Invariants:
  *   - the checksum after the transaction is proved before anything of it is written;
- *   - `position` knows a new WAL's salts, durably, before its header is written;
+ *   - `position` knows a new WAL's salts, durably, before its header is written, and the header is
+ *     durable before its first frame is: else a power cut could leave the old header before a part
+ *     of the old frames, which would then count (SQLite's ticket ff5be73dee);
  *   - frames are written, then hashed into the wal-index, then the index header shows them: a crash
  *     between any two leaves the state before or, with the last frame on disk, after;
  *   - `publishing` moves before the index header, `published` after it.
@@ -28,6 +30,23 @@
 /* A WAL file that a huge transaction or a long reader made longer than this many times
  * wal_restart_bytes is cut when the next WAL begins. */
 #define WAL_KEEP_FACTOR 3
+
+/* SQLite's unix VFS is only made for writes of a page: it masks the length with 0x1ffff, and a
+ * multiple of 128 KiB is then reported as a full disk. */
+#define WRITE_BYTES KIB(64)
+
+enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint64_t offset)
+{
+    int rc = SQLITE_OK;
+    while (n > 0 && rc == SQLITE_OK) {
+        size_t some = n < WRITE_BYTES ? n : WRITE_BYTES;
+        rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)some, (sqlite3_int64)offset);
+        p += some;
+        n -= some;
+        offset += some;
+    }
+    return sqlite_error(rc, "write to", db->wal_path);
+}
 
 /* ERR_DIVERGED unless the transaction leads from this database to the checksum that it names. */
 static enum err prove(const struct repl_db *db, const struct publish_frames *p) ON_OWNER
@@ -94,8 +113,15 @@ static enum err cut_wal_file(struct repl_db *db) ON_OWNER
 static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON_OWNER
 {
     CHECK(p->first_frame == 1 && (db->holds_readers || !db->has_wal));
-    TRY(note_new_wal(db, &p->header));
-    return cut_wal_file(db);
+    uint8_t bytes[WAL_HEADER_BYTES];
+    struct wal_header h = p->header;
+    wal_header_encode(&h, bytes);
+    CHECK(memcmp(h.chain.s, p->header.chain.s, sizeof h.chain.s) == 0); /* the frames' beginning */
+    TRY(note_new_wal(db, &h));
+    TRY(cut_wal_file(db));
+    TRY(database_write_wal(db, bytes, sizeof bytes, 0));
+    return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
+                        db->wal_path);
 }
 
 /* The index moves: from here on readers may see the transaction. */
@@ -159,23 +185,6 @@ enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
     return ERR_OK;
 }
 
-/* SQLite's unix VFS is only made for writes of a page: it masks the length with 0x1ffff, and a
- * multiple of 128 KiB is then reported as a full disk. */
-#define WRITE_BYTES KIB(64)
-
-enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint64_t offset)
-{
-    int rc = SQLITE_OK;
-    while (n > 0 && rc == SQLITE_OK) {
-        size_t some = n < WRITE_BYTES ? n : WRITE_BYTES;
-        rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)some, (sqlite3_int64)offset);
-        p += some;
-        n -= some;
-        offset += some;
-    }
-    return sqlite_error(rc, "write to", db->wal_path);
-}
-
 /* --- the leader's transaction ----------------------------------------------------------------- */
 
 static enum err copy_piece(void *ctx, const uint8_t *p, size_t n, uint64_t offset)
@@ -184,7 +193,8 @@ static enum err copy_piece(void *ctx, const uint8_t *p, size_t n, uint64_t offse
     return database_write_wal(ctx, p, n, offset);
 }
 
-/* The bytes of T in the WAL file: from its first frame, or from the new WAL's header. */
+/* The bytes of T in the WAL file: from its first frame, or from the new WAL's header (which is
+ * there already, the same). */
 static uint64_t bytes_of(const struct repl_db *db, const struct repl_txn *t, uint64_t *offset)
 {
     uint32_t page_size = db->config.page_size;
