@@ -24,7 +24,6 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/sizes.h"
 #include "base/trace.h"
 #include "replication/capture_vfs.h"
 #include "replication/database.h"
@@ -413,14 +412,11 @@ enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn *
 
 /* --- for publish.c and checkpoint.c ----------------------------------------------------------- */
 
-/* The unix VFS of SQLite 3.40 fails with SQLITE_FULL when one write has 128 KiB or more. */
-#define PIECE_MAX KIB(64)
-
 enum err view_each(struct repl_view *v, uint64_t offset, uint64_t n, view_write write, void *ctx)
 {
     CHECK(offset + n <= v->capture->overlay.sealed);
     while (n > 0) {
-        uint64_t step = n < PIECE_MAX ? n : PIECE_MAX;
+        uint64_t step = n;
         const uint8_t *p = overlay_piece(&v->capture->overlay, offset, &step);
         TRY(write(ctx, p, (size_t)step, offset));
         offset += step;
