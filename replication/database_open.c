@@ -222,6 +222,69 @@ static enum err pages_of_file(struct repl_db *db) ON_OWNER
     return ERR_OK;
 }
 
+/* --- a wal-index that outlived its writer ------------------------------------------------------
+ *
+ * While another process has the database open, the shared memory survives our crash, and SQLite
+ * does not recover it. Then the WAL may hold what the index does not show yet:
+ *   - a transaction whose frames were written and whose header was not: same salts, fewer frames;
+ *   - a new WAL (its header, perhaps its first transaction) beside an index of the old one, all of
+ *     which is in the database file.
+ * Both were committed before they were written: the index is brought up to the WAL. */
+
+struct missing {
+    struct wal_index *index;
+    uint32_t from, to; /* frames to add */
+    enum err result;
+};
+
+static void add_missing(void *ctx, uint32_t frame, const struct wal_frame *f, const uint8_t *page)
+{
+    struct missing *m = ctx;
+    (void)page;
+    if (frame >= m->from && frame <= m->to && m->result == ERR_OK)
+        m->result = wal_index_append(m->index, frame, f->page_no);
+}
+
+/* All of the index's WAL is in the database file: it shows an empty one instead, of these salts. */
+static enum err empty_index(struct repl_db *db, const uint32_t salt[2]) ON_OWNER
+{
+    TRY(wal_lock(db->db_file, WAL_LOCK_READ(1), WAL_READERS - 1, true));
+    wal_index_restart(db->index, salt);
+    wal_unlock(db->db_file, WAL_LOCK_READ(1), WAL_READERS - 1, true);
+    return ERR_OK;
+}
+
+static enum err add_frames(struct repl_db *db, const struct wal_scan *scan, uint32_t from) ON_OWNER
+{
+    struct wal_scan again;
+    struct missing m = {.index = db->index, .from = from, .to = scan->frames};
+    TRY(wal_scan_file(db->wal_file, &again, add_missing, &m));
+    TRY(m.result);
+    wal_index_publish(db->index, scan->frames, scan->pages_after, scan->chain.s);
+    return ERR_OK;
+}
+
+/* What this cannot explain is left for the caller to refuse. */
+static enum err bring_up_index(struct repl_db *db, const struct wal_scan *scan,
+                               struct wal_index_state *x) ON_OWNER
+{
+    bool same_wal = scan->has_header && x->salt[0] == scan->header.salt[0] &&
+                    x->salt[1] == scan->header.salt[1];
+    bool all_copied = x->frames > 0 && x->frames == x->backfilled;
+    if (x->frames == 0 || (same_wal && x->frames >= scan->frames) || (!same_wal && !all_copied))
+        return ERR_OK;
+    log_info("replication", "wal-index outlived its writer frames=%u wal_frames=%u same_wal=%d",
+             x->frames, scan->frames, same_wal);
+    if (!same_wal) {
+        static const uint32_t none[2];
+        TRY(empty_index(db, scan->has_header ? scan->header.salt : none));
+        x->frames = 0;
+    }
+    if (scan->frames > x->frames)
+        TRY(add_frames(db, scan, x->frames + 1));
+    return wal_index_read(db->index, x);
+}
+
 /* Our own scan of the WAL against the wal-index that SQLite built from it. */
 static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
 {
@@ -229,6 +292,7 @@ static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
     TRY(wal_index_open(db->db_file, db->config.page_size, &db->index));
     TRY(wal_scan_file(db->wal_file, scan, NULL, NULL));
     TRY(wal_index_read(db->index, &x));
+    TRY(bring_up_index(db, scan, &x));
     if (x.frames != scan->frames)
         return err_fail(ERR_CORRUPT, "%s holds %u valid frames, its wal-index says %u",
                         db->wal_path, scan->frames, x.frames);

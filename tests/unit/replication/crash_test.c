@@ -388,7 +388,7 @@ static void follow_log(struct repl_db *db, struct report *r) ON_OWNER
 /* --- the trial -------------------------------------------------------------------------------- */
 
 struct trial {
-    bool leads, power;
+    bool leads, power, watched;
     struct report *report;
     struct rng rng;
 };
@@ -474,10 +474,41 @@ static void expect_recovered(struct trial *t, const char *name, uint64_t at_leas
     free(log.entries);
 }
 
+/* Another process that has the database open: then the shared memory, and with it the wal-index,
+ * survives a crash as it was, and SQLite recovers nothing. */
+static pid_t watch(const char *name) ON_OWNER
+{
+    int ready[2];
+    char byte = 0;
+    EXPECT_OK(repl_db_close(crash_open(name)));
+    EXPECT(pipe(ready) == 0);
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid == 0) {
+        char *path = mem_printf("%s/%s/main.db", test_dir(), name);
+        sqlite3 *conn;
+        if (sqlite3_open_v2(path, &conn, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK ||
+            sqlite3_exec(conn, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL) != SQLITE_OK)
+            _exit(1);
+        (void)!write(ready[1], &byte, 1);
+        for (;;)
+            (void)pause();
+    }
+    EXPECT(close(ready[1]) == 0 && read(ready[0], &byte, 1) == 1 && close(ready[0]) == 0);
+    return pid;
+}
+
+static void unwatch(pid_t pid)
+{
+    int status;
+    EXPECT(kill(pid, SIGKILL) == 0 && waitpid(pid, &status, 0) == pid);
+}
+
 /* N: the call at which the first of the deaths comes; the later ones come anywhere. */
 static void try_at(struct trial *t, long n, long calls) ON_OWNER
 {
     uint64_t at_least = 0;
+    pid_t watcher = t->watched ? watch("x") : 0;
     for (uint64_t i = rng_below(&t->rng, CRASHES_MAX) + 1; i > 0; i--) {
         run_child(t, "x", n);
         if (!t->power) /* what a killed process told is in the files; power takes what it likes */
@@ -488,6 +519,8 @@ static void try_at(struct trial *t, long n, long calls) ON_OWNER
     }
     /* A child that died while opening told nothing. */
     expect_recovered(t, "x", t->power && !t->report->finished ? 0 : at_least);
+    if (watcher != 0)
+        unwatch(watcher);
 }
 
 /* A whole run without a death: leaves the log, and says how many calls there are. */
@@ -500,7 +533,7 @@ static long count_calls(struct trial *t) ON_OWNER
     return calls;
 }
 
-static void crash_trials(bool leads, bool power)
+static void crash_trials(bool leads, bool power, bool watched)
 {
     replica_become_owner();
     atomic_store(&disk.no_sync, true);
@@ -514,6 +547,7 @@ static void crash_trials(bool leads, bool power)
         calls = count_calls(&t); /* applies what the leader left */
     (void)printf("%ld calls, %u entries\n", calls, atomic_load(&t.report->n));
     EXPECT(calls > 200);
+    t.watched = watched;
     long trials = (long)test_rounds(120), step = calls / trials > 0 ? calls / trials : 1;
     for (long n = 1 + (long)rng_below(&t.rng, (uint64_t)step); n <= calls; n += step) {
         if (leads)
@@ -525,20 +559,30 @@ static void crash_trials(bool leads, bool power)
 
 TEST(crash_kills_a_follower_anywhere)
 {
-    crash_trials(false, false);
+    crash_trials(false, false, false);
 }
 
 TEST(crash_kills_a_leader_anywhere)
 {
-    crash_trials(true, false);
+    crash_trials(true, false, false);
 }
 
 TEST(crash_cuts_a_followers_power_anywhere)
 {
-    crash_trials(false, true);
+    crash_trials(false, true, false);
 }
 
 TEST(crash_cuts_a_leaders_power_anywhere)
 {
-    crash_trials(true, true);
+    crash_trials(true, true, false);
+}
+
+TEST(crash_kills_a_follower_that_another_process_reads)
+{
+    crash_trials(false, false, true);
+}
+
+TEST(crash_kills_a_leader_that_another_process_reads)
+{
+    crash_trials(true, false, true);
 }
