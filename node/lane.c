@@ -248,7 +248,7 @@ static void tell_applied(struct lane *l) ON_OWNER
 
 static void look_after_wal(struct lane *l) ON_OWNER
 {
-    bool quiet = l->n_flights == 0 && list_empty(&l->itxns), wants = false;
+    bool quiet = l->n_flights == 0 && lane_open_transactions(l) == 0, wants = false;
     enum err e = repl_db_upkeep(l->db, quiet, &wants);
     if (e != ERR_OK)
         lane_fail(l, e);
@@ -268,8 +268,8 @@ static void run(struct lane *l) ON_OWNER
 
 static uint64_t patience(const struct lane *l) ON_OWNER
 {
-    bool timers = !list_empty(&l->itxns) || !list_empty(&l->doubtful) || !list_empty(&l->stalled) ||
-                  l->wants_quiet;
+    bool timers = lane_open_transactions(l) > 0 || !list_empty(&l->doubtful) ||
+                  !list_empty(&l->stalled) || l->wants_quiet;
     return !list_empty(&l->letters) ? 0 : timers ? TIMER_MS : IDLE_MS;
 }
 

@@ -31,6 +31,14 @@ static struct itxn *find(struct lane *l, uint64_t session_id) ON_OWNER
     return NULL;
 }
 
+unsigned lane_open_transactions(const struct lane *l)
+{
+    unsigned n = 0;
+    LIST_EACH(i, &l->itxns)
+    n += LIST_ENTRY(i, struct itxn, link)->conn != NULL;
+    return n;
+}
+
 bool lane_has_transaction(struct lane *l, uint64_t session_id)
 {
     return find(l, session_id) != NULL;
