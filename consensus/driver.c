@@ -1,5 +1,4 @@
-/* Room: consensus. Thread: loop. Owns: the core, the cache, and every job for the disk until it is
- * done.
+/* Room: consensus. Thread: loop. Owns: the core, and the parts around it.
  *
  * One event goes through here like this:
  *
@@ -11,10 +10,9 @@
  *
  * Invariants:
  *   1. Nothing leaves before the term and vote that it rests on are durable (outbox.h).
- *   2. PERSISTED_ENTRIES is reported for the current generation only, with rising indexes: a
- *      truncation moves the generation, and completions of older appends are void. The entry that
- *      replaced them is appended behind them, so its own completion covers what they kept.
- *   3. submitted <= last; the disk's queue is first in, first out, so it always continues the log.
+ *   2. PERSISTED_ENTRIES is reported with rising indexes, and never for what a truncation has
+ *      overtaken (journal.c).
+ *   3. Every AppendEntries is made by the sender (sender.h); the core's own are dropped.
  *   4. The first failed job is final: the member is mute from then on (life FAILED).
  *   5. raft_step is never called from inside a step or while its update is consumed; the handler
  *      is called from driver_turn (on_message: from driver_receive_bytes), never from a step.
@@ -33,10 +31,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
-#include "base/trace.h"
 #include "consensus/cache.h"
 #include "consensus/delivery.h"
+#include "consensus/entries.h"
 #include "consensus/guard.h"
+#include "consensus/handover.h"
+#include "consensus/journal.h"
 #include "consensus/members.h"
 #include "consensus/outbox.h"
 #include "consensus/read_index.h"
@@ -48,8 +48,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Entries of one APPEND job. */
-#define JOB_ITEMS_MAX 1024u
 /* libraft counts entries in flight; we count bytes (sender.c), so its own limit is out of the way.
  */
 #define MAX_INFLIGHT_ENTRIES (1u << 30)
@@ -62,14 +60,6 @@ struct role_event {
     uint64_t term, leader_id, commit;
 };
 
-struct job {
-    struct cns_disk_job job;
-    struct list mine;
-    struct driver *d;
-    uint64_t bytes;
-    struct cns_item items[];
-};
-
 struct driver {
     struct driver_config c;
     char *address;
@@ -80,16 +70,12 @@ struct driver {
     struct terms terms;
     struct cache cache;
     struct outbox outbox;
+    struct journal *journal;
     struct sender *sender;
     struct delivery *delivery;
     struct reads *reads;
 
-    struct list jobs;    /* struct job, handed to the disk */
-    uint64_t submitted;  /* last entry handed to the disk */
-    uint64_t generation; /* moves at each truncation */
-    uint64_t disk_bytes; /* entries that are not known to be stored, costs as in the cache */
-    uint64_t meta_term, meta_vote; /* the last record handed to the disk */
-    const struct cns_item *src;    /* where the entries of the step that runs come from */
+    const struct cns_item *src; /* where the entries of the step that runs come from */
     unsigned n_src;
 
     uint64_t commit;
@@ -99,8 +85,7 @@ struct driver {
     uint64_t inflight_bytes; /* proposed by this leadership and not committed */
     bool want_room;
     uint64_t beat_ms; /* the leader's last heartbeat */
-    uint64_t transfer_to, transfer_deadline_ms;
-    bool transfer_begun;
+    struct handover handover;
 
     struct role_event told; /* the last one queued */
     struct role_event *roles;
@@ -110,8 +95,7 @@ struct driver {
     bool failure_told;
     uint64_t elections;
 
-    struct raft_entry *entries; /* scratch; before the start: the loaded log */
-    unsigned n_entries, entries_cap;
+    struct entries entries; /* of one step; before the start: the loaded log */
 };
 
 static bool step(struct driver *d, struct raft_event *e);
@@ -119,11 +103,6 @@ static bool step(struct driver *d, struct raft_event *e);
 static uint64_t now_ms(const struct driver *d)
 {
     return d->c.io.now_ms(d->c.io.ctx);
-}
-
-static uint64_t cost(const struct cns_payload *p)
-{
-    return CACHE_ITEM_OVERHEAD + (p == NULL ? 0 : p->len);
 }
 
 static void set_dirty(void *ctx)
@@ -142,117 +121,26 @@ static void fail(struct driver *d, enum err e)
     (void)snprintf(d->sentence, sizeof d->sentence, "%s", err_text());
     log_error("consensus", "member-stopped id=%llu error=%s why=\"%s\"",
               (unsigned long long)d->c.id, err_name((int)e), d->sentence);
+    journal_stop(d->journal);
     sender_stop_leading(d->sender);
     outbox_clear(&d->outbox);
     d->leading = false;
     d->dirty = true;
 }
 
-static void on_read_failed(void *ctx, enum err e)
+static void on_stored(void *ctx, uint64_t index)
 {
-    fail(ctx, e);
-}
-
-/* --- the disk -----------------------------------------------------------------------------------
- */
-
-static void job_free(struct job *j)
-{
-    list_remove(&j->mine);
-    for (unsigned i = 0; i < j->job.n_items; i++)
-        cns_payload_unref(j->items[i].payload);
-    free(j);
-}
-
-static void append_done(struct driver *d, const struct job *j)
-{
-    CHECK(d->disk_bytes >= j->bytes);
-    d->disk_bytes -= j->bytes;
-    uint64_t last = j->job.index + j->job.n_items - 1;
-    if (j->job.generation != d->generation || last <= d->r.last_stored)
-        return; /* invariant 2 */
-    CHECK(last <= d->terms.last);
+    struct driver *d = ctx;
+    if (d->life != RUNNING || index <= d->r.last_stored)
+        return; /* the core wants rising indexes */
     struct raft_event e = {.type = RAFT_PERSISTED_ENTRIES};
-    e.persisted_entries.index = last;
+    e.persisted_entries.index = index;
     (void)step(d, &e);
 }
 
-static void job_done(struct cns_disk_job *job, enum err e)
+static void on_io_failed(void *ctx, enum err e)
 {
-    struct job *j = LIST_ENTRY(job, struct job, job);
-    struct driver *d = j->d;
-    if (e != ERR_OK)
-        fail(d, e);
-    if (d->life == RUNNING) {
-        if (job->kind == CNS_DISK_META)
-            outbox_release(&d->outbox);
-        else if (job->kind == CNS_DISK_APPEND)
-            append_done(d, j);
-        d->dirty = true;
-    }
-    job_free(j);
-}
-
-static struct job *job_new(struct driver *d, enum cns_disk_kind kind, uint64_t index, unsigned n)
-{
-    struct job *j = mem_zalloc(sizeof *j + n * sizeof j->items[0]);
-    j->d = d;
-    j->job.kind = kind;
-    j->job.index = index;
-    j->job.items = j->items;
-    j->job.n_items = n;
-    j->job.generation = d->generation;
-    j->job.done = job_done;
-    list_push_back(&d->jobs, &j->mine);
-    return j;
-}
-
-static void persist_meta(struct driver *d, uint64_t term, uint64_t vote)
-{
-    if (term == d->meta_term && vote == d->meta_vote)
-        return; /* the same record is durable, or on its way and the outbox holds */
-    d->meta_term = term;
-    d->meta_vote = vote;
-    struct job *j = job_new(d, CNS_DISK_META, 0, 0);
-    j->job.term = term;
-    j->job.vote = vote;
-    outbox_hold(&d->outbox);
-    d->c.io.disk(d->c.io.ctx, &j->job);
-}
-
-/* All entries of this turn as one job. */
-static void submit_appends(struct driver *d)
-{
-    while (d->submitted < d->terms.last) {
-        uint64_t left = d->terms.last - d->submitted;
-        unsigned n = left > JOB_ITEMS_MAX ? JOB_ITEMS_MAX : (unsigned)left;
-        struct job *j = job_new(d, CNS_DISK_APPEND, d->submitted + 1, n);
-        for (unsigned i = 0; i < n; i++) {
-            const struct cns_item *item = cache_get(&d->cache, d->submitted + 1 + i);
-            CHECK(item != NULL);
-            j->items[i] = *item;
-            if (item->payload != NULL)
-                (void)cns_payload_ref(item->payload);
-            j->bytes += cost(item->payload);
-        }
-        d->submitted += n;
-        d->c.io.disk(d->c.io.ctx, &j->job);
-    }
-}
-
-static void truncate_log(struct driver *d, uint64_t index)
-{
-    CHECK(index > d->commit);
-    trace("truncate", index, d->terms.last);
-    for (uint64_t i = d->terms.last; i >= index && i > d->submitted; i--)
-        d->disk_bytes -= cost(cache_get(&d->cache, i)->payload);
-    terms_truncate(&d->terms, index);
-    cache_truncate(&d->cache, index);
-    d->generation++;
-    if (d->submitted < index)
-        return;
-    d->submitted = index - 1;
-    d->c.io.disk(d->c.io.ctx, &job_new(d, CNS_DISK_TRUNCATE, index, 0)->job);
+    fail(ctx, e);
 }
 
 /* --- consuming an update ------------------------------------------------------------------------
@@ -261,8 +149,10 @@ static void truncate_log(struct driver *d, uint64_t index)
 static void take_entries(struct driver *d, uint64_t index, const struct raft_entry *entries,
                          unsigned n)
 {
-    if (index <= d->terms.last)
-        truncate_log(d, index);
+    if (index <= d->terms.last) {
+        CHECK(index > d->commit);
+        journal_truncate(d->journal, index);
+    }
     CHECK(index == d->terms.last + 1);
     for (unsigned i = 0; i < n; i++) {
         struct cns_item item = {.index = index + i, .term = entries[i].term};
@@ -274,9 +164,7 @@ static void take_entries(struct driver *d, uint64_t index, const struct raft_ent
             CHECK(src->term == item.term && src->kind == item.kind);
             item.payload = cns_payload_ref(src->payload);
         }
-        terms_append(&d->terms, item.term);
-        cache_push(&d->cache, item);
-        d->disk_bytes += cost(item.payload);
+        journal_append(d->journal, item);
     }
 }
 
@@ -312,7 +200,7 @@ static void consume(struct driver *d, struct raft_update *u)
 {
     if ((u->flags & (unsigned)(RAFT_UPDATE_CURRENT_TERM)) != 0 ||
         (u->flags & (unsigned)(RAFT_UPDATE_VOTED_FOR)) != 0)
-        persist_meta(d, d->r.current_term, d->r.voted_for);
+        journal_meta(d->journal, d->r.current_term, d->r.voted_for);
     if ((u->flags & (unsigned)(RAFT_UPDATE_ENTRIES)) != 0) {
         void *batch = u->entries.batch[0].batch;
         take_entries(d, u->entries.index, u->entries.batch, u->entries.n);
@@ -358,7 +246,7 @@ static void note_role(struct driver *d)
         d->leading = false;
         d->inflight_bytes = 0;
         d->want_room = false;
-        d->transfer_to = 0;
+        handover_drop(&d->handover);
         sender_stop_leading(d->sender);
     }
     queue_role(d, e);
@@ -376,8 +264,8 @@ static void note_commit(struct driver *d)
         CHECK(item != NULL && item->term == d->lead_term);
         if (item->kind != CNS_COMMAND)
             continue;
-        CHECK(d->inflight_bytes >= cost(item->payload));
-        d->inflight_bytes -= cost(item->payload);
+        CHECK(d->inflight_bytes >= journal_item_cost(item->payload));
+        d->inflight_bytes -= journal_item_cost(item->payload);
     }
     d->commit = commit;
 }
@@ -477,7 +365,15 @@ enum err driver_new(const struct driver_config *c, struct driver **out)
     terms_init(&d->terms, 1);
     cache_init(&d->cache);
     outbox_init(&d->outbox, &d->c.io);
-    list_init(&d->jobs);
+    struct journal_config jc = {.io = &d->c.io,
+                                .cache = &d->cache,
+                                .terms = &d->terms,
+                                .outbox = &d->outbox,
+                                .ctx = d,
+                                .stored = on_stored,
+                                .failed = on_io_failed,
+                                .dirty = set_dirty};
+    d->journal = journal_new(&jc);
     struct sender_config sc = {.io = &d->c.io,
                                .cache = &d->cache,
                                .terms = &d->terms,
@@ -485,24 +381,12 @@ enum err driver_new(const struct driver_config *c, struct driver **out)
                                .self = c->id,
                                .heartbeat_ms = c->heartbeat_ms,
                                .ctx = d,
-                               .read_failed = on_read_failed,
+                               .read_failed = on_io_failed,
                                .dirty = set_dirty};
     d->sender = sender_new(&sc);
     d->reads = reads_new(&d->outbox, c->io.random(c->io.ctx), c->heartbeat_ms, c->election_ms);
     *out = d;
     return ERR_OK;
-}
-
-static struct raft_entry *entry_slot(struct driver *d)
-{
-    if (d->n_entries == d->entries_cap) {
-        d->entries_cap = d->entries_cap == 0 ? 64 : d->entries_cap * 2;
-        d->entries = raft_realloc(d->entries, d->entries_cap * sizeof *d->entries);
-        CHECK(d->entries != NULL);
-    }
-    struct raft_entry *e = &d->entries[d->n_entries++];
-    *e = (struct raft_entry){0};
-    return e;
 }
 
 enum err driver_load(struct driver *d, uint64_t index, uint64_t term, enum cns_kind kind,
@@ -515,50 +399,9 @@ enum err driver_load(struct driver *d, uint64_t index, uint64_t term, enum cns_k
                         (unsigned long long)d->terms.last);
     if (index == 1 && kind != CNS_CHANGE)
         return err_fail(ERR_CORRUPT, "the log's first entry must name the members");
-    void *batch = NULL;
-    if (kind == CNS_CHANGE) {
-        struct raft_configuration conf;
-        TRY(members_decode(payload, &conf));
-        raft_configuration_close(&conf);
-        batch = raft_malloc(payload->len);
-        CHECK(batch != NULL);
-        memcpy(batch, payload->data, payload->len);
-    }
-    struct raft_entry *e = entry_slot(d);
-    e->term = term;
-    e->type = (enum raft_entry_type)kind;
-    e->batch = e->buf.base = batch;
-    e->buf.len = batch == NULL ? 0 : payload->len;
+    TRY(entries_load(&d->entries, term, kind, payload));
     terms_append(&d->terms, term);
     return ERR_OK;
-}
-
-static void unload(struct driver *d)
-{
-    for (unsigned i = 0; i < d->n_entries; i++)
-        raft_free(d->entries[i].batch);
-    raft_free(d->entries);
-    d->entries = NULL;
-    d->n_entries = d->entries_cap = 0;
-}
-
-/* A lone voter elects itself without a new term in this libraft: entries of its former life that
- * others (standbys) have seen and its disk has lost could share index and term with new ones. A
- * term of its own for each life, durable before anything else, keeps them apart. */
-static bool is_lone_voter(const struct driver *d)
-{
-    for (unsigned i = d->n_entries; i > 0; i--) {
-        if (d->entries[i - 1].type != RAFT_CHANGE)
-            continue;
-        struct raft_configuration conf;
-        int rv = raft_configuration_decode(&d->entries[i - 1].buf, &conf);
-        CHECK(rv == 0); /* driver_load has checked it */
-        const struct raft_server *self = members_find(&conf, d->c.id);
-        bool alone = members_voters(&conf) == 1 && self != NULL && self->role == RAFT_VOTER;
-        raft_configuration_close(&conf);
-        return alone;
-    }
-    return false;
 }
 
 enum err driver_start(struct driver *d, uint64_t term, uint64_t vote, uint64_t applied)
@@ -573,32 +416,32 @@ enum err driver_start(struct driver *d, uint64_t term, uint64_t vote, uint64_t a
                                  .terms = &d->terms,
                                  .handler = d->c.handler,
                                  .ctx = d,
-                                 .read_failed = on_read_failed,
+                                 .read_failed = on_io_failed,
                                  .dirty = set_dirty};
     d->delivery = delivery_new(&dc, applied);
-    d->submitted = d->terms.last;
-    d->meta_term = term;
-    d->meta_vote = vote;
+    journal_start(d->journal, term, vote);
     d->life = RUNNING;
-    if (is_lone_voter(d)) {
+    /* A lone voter elects itself without a new term in this libraft: entries of its former life
+     * that others (standbys) have seen and its disk has lost could share index and term with new
+     * ones. A term of its own for each life, durable before anything else, keeps them apart. */
+    if (entries_lone_voter(&d->entries, d->c.id)) {
         term++;
         vote = d->c.id;
-        persist_meta(d, term, vote);
+        journal_meta(d->journal, term, vote);
     }
     d->told = (struct role_event){CNS_FOLLOWER, 0, 0, 0};
     struct raft_event e = {.type = RAFT_START};
     e.start.term = term;
     e.start.voted_for = vote;
     e.start.start_index = 1;
-    e.start.entries = d->entries;
-    e.start.n_entries = d->n_entries;
+    e.start.entries = d->entries.e;
+    e.start.n_entries = d->entries.n;
     bool ok = step(d, &e);
-    if (!ok) {
-        d->entries = NULL; /* the core freed them */
-        d->n_entries = d->entries_cap = 0;
+    if (!ok)
+        d->entries = (struct entries){0}; /* the core has freed all of it */
+    entries_fini(&d->entries);
+    if (!ok)
         return d->failure;
-    }
-    unload(d);
     raft_set_heartbeat_timeout(&d->r, 1); /* trap T4: our own tick is the real heartbeat */
     sender_set_members(d->sender, &d->r.configuration);
     return ERR_OK;
@@ -607,6 +450,7 @@ enum err driver_start(struct driver *d, uint64_t term, uint64_t vote, uint64_t a
 void driver_stop(struct driver *d)
 {
     d->life = STOPPED;
+    journal_stop(d->journal);
     outbox_clear(&d->outbox);
     sender_stop_leading(d->sender);
     if (d->delivery != NULL)
@@ -615,9 +459,8 @@ void driver_stop(struct driver *d)
 
 void driver_free(struct driver *d)
 {
-    LIST_EACH(l, &d->jobs)
-    job_free(LIST_ENTRY(l, struct job, mine));
-    unload(d);
+    journal_free(d->journal);
+    entries_fini(&d->entries);
     raft_close(&d->r, NULL);
     reads_free(d->reads);
     delivery_free(d->delivery);
@@ -637,26 +480,12 @@ static void receive_append(struct driver *d, struct cns_message *m)
 {
     struct raft_append_entries *a = &m->m.append_entries;
     unsigned n = guard_cut(m->items, m->n_items);
-    if (d->disk_bytes > 2 * INFLIGHT_BYTES_MAX)
+    if (journal_pending_bytes(d->journal) > 2 * INFLIGHT_BYTES_MAX)
         n = 0; /* the disk is far behind: as if lost; an empty one still says that we live */
     if (a->leader_commit > a->prev_log_index + n)
-        a->leader_commit = a->prev_log_index + n; /* invariant 6 */
-    d->n_entries = 0;
-    for (unsigned i = 0; i < n; i++) {
-        struct raft_entry *e = entry_slot(d);
-        e->term = m->items[i].term;
-        e->type = (enum raft_entry_type)m->items[i].kind;
-        if (m->items[i].payload != NULL)
-            e->buf = (struct raft_buffer){m->items[i].payload->data, m->items[i].payload->len};
-    }
-    if (n > 0) {
-        /* The core frees this block unless it hands the entries on; it never looks inside. */
-        void *batch = raft_malloc(8);
-        CHECK(batch != NULL);
-        for (unsigned i = 0; i < n; i++)
-            d->entries[i].batch = batch;
-    }
-    a->entries = d->entries;
+        a->leader_commit = a->prev_log_index + n;  /* invariant 6 */
+    (void)entries_batch(&d->entries, m->items, n); /* the core frees it, or consume does */
+    a->entries = d->entries.e;
     a->n_entries = n;
     if (a->term >= d->r.current_term)
         d->leader_term = a->term;
@@ -666,7 +495,6 @@ static void receive_append(struct driver *d, struct cns_message *m)
     e.receive.message = &m->m;
     (void)step(d, &e);
     d->n_src = 0;
-    d->n_entries = 0;
     a->entries = NULL;
     a->n_entries = 0;
 }
@@ -705,7 +533,8 @@ void driver_receive(struct driver *d, uint64_t from, struct cns_message *m)
     } else if (m->m.type == RAFT_APPEND_ENTRIES_RESULT) {
         m->m.append_entries_result.version = 2;
         receive_result(d, from, m);
-    } else {
+    } else if (m->m.type != RAFT_REQUEST_VOTE_RESULT || d->r.state == RAFT_CANDIDATE) {
+        /* (The core reads its candidate's state for a vote even when it is none any more.) */
         if (m->m.type == RAFT_REQUEST_VOTE)
             m->m.request_vote.version = 2;
         if (m->m.type == RAFT_REQUEST_VOTE_RESULT)
@@ -795,32 +624,32 @@ static void tell_node(struct driver *d)
 
 static uint64_t busy_bytes(const struct driver *d)
 {
-    return d->disk_bytes > d->inflight_bytes ? d->disk_bytes : d->inflight_bytes;
+    uint64_t disk = journal_pending_bytes(d->journal);
+    return disk > d->inflight_bytes ? disk : d->inflight_bytes;
 }
 
-/* The transfer begins when the other has all entries: the core would ask it too early. */
-static void move_transfer(struct driver *d)
+static bool is_handing_over(const struct driver *d)
+{
+    return handover_is_planned(&d->handover) || raft_transferee(&d->r) != 0;
+}
+
+static void move_handover(struct driver *d)
 {
     raft_index match = 0;
-    if (d->transfer_to == 0)
+    if (!d->leading || !handover_is_planned(&d->handover))
         return;
-    if (now_ms(d) >= d->transfer_deadline_ms) {
-        d->transfer_to = 0;
-        return;
-    }
-    if (d->transfer_begun || raft_match_index(&d->r, d->transfer_to, &match) != 0 ||
-        match < d->terms.last)
+    (void)raft_match_index(&d->r, d->handover.to, &match);
+    if (handover_next(&d->handover, now_ms(d), match, d->terms.last) != HANDOVER_TELL)
         return;
     struct raft_event e = {.type = RAFT_TRANSFER};
-    e.transfer.server_id = d->transfer_to;
-    d->transfer_begun = step(d, &e);
-    if (!d->transfer_begun)
-        d->transfer_to = 0;
+    e.transfer.server_id = d->handover.to;
+    if (!step(d, &e))
+        handover_drop(&d->handover);
 }
 
 static void give_room(struct driver *d)
 {
-    if (!d->want_room || !d->leading || d->transfer_to != 0 || raft_transferee(&d->r) != 0 ||
+    if (!d->want_room || !d->leading || is_handing_over(d) ||
         busy_bytes(d) > INFLIGHT_BYTES_MAX / 2)
         return;
     d->want_room = false;
@@ -840,7 +669,7 @@ void driver_turn(struct driver *d)
     d->in_turn = true;
     while (d->dirty && d->life == RUNNING) {
         d->dirty = false;
-        submit_appends(d);
+        journal_flush(d->journal);
         tell_node(d);
         if (d->life != RUNNING)
             break;
@@ -848,8 +677,8 @@ void driver_turn(struct driver *d)
         reads_flush(d->reads, &v);
         if (d->life != RUNNING)
             break;
-        move_transfer(d);
-        submit_appends(d); /* what the node has just proposed */
+        move_handover(d);
+        journal_flush(d->journal); /* what the node has just proposed */
         sender_set_marks(d->sender, d->commit, d->r.last_stored);
         sender_flush(d->sender);
         give_room(d);
@@ -868,24 +697,14 @@ bool driver_is_dirty(const struct driver *d)
 /* --- the node's calls ---------------------------------------------------------------------------
  */
 
-/* Fills the scratch array with N commands of the current term; *batch is the core's block. */
-static struct cns_item *make_entries(struct driver *d, struct cns_payload *const *payloads,
-                                     unsigned n, void **batch)
+/* The payloads as entries of the current term behind the log's last. */
+static struct cns_item *make_items(const struct driver *d, struct cns_payload *const *payloads,
+                                   unsigned n)
 {
     struct cns_item *items = mem_alloc(n * sizeof *items);
-    *batch = raft_malloc(8);
-    CHECK(*batch != NULL);
-    d->n_entries = 0;
-    for (unsigned i = 0; i < n; i++) {
-        struct raft_entry *e = entry_slot(d);
-        e->term = d->r.current_term;
-        e->type = RAFT_COMMAND;
-        e->buf = (struct raft_buffer){payloads[i]->data, payloads[i]->len};
-        e->batch = *batch;
+    for (unsigned i = 0; i < n; i++)
         items[i] =
             (struct cns_item){d->terms.last + 1 + i, d->r.current_term, CNS_COMMAND, payloads[i]};
-    }
-    d->n_entries = 0;
     return items;
 }
 
@@ -901,24 +720,23 @@ enum err driver_propose(struct driver *d, uint64_t term, struct cns_payload *con
         if (payloads[i]->len > ENTRY_BYTES_MAX)
             return err_fail(ERR_TOO_BIG, "an entry of %zu bytes; at most %llu", payloads[i]->len,
                             ENTRY_BYTES_MAX);
-        bytes += cost(payloads[i]);
+        bytes += journal_item_cost(payloads[i]);
     }
     if (n == 0)
         return err_fail(ERR_MISUSE, "nothing proposed");
     uint64_t busy = busy_bytes(d);
-    if (d->transfer_to != 0 || raft_transferee(&d->r) != 0 ||
-        (busy > 0 && busy + bytes > INFLIGHT_BYTES_MAX)) {
+    if (is_handing_over(d) || (busy > 0 && busy + bytes > INFLIGHT_BYTES_MAX)) {
         d->want_room = true;
         return err_fail(ERR_BUSY, "too many bytes wait for a majority");
     }
-    void *batch;
-    struct cns_item *items = make_entries(d, payloads, n, &batch);
+    struct cns_item *items = make_items(d, payloads, n);
+    void *batch = entries_batch(&d->entries, items, n);
     uint64_t first = d->terms.last + 1;
     d->src = items;
     d->n_src = n;
     d->inflight_bytes += bytes;
     struct raft_event e = {.type = RAFT_SUBMIT};
-    e.submit.entries = d->entries;
+    e.submit.entries = d->entries.e;
     e.submit.n = n;
     bool ok = step(d, &e);
     d->n_src = 0;
@@ -977,11 +795,9 @@ enum err driver_transfer(struct driver *d, uint64_t id)
     const struct raft_server *s = members_find(&d->r.configuration, id);
     if (s == NULL || s->id == d->c.id || s->role != RAFT_VOTER)
         return err_fail(ERR_NOT_FOUND, "no other voter to hand over to");
-    if (d->transfer_to != 0)
+    if (is_handing_over(d))
         return err_fail(ERR_BUSY, "leadership is being handed over already");
-    d->transfer_to = id;
-    d->transfer_begun = false;
-    d->transfer_deadline_ms = now_ms(d) + d->c.election_ms;
+    handover_plan(&d->handover, id, now_ms(d) + d->c.election_ms);
     d->dirty = true;
     return ERR_OK;
 }

@@ -266,11 +266,13 @@ TEST(t9_no_empty_flood)
     struct flood f = {.to = silent};
     sim_set_filter(s, watch_flood, &f);
     sim_cut(s, silent, leader, true); /* it hears us, we do not hear it */
-    uint64_t began = sim_now_us(s), proposed = 0;
+    uint64_t began = sim_now_us(s), proposed = 0, at_silence = 0;
     while (sim_now_us(s) - began < 1000000) {
         EXPECT(sim_step(s));
         if (sim_propose(s, leader, 1, 50, NULL) == ERR_OK)
             proposed++;
+        if (sim_now_us(s) - began < 100000)
+            at_silence = f.entries;
     }
     EXPECT(proposed > 2000);
     EXPECT_EQ(sim_leader(s), leader);
@@ -278,6 +280,8 @@ TEST(t9_no_empty_flood)
     EXPECT(f.empties < 400);
     /* No entry goes out again and again. */
     EXPECT(f.entries <= proposed);
+    /* And none at all to a server that does not answer. */
+    EXPECT_EQ(f.entries, at_silence);
     sim_free(s);
 }
 
@@ -575,6 +579,27 @@ TEST(slow_follower_does_not_topple_the_leader)
     EXPECT_EQ(sim_member(s, leader)->term, term);
     sim_disk_slow(s, slow, 0);
     expect_settled(s);
+    sim_free(s);
+}
+
+TEST(follower_with_a_stuck_disk_holds_a_window_only)
+{
+    struct sim *s = three();
+    start_all(s);
+    uint64_t leader = sim_elect(s), index = 0;
+    uint64_t stuck = leader % 3 + 1, term = sim_member(s, leader)->term;
+    sim_run_ms(s, 200);
+    sim_disk_hold(s, stuck, true);
+    for (unsigned i = 0; i < 400; i++) {
+        while (sim_propose(s, leader, 1, 100000, &index) == ERR_BUSY)
+            sim_run_ms(s, 1);
+        sim_run_ms(s, 2);
+        EXPECT(status(s, stuck).cache_bytes <= PEER_WINDOW_BYTES_MAX + 2 * APPEND_BYTES_MAX);
+    }
+    EXPECT_EQ(sim_member(s, leader)->term, term);
+    sim_disk_hold(s, stuck, false);
+    EXPECT(sim_run_until(s, delivered_everywhere, &index, 20000));
+    EXPECT_EQ(sim_member(s, leader)->term, term);
     sim_free(s);
 }
 
