@@ -1,4 +1,4 @@
-/* Room: consensus. The Raft log on disk: term and vote, entries, truncation (docs/FORMATS-raft.md).
+/* Room: consensus. The Raft log on disk: term and vote, entries, truncation (docs/FORMATS.md).
  *
  * Everything that is reported as done is durable. Jobs are done first in, first out on a thread of
  * their own; all that wait are written together and synced once (group commit). Reads run beside

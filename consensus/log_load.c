@@ -2,7 +2,7 @@
  * Owns: nothing after it returns.
  * Invariants: what is loaded is durable when log_load returns, whatever the page cache held;
  *             no entry that was acknowledged is dropped unless nothing on the disk shows that it
- *             was there (docs/FORMATS-raft.md names that case).
+ *             was there (docs/FORMATS.md names that case).
  * Not here: the formats (log_segment.c, log_meta.c).
  *
  * Order of a making, so that a crash leaves a state that is known:

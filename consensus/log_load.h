@@ -1,5 +1,5 @@
 /* Room: consensus. Opening the log: lock, identity, term and vote, every segment verified, the torn
- * end told from damage, interrupted steps finished (docs/FORMATS-raft.md has the rules).
+ * end told from damage, interrupted steps finished (docs/FORMATS.md has the rules).
  * Thread: loop, before the log starts; blocks. */
 #ifndef CONSENSUS_LOG_LOAD_H
 #define CONSENSUS_LOG_LOAD_H

@@ -1,4 +1,4 @@
-/* Room: consensus. The two small files beside the segments (docs/FORMATS-raft.md):
+/* Room: consensus. The two small files beside the segments (docs/FORMATS.md):
  *   identity  whose log this is, and whether its making was finished
  *   meta      term and vote as one record, with the last position known to be synced
  * Thread: loop before the log starts, then disk; blocks. */

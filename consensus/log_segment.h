@@ -1,5 +1,5 @@
 /* Room: consensus. The bytes of a log segment, and reading them with every check
- * (docs/FORMATS-raft.md). No state of the log here. Thread: any, one at a time. */
+ * (docs/FORMATS.md). No state of the log here. Thread: any, one at a time. */
 #ifndef CONSENSUS_LOG_SEGMENT_H
 #define CONSENSUS_LOG_SEGMENT_H
 

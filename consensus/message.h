@@ -1,4 +1,4 @@
-/* Room: consensus. Peer messages as bytes and back (docs/PROTOCOL-peer.md). Pure: no sockets.
+/* Room: consensus. Peer messages as bytes and back (docs/PROTOCOL.md). Pure: no sockets.
  *
  * A message is a head (everything but the payloads, and for each payload its length and checksum)
  * followed by the payloads one after the other, so that a sender can write references of the

@@ -1,4 +1,4 @@
-/* Room: consensus. The peer protocol's fixed parts as bytes (docs/PROTOCOL-peer.md): the greeting,
+/* Room: consensus. The peer protocol's fixed parts as bytes (docs/PROTOCOL.md): the greeting,
  * its answer, and the head of a frame. Pure. Thread: any. */
 #ifndef CONSENSUS_PEER_WIRE_H
 #define CONSENSUS_PEER_WIRE_H

@@ -1,4 +1,4 @@
-/* Room: consensus. Messages between the members' nodes over TCP (docs/PROTOCOL-peer.md).
+/* Room: consensus. Messages between the members' nodes over TCP (docs/PROTOCOL.md).
  *
  * Best effort: a message may be lost, never altered, duplicated or reordered within a connection.
  * Each node dials each of its peers and sends on that connection; what it receives comes on the

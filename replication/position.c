@@ -7,7 +7,7 @@
  *   0      slot 0 (512 bytes, one sector), then zeros
  *   4096   slot 1: a block of its own, so that a drive that tears a 4 KiB block leaves the other
  *
- * docs/FORMATS-replication.md draws a slot byte by byte; integers are little-endian. */
+ * docs/FORMATS.md draws a slot byte by byte; integers are little-endian. */
 #include "replication/position.h"
 
 #include "base/buf.h"

@@ -2,7 +2,7 @@
  *
  * Two slots, each with its own checksum and a rising number, written alternately and synced: a torn
  * write leaves the older one. Each slot holds the records for the current WAL and for the one
- * before, and the record of a clean stop. docs/FORMATS-replication.md draws it. Thread: owner. */
+ * before, and the record of a clean stop. docs/FORMATS.md draws it. Thread: owner. */
 #ifndef REPLICATION_POSITION_H
 #define REPLICATION_POSITION_H
 

@@ -8,7 +8,7 @@
  *   head 64 | u32 length, client numbers | u32 pages here | pages ... | u64 XXH3 of all before
  *   page: u32 number, u8 encoding, u32 length, bytes
  *
- * docs/FORMATS-replication.md draws it byte by byte; integers are little-endian. */
+ * docs/FORMATS.md draws it byte by byte; integers are little-endian. */
 #include "replication/txn_codec.h"
 
 #include "base/check.h"

@@ -1,5 +1,5 @@
 /* Room: replication. A transaction as bytes for the log: entries, each a part, drawn in
- * docs/FORMATS-replication.md. The only file with <lz4.h> is txn_codec.c. Thread: any. */
+ * docs/FORMATS.md. The only file with <lz4.h> is txn_codec.c. Thread: any. */
 #ifndef REPLICATION_TXN_CODEC_H
 #define REPLICATION_TXN_CODEC_H
 

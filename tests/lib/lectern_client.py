@@ -1,4 +1,4 @@
-"""A small client of Lectern's native protocol, written only from docs/PROTOCOL-native.md.
+"""A small client of Lectern's native protocol, written only from docs/PROTOCOL.md.
 
 It checks that page independently of the C sources, and is what the cluster tests speak with.
 

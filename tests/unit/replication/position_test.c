@@ -263,7 +263,7 @@ TEST(position_refuses_what_it_does_not_know)
     expect_content(path, 3);
 }
 
-/* The bytes of docs/FORMATS-replication.md. */
+/* The bytes of docs/FORMATS.md. */
 TEST(position_layout_is_the_documented_one)
 {
     uint8_t f[FILE_BYTES];

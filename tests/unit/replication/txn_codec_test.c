@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Offsets of docs/FORMATS-replication.md. */
+/* Offsets of docs/FORMATS.md. */
 #define AT_VERSION  4u
 #define AT_FLAGS    6u
 #define AT_PAGES    68u
@@ -186,7 +186,7 @@ static void fix_checksum(uint8_t *p, size_t n)
     set_le64(p + n - 8, hash64(p, n - 8, 0));
 }
 
-/* The bytes of docs/FORMATS-replication.md. */
+/* The bytes of docs/FORMATS.md. */
 TEST(txn_codec_layout_is_the_documented_one)
 {
     struct rng r = {1};
