@@ -88,15 +88,12 @@ class Job:
 
     def excerpt(self):
         """What to show of a failed unit program: the failures with their output."""
-        kept, keep = [], False
-        for line in self.text.splitlines():
-            if line.startswith("ok  "):
-                keep = False
-                continue
-            keep = keep or line.startswith("FAIL") or not line.startswith("    ")
-            if keep:
-                kept.append(line)
-        return "\n".join(kept[-200:])
+        tests, kept = re.split(r"^(?=ok  |FAIL )", self.text, flags=re.M), []
+        for text in tests[1:]:
+            if text.startswith("FAIL"):
+                lines = text.splitlines()
+                kept += lines if len(lines) <= 80 else lines[:40] + ["    ..."] + lines[-39:]
+        return "\n".join(kept or self.text.splitlines()[-40:])
 
 
 class PythonJob(Job):

@@ -172,6 +172,7 @@ def test_make_run_takes_other_ports_when_its_own_are_taken():
             ports = dict(line.strip().split("=") for line in f if "_PORT" in line)
         for kind in ("CLIENT_PORT2", "PEER_PORT3"):
             with contextlib.closing(socket.socket()) as taken:
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 taken.bind(("127.0.0.1", int(ports[kind])))
                 taken.listen()
                 status, out, err = run_local(d, "SELECT a FROM t;\n")

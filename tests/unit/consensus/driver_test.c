@@ -196,6 +196,46 @@ TEST(driver_propose_says_why_not)
     sim_free(s);
 }
 
+struct loss {
+    uint64_t to, entries, countdown;
+};
+
+static bool lose_one(void *ctx, uint64_t from, uint64_t to, const struct raft_message *m,
+                     const struct cns_item *items, unsigned n)
+{
+    struct loss *l = ctx;
+    (void)from;
+    (void)items;
+    if (to != l->to || m->type != RAFT_APPEND_ENTRIES || n == 0)
+        return true;
+    l->entries += n;
+    return l->countdown == 0 || --l->countdown > 0;
+}
+
+TEST(driver_sends_again_once_after_a_loss)
+{
+    struct sim_options o = sim_defaults(3);
+    o.net_us_min = o.net_us_max = 5000; /* many messages are under way when one is lost */
+    struct sim *s = sim_new(&o, test_seed());
+    for (uint64_t id = 1; id <= 3; id++)
+        sim_start(s, id);
+    uint64_t leader = sim_elect(s), index = 0, proposed = 0;
+    sim_run_ms(s, 200);
+    struct loss l = {.to = leader % 3 + 1, .countdown = 50};
+    sim_set_filter(s, lose_one, &l);
+    for (unsigned i = 0; i < 1000; i++) {
+        EXPECT_OK(sim_propose(s, leader, 1, 50, &index));
+        proposed++;
+        uint64_t until = sim_now_us(s) + 100;
+        while (sim_now_us(s) < until)
+            EXPECT(sim_step(s));
+    }
+    expect_settled(s);
+    EXPECT_EQ(l.countdown, 0);
+    EXPECT(l.entries < 2 * proposed); /* the loss, and what was under way behind it */
+    sim_free(s);
+}
+
 TEST(driver_stalled_member_does_not_disturb)
 {
     struct sim *s = group(3);
