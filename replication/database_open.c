@@ -228,7 +228,7 @@ static enum err pages_of_file(struct repl_db *db) ON_OWNER
  * does not recover it. Then the WAL may hold what the index does not show yet:
  *   - a transaction whose frames were written and whose header was not: same salts, fewer frames;
  *   - a new WAL (its header, perhaps its first transaction) beside an index of the old one, all of
- *     which is in the database file.
+ *     which is in the database file, or beside one that is empty.
  * Both were committed before they were written: the index is brought up to the WAL. */
 
 struct missing {
@@ -270,8 +270,9 @@ static enum err bring_up_index(struct repl_db *db, const struct wal_scan *scan,
 {
     bool same_wal = scan->has_header && x->salt[0] == scan->header.salt[0] &&
                     x->salt[1] == scan->header.salt[1];
-    bool all_copied = x->frames > 0 && x->frames == x->backfilled;
-    if (x->frames == 0 || (same_wal && x->frames >= scan->frames) || (!same_wal && !all_copied))
+    bool all_copied = x->frames == x->backfilled;
+    bool agree = x->frames == scan->frames && (same_wal || scan->frames == 0);
+    if (agree || (same_wal && x->frames > scan->frames) || (!same_wal && !all_copied))
         return ERR_OK;
     log_info("replication", "wal-index outlived its writer frames=%u wal_frames=%u same_wal=%d",
              x->frames, scan->frames, same_wal);

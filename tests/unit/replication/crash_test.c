@@ -1,46 +1,24 @@
 /* Room: tests. A node that dies at any of its writes, syncs, renames and cuts, or loses power
  * there, and is started again: its position is exact, its content is the one of that sequence, and
- * it goes on from the log.
- *
- * The program's own pwrite, fdatasync, ... stand before the C library's, for SQLite's calls as
- * well. A child process counts them and dies at the n-th. When the power goes, what was written
- * since a file's last sync is lost in part: none, a first part, or any subset of the writes stays,
- * the last of them torn at a sector. */
+ * it goes on from the log. A disk that fails there: the database stops with a sentence, and what
+ * is in the files is as after a death. */
 #include "base/buf.h"
 #include "base/mem.h"
 #include "tests/lib/test.h"
+#include "tests/unit/replication/disk.h"
 #include "tests/unit/replication/replica.h"
 #include "tests/unit/replication/stock.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DIED        42
-#define SECTOR      512
 #define STEPS       45 /* transactions of the script */
 #define CRASHES_MAX 3  /* one after the other, before the node is looked at */
-#define PATH_BYTES  300
-
-/* --- the disk --------------------------------------------------------------------------------- */
-
-struct op {
-    struct op *next; /* newest first */
-    char path[PATH_BYTES];
-    bool cut; /* else a write */
-    uint64_t offset, size_before;
-    size_t n, n_old;
-    uint8_t *bytes, *old; /* old: what was there, up to the end of the file then */
-};
 
 #define LOG_ENTRIES_MAX 4096
 #define LOG_BYTES_MAX   (4 << 20)
@@ -55,236 +33,6 @@ struct report {
     size_t end[LOG_ENTRIES_MAX]; /* of each entry in `bytes` */
     uint8_t bytes[LOG_BYTES_MAX];
 };
-
-static struct {
-    _Atomic bool no_sync; /* a promise is enough for a process that dies by our hand */
-    _Atomic bool armed;
-    pthread_mutex_t gate;
-    long left; /* calls before the end */
-    bool power;
-    struct rng rng;
-    struct op *ops; /* not synced */
-    struct report *report;
-} disk = {.gate = PTHREAD_MUTEX_INITIALIZER};
-
-static void fd_path(int fd, char path[PATH_BYTES])
-{
-    char link[64];
-    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(link, path, PATH_BYTES - 1);
-    path[n > 0 ? n : 0] = 0;
-}
-
-static bool is_shm(const char *path)
-{
-    size_t n = strlen(path);
-    return n > 4 && strcmp(path + n - 4, "-shm") == 0;
-}
-
-static void raw_write(const char *path, const uint8_t *p, size_t n, uint64_t offset)
-{
-    int fd = open(path, O_WRONLY);
-    if (fd < 0)
-        return; /* removed since */
-    (void)syscall(SYS_pwrite64, fd, p, n, offset);
-    (void)close(fd);
-}
-
-static void raw_cut(const char *path, uint64_t size)
-{
-    if (syscall(SYS_truncate, path, size) != 0 && errno != ENOENT)
-        _exit(1);
-}
-
-/* Before bytes [offset, offset + n) of FD change; BYTES is NULL for a cut to `offset`. */
-static void note_op(int fd, const uint8_t *bytes, size_t n, uint64_t offset)
-{
-    struct stat st;
-    struct op *o = mem_zalloc(sizeof *o);
-    fd_path(fd, o->path);
-    if (!disk.power || is_shm(o->path) || fstat(fd, &st) != 0) {
-        free(o);
-        return;
-    }
-    o->cut = bytes == NULL;
-    o->offset = offset;
-    o->size_before = (uint64_t)st.st_size;
-    if (o->cut)
-        n = o->size_before > offset ? (size_t)(o->size_before - offset) : 0;
-    o->n = n;
-    o->old = mem_zalloc(n + 1);
-    ssize_t got = pread(fd, o->old, n, (off_t)offset);
-    if (got < 0) { /* opened for writing only: a new file */
-        got = 0;
-    }
-    o->n_old = (size_t)got;
-    if (bytes != NULL) {
-        o->bytes = mem_alloc(n + 1);
-        memcpy(o->bytes, bytes, n);
-    }
-    o->next = disk.ops;
-    disk.ops = o;
-}
-
-static void note_sync(int fd)
-{
-    char path[PATH_BYTES];
-    fd_path(fd, path);
-    struct op **at = &disk.ops;
-    while (*at != NULL) {
-        struct op *o = *at;
-        if (strcmp(o->path, path) != 0) {
-            at = &o->next;
-            continue;
-        }
-        *at = o->next;
-        free(o->bytes);
-        free(o->old);
-        free(o);
-    }
-}
-
-static void undo(const struct op *o)
-{
-    raw_write(o->path, o->old, o->n_old, o->offset);
-    raw_cut(o->path, o->size_before);
-}
-
-static void redo(const struct op *o, bool torn)
-{
-    size_t n = o->n;
-    if (o->cut) {
-        raw_cut(o->path, o->offset);
-        return;
-    }
-    if (torn) {
-        uint64_t end = o->offset + rng_below(&disk.rng, n + 1);
-        end -= end % SECTOR;
-        n = end > o->offset ? (size_t)(end - o->offset) : 0;
-    }
-    raw_write(o->path, o->bytes, n, o->offset);
-}
-
-/* Takes all unsynced operations back, and does some of them again, in their order. The files are
- * judged one by one. */
-static void lose_power(void)
-{
-    struct op *oldest = NULL;
-    for (struct op *o = disk.ops, *next; o != NULL; o = next) {
-        undo(o);
-        next = o->next;
-        o->next = oldest;
-        oldest = o;
-    }
-    uint64_t mood = rng_u64(&disk.rng);
-    for (struct op *o = oldest; o != NULL; o = o->next) {
-        size_t len = strlen(o->path);
-        uint64_t how = (mood >> (len % 8 * 8)) % 4; /* main.db, its WAL and position differ */
-        if (how == 0)
-            continue;
-        if (how == 1 && rng_once_in(&disk.rng, 6)) { /* a first part: from here on nothing */
-            redo(o, true);
-            mood &= ~(0xffull << (len % 8 * 8));
-        } else if (how < 3 || !rng_once_in(&disk.rng, 3)) {
-            redo(o, how == 2 && rng_once_in(&disk.rng, 4));
-        }
-    }
-}
-
-/* With the gate held: the other threads wait there until the process is gone. */
-static void count_call(void)
-{
-    atomic_fetch_add(&disk.report->calls, 1);
-    if (--disk.left > 0)
-        return;
-    if (disk.power)
-        lose_power();
-    _exit(DIED);
-}
-
-static bool enter(void)
-{
-    if (!atomic_load(&disk.armed))
-        return false;
-    (void)pthread_mutex_lock(&disk.gate);
-    count_call();
-    return true;
-}
-
-static void leave(bool entered)
-{
-    if (entered)
-        (void)pthread_mutex_unlock(&disk.gate);
-}
-
-ssize_t pwrite(int fd, const void *p, size_t n, off_t offset);
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset);
-int fsync(int fd);
-int fdatasync(int fd);
-int ftruncate64(int fd, off64_t size);
-int rename(const char *from, const char *to);
-int unlink(const char *path);
-
-ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset)
-{
-    bool counted = enter();
-    if (counted)
-        note_op(fd, p, n, (uint64_t)offset);
-    ssize_t done = syscall(SYS_pwrite64, fd, p, n, offset);
-    leave(counted);
-    return done;
-}
-
-ssize_t pwrite(int fd, const void *p, size_t n, off_t offset)
-{
-    return pwrite64(fd, p, n, offset);
-}
-
-static int sync_fd(int fd, long number)
-{
-    bool counted = enter();
-    if (counted)
-        note_sync(fd);
-    leave(counted);
-    return atomic_load(&disk.no_sync) ? 0 : (int)syscall(number, fd);
-}
-
-int fsync(int fd)
-{
-    return sync_fd(fd, SYS_fsync);
-}
-
-int fdatasync(int fd)
-{
-    return sync_fd(fd, SYS_fdatasync);
-}
-
-int ftruncate64(int fd, off64_t size)
-{
-    bool counted = enter();
-    if (counted)
-        note_op(fd, NULL, 0, (uint64_t)size);
-    int rc = (int)syscall(SYS_ftruncate, fd, size);
-    leave(counted);
-    return rc;
-}
-
-/* The directory is synced after each by the code under test; its loss is not simulated. */
-int rename(const char *from, const char *to)
-{
-    bool counted = enter();
-    int rc = (int)syscall(SYS_rename, from, to);
-    leave(counted);
-    return rc;
-}
-
-int unlink(const char *path)
-{
-    bool counted = enter();
-    int rc = (int)syscall(SYS_unlink, path);
-    leave(counted);
-    return rc;
-}
 
 /* --- the work --------------------------------------------------------------------------------- */
 
@@ -396,18 +144,14 @@ struct trial {
 /* Works in a child that dies at its N-th call. */
 static void child_main(struct trial *t, const char *name, long n) ON_OWNER
 {
-    disk.left = n;
-    disk.power = t->power;
-    disk.rng = t->rng;
-    disk.report = t->report;
-    atomic_store(&disk.armed, true);
+    disk_arm(t->power ? DISK_POWER : DISK_KILL, n, rng_u64(&t->rng), &t->report->calls);
     struct repl_db *db = crash_open(name);
     follow_log(db, t->report);
     if (t->leads)
         lead_on(db, t->report);
     EXPECT_OK(repl_db_close(db));
     atomic_store(&t->report->finished, true);
-    atomic_store(&disk.armed, false);
+    disk_disarm();
     _exit(0);
 }
 
@@ -424,7 +168,7 @@ static void run_child(struct trial *t, const char *name, long n) ON_OWNER
         child_main(t, name, n);
     int status;
     EXPECT(waitpid(pid, &status, 0) == pid);
-    if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != DIED))
+    if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != DISK_DIED))
         test_fail(__FILE__, __LINE__, "the child at call %ld ended with status %#x", n, status);
     EXPECT(atomic_load(&t->report->finished) == (WEXITSTATUS(status) == 0));
 }
@@ -536,7 +280,7 @@ static long count_calls(struct trial *t) ON_OWNER
 static void crash_trials(bool leads, bool power, bool watched)
 {
     replica_become_owner();
-    atomic_store(&disk.no_sync, true);
+    disk_skip_syncs();
     struct trial t = {.leads = true, .power = power, .rng = {test_seed()}};
     t.report =
         mmap(NULL, sizeof *t.report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

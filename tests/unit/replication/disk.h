@@ -1,0 +1,26 @@
+/* Room: tests. A disk that dies, loses what was not synced, or fails: this program's own pwrite,
+ * fdatasync, ... stand before the C library's, for SQLite's calls as well. Off until disk_arm.
+ * Thread: arm and disarm: one, with no other thread at the files; the calls: any. */
+#ifndef TESTS_UNIT_REPLICATION_DISK_H
+#define TESTS_UNIT_REPLICATION_DISK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DISK_DIED 42 /* exit status */
+
+enum disk_end {
+    DISK_KILL,  /* the process ends; what was written is in the files */
+    DISK_POWER, /* of what was written since a file's last sync, any part is lost */
+    DISK_FAIL,  /* this call and, if it is a write, all later ones fail with ENOSPC or EIO */
+};
+
+/* Counts in *CALLS from now on, and ends before or just after call number N. SEED: of what is lost.
+ */
+void disk_arm(enum disk_end end, long n, uint64_t seed, _Atomic long *calls);
+void disk_disarm(void);
+/* Syncs are promised and not done: for tests that end processes, not machines. For good. */
+void disk_skip_syncs(void);
+
+#endif
