@@ -451,6 +451,7 @@ void driver_stop(struct driver *d)
 {
     d->life = STOPPED;
     journal_stop(d->journal);
+    reads_stop(d->reads);
     outbox_clear(&d->outbox);
     sender_stop_leading(d->sender);
     if (d->delivery != NULL)

@@ -77,6 +77,7 @@ struct cns_io {
 /* Types of send_bytes. */
 enum cns_bytes_type { CNS_BYTES_NODE = 1, CNS_BYTES_READ_INDEX = 2 };
 
-void cns_items_free(struct cns_item *items, unsigned n); /* unrefs the payloads, frees the array */
+/* Unrefs the payloads, frees the array (payload.c, with cns_payload_*). */
+void cns_items_free(struct cns_item *items, unsigned n);
 
 #endif

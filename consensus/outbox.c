@@ -32,6 +32,7 @@ void outbox_clear(struct outbox *o)
     while ((l = list_pop_front(&o->held)) != NULL)
         free(LIST_ENTRY(l, struct held, link));
     o->n_held = 0;
+    o->held_bytes = 0;
 }
 
 void outbox_fini(struct outbox *o)
@@ -46,13 +47,14 @@ bool outbox_is_open(const struct outbox *o)
 
 static struct held *hold(struct outbox *o, size_t n)
 {
-    if (o->n_held >= OUTBOX_HELD_MAX)
+    if (o->n_held >= OUTBOX_HELD_MAX || o->held_bytes + n > OUTBOX_HELD_BYTES_MAX)
         return NULL;
     struct held *h = mem_zalloc(sizeof *h + n);
     h->after = o->issued;
     h->n = n;
     list_push_back(&o->held, &h->link);
     o->n_held++;
+    o->held_bytes += n;
     return h;
 }
 
@@ -102,6 +104,7 @@ void outbox_release(struct outbox *o)
             break;
         list_remove(l);
         o->n_held--;
+        o->held_bytes -= h->n;
         if (h->is_bytes)
             o->io->send_bytes(o->io->ctx, h->to, h->type, h->bytes, h->n);
         else

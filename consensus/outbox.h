@@ -7,16 +7,19 @@
 #ifndef CONSENSUS_OUTBOX_H
 #define CONSENSUS_OUTBOX_H
 
+#include "base/sizes.h"
 #include "consensus/io.h"
 
-/* Held messages at most; beyond it new ones are dropped (to Raft: lost). A disk that takes seconds
- * for one record would otherwise collect answers to every heartbeat. */
-#define OUTBOX_HELD_MAX 4096u
+/* Held messages and bytes at most; beyond it new ones are dropped (to Raft: lost). A disk that
+ * takes seconds for one record would otherwise collect answers to every heartbeat. */
+#define OUTBOX_HELD_MAX       4096u
+#define OUTBOX_HELD_BYTES_MAX MIB(4)
 
 struct outbox {
     const struct cns_io *io;
     struct list held;
     unsigned n_held;
+    uint64_t held_bytes;      /* of what the node sends, without the heads */
     uint64_t issued, durable; /* records of term and vote */
 };
 

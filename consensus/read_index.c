@@ -33,6 +33,7 @@ struct confirmed {
 struct reads {
     struct outbox *outbox;
     unsigned heartbeat_ms, election_ms;
+    bool stopped;
     struct list waiting;      /* struct cns_read */
     uint64_t term, leader_id; /* the view that ids below belong to */
     uint64_t number;          /* of the last ASK */
@@ -89,6 +90,23 @@ void reads_cancel(struct cns_read *read)
     list_remove(&read->link);
 }
 
+void reads_stop(struct reads *r)
+{
+    r->stopped = true;
+}
+
+/* Calls all in FINISHED, which any of the calls may change: cancel one, add one, stop the member.
+ */
+static void finish(struct reads *r, struct list *finished, enum err e)
+{
+    struct list *l;
+    while (!r->stopped && (l = list_pop_front(finished)) != NULL) {
+        struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
+        read->done(read, e, e == ERR_OK ? read->index : 0);
+    }
+    list_splice(&r->waiting, finished);
+}
+
 /* --- messages -----------------------------------------------------------------------------------
  */
 
@@ -126,14 +144,11 @@ static void on_answer(struct reads *r, const struct reads_view *v, uint64_t from
         struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
         if (read->id == 0 || read->id > number)
             continue;
+        read->index = index;
         list_remove(l);
         list_push_back(&finished, l);
     }
-    struct list *l;
-    while ((l = list_pop_front(&finished)) != NULL) {
-        struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
-        read->done(read, ERR_OK, index);
-    }
+    finish(r, &finished, ERR_OK);
 }
 
 static void on_confirm(struct reads *r, const struct reads_view *v, uint64_t from, uint64_t term,
@@ -263,11 +278,7 @@ static void finish_rounds(struct reads *r, const struct reads_view *v)
         list_remove(l);
         list_push_back(&finished, l);
     }
-    struct list *l;
-    while ((l = list_pop_front(&finished)) != NULL) {
-        struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
-        read->done(read, ERR_OK, read->index);
-    }
+    finish(r, &finished, ERR_OK);
 }
 
 /* --- the asking side ----------------------------------------------------------------------------
@@ -303,11 +314,7 @@ static void expire(struct reads *r, const struct reads_view *v)
         list_remove(l);
         list_push_back(&finished, l);
     }
-    struct list *l;
-    while ((l = list_pop_front(&finished)) != NULL) {
-        struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
-        read->done(read, v->leader_id == 0 ? ERR_NO_LEADER : ERR_TIMEOUT, 0);
-    }
+    finish(r, &finished, v->leader_id == 0 ? ERR_NO_LEADER : ERR_TIMEOUT);
 }
 
 void reads_flush(struct reads *r, const struct reads_view *v)
@@ -333,9 +340,8 @@ void reads_flush(struct reads *r, const struct reads_view *v)
 void reads_fail(struct reads *r, enum err e)
 {
     drop_asks(r);
-    struct list *l;
-    while ((l = list_pop_front(&r->waiting)) != NULL) {
-        struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
-        read->done(read, e, 0);
-    }
+    struct list finished;
+    list_init(&finished);
+    list_splice(&finished, &r->waiting);
+    finish(r, &finished, e);
 }

@@ -40,6 +40,8 @@ void reads_receive(struct reads *r, const struct reads_view *v, uint64_t from, c
                    size_t n);
 /* Asks, probes, answers and expires; at the end of each loop turn. May call reads' `done`. */
 void reads_flush(struct reads *r, const struct reads_view *v);
+/* No `done` after this; may be called from inside one. The reads that wait stay the caller's. */
+void reads_stop(struct reads *r);
 /* Ends all with E. */
 void reads_fail(struct reads *r, enum err e);
 

@@ -23,7 +23,8 @@ struct node {
     enum cns_role role;
     uint64_t term, leader_id, delivered, hash, barrier_term;
     uint64_t messages, rooms;
-    bool stopped, propose_in_entry;
+    bool stopped;
+    uint64_t stop_at; /* calls cns_stop from inside on_entry of this index */
 };
 
 struct group {
@@ -53,6 +54,11 @@ static void find_ports(struct group *g)
         EXPECT(close(fds[i]) == 0);
 }
 
+static void on_stopped(void *ctx)
+{
+    ((struct node *)ctx)->stopped = true;
+}
+
 static void on_entry(void *ctx, const struct cns_entry *e)
 {
     struct node *n = ctx;
@@ -63,7 +69,10 @@ static void on_entry(void *ctx, const struct cns_entry *e)
         n->hash = hash64(e->payload->data, e->payload->len, n->hash);
     if (e->kind == CNS_BARRIER)
         n->barrier_term = e->term;
-    cns_applied(n->c, e->index);
+    if (e->index == n->stop_at)
+        cns_stop(n->c, on_stopped, n);
+    else
+        cns_applied(n->c, e->index);
 }
 
 static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leader_id)
@@ -113,11 +122,6 @@ static void start_node(struct group *g, uint64_t id)
     EXPECT_OK(cns_open(&c, &n->c));
     EXPECT_OK(cns_start(n->c, &g->loop, delivered));
     free(dir);
-}
-
-static void on_stopped(void *ctx)
-{
-    ((struct node *)ctx)->stopped = true;
 }
 
 static void run_until_stopped(struct group *g, struct node *n)
@@ -333,6 +337,44 @@ TEST(member_stops_during_traffic)
     }
     uint64_t last = write_entries(&g, 1, 10);
     wait_delivered(&g, last);
+    group_fini(&g);
+}
+
+static void stop_from_read(struct cns_read *r, enum err e, uint64_t index)
+{
+    struct node *n = r->ctx;
+    (void)e;
+    (void)index;
+    thread_expect_loop();
+    EXPECT(!n->stopped);
+    cns_stop(n->c, on_stopped, n);
+}
+
+TEST(member_stops_from_inside_its_callbacks)
+{
+    struct group g;
+    group_init(&g);
+    uint64_t last = write_entries(&g, 10, 100);
+    wait_delivered(&g, last);
+    struct node *n = wait_leader(&g);
+    n->stop_at = last + 5;
+    for (unsigned i = 0; i < 10; i++) {
+        struct cns_payload *p = payload(i, 100);
+        thread_expect_loop();
+        EXPECT_OK(cns_propose(n->c, n->term, &p, 1, &last));
+    }
+    run_until_stopped(&g, n);
+    EXPECT_EQ(n->delivered, n->stop_at);
+    start_node(&g, n->id);
+    wait_delivered(&g, last);
+    /* The first of two reads stops the member: the second is never called. */
+    n = wait_leader(&g);
+    struct cns_read reads[2] = {{.done = stop_from_read, .ctx = n},
+                                {.done = stop_from_read, .ctx = n}};
+    cns_read_index(n->c, &reads[0], 5000);
+    cns_read_index(n->c, &reads[1], 5000);
+    run_until_stopped(&g, n);
+    start_node(&g, n->id);
     group_fini(&g);
 }
 
