@@ -3,8 +3,8 @@
  * Invariants: `delivered` rises by one for each on_entry; `bytes` is the sum of the payloads that
  * are delivered and not reported, and no entry is delivered while it is above INFLIGHT_BYTES_MAX.
  *
- * The floor may lie above everything that the log knows (trap T13 of LIBRAFT.md: the database may
- * be ahead of the node's own log); then nothing happens until the commit index has passed it. */
+ * The floor may lie above everything that the log knows (a log restored from an older copy); then
+ * nothing happens until the commit index has passed it. */
 #include "consensus/delivery.h"
 
 #include "base/check.h"

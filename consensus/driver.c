@@ -609,18 +609,26 @@ static void tell_failure(struct driver *d)
     d->c.handler.on_failed(d->c.handler.ctx, d->failure, d->sentence);
 }
 
+/* An entry is delivered only when it is durable in our own log too, though Raft would allow it
+ * earlier: so, after a crash, the node's database is never ahead of its log, and its start-up check
+ * can hold every database against the log's word (docs/ARCHITECTURE.md). */
+static uint64_t deliverable(const struct driver *d, uint64_t commit)
+{
+    return commit < d->r.last_stored ? commit : d->r.last_stored;
+}
+
 /* Roles and entries in the order in which they came to be. */
 static void tell_node(struct driver *d)
 {
     for (unsigned i = 0; i < d->n_roles && d->life == RUNNING; i++) {
         struct role_event e = d->roles[i];
-        delivery_run(d->delivery, e.commit);
+        delivery_run(d->delivery, deliverable(d, e.commit));
         if (d->life == RUNNING)
             d->c.handler.on_role(d->c.handler.ctx, e.role, e.term, e.leader_id);
     }
     d->n_roles = 0;
     if (d->life == RUNNING)
-        delivery_run(d->delivery, d->commit);
+        delivery_run(d->delivery, deliverable(d, d->commit));
 }
 
 static uint64_t busy_bytes(const struct driver *d)
@@ -659,8 +667,7 @@ static void give_room(struct driver *d)
 
 static void evict(struct driver *d)
 {
-    uint64_t up_to = d->commit < d->r.last_stored ? d->commit : d->r.last_stored;
-    cache_evict(&d->cache, d->c.cache_bytes, up_to);
+    cache_evict(&d->cache, d->c.cache_bytes, deliverable(d, d->commit));
 }
 
 void driver_turn(struct driver *d)

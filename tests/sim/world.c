@@ -9,6 +9,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -284,7 +285,11 @@ void sim_crash(struct sim *s, uint64_t id)
     waiting++;
     unsigned jobs = (unsigned)rng_below(&s->rng, waiting + 1);
     sim_disk_crash(m, jobs, (unsigned)rng_below(&s->rng, 4));
-    /* The database of this node may be ahead of its log, or behind it. */
+    /* Delivered only when durable in the own log: the database is never ahead of it, but it may be
+     * behind. */
+    if (m->applied > m->disk.n)
+        sim_fail(s, "member %" PRIu64 " applied %" PRIu64 " and has only %u entries on its disk",
+                 id, m->applied, m->disk.n);
     if (rng_once_in(&s->rng, 2))
         m->database = m->applied;
     else
