@@ -112,30 +112,30 @@ deps:
 # --- what is built --------------------------------------------------------------------------------
 
 $(B)/lecternd: $(B)/node/main.o $(LIB_OBJS)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
 $(B)/lectern: $(SHELL_OBJS)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
 
 $(B)/bench: $(BENCH_OBJS)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
 
 $(B)/sim: $(call objs,$(SIM_MAIN) $(SIM_SRC)) $(ROOM_OBJS_consensus)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
 $(B)/fuzz/%: $(B)/tests/fuzz/%_fuzz.o $(LIB_OBJS)
 	@mkdir -p $(@D)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
 # A room's tests link that room and what lies below it: the layer rules hold at link time too.
 $(B)/tests/check-%: $(TESTLIB_OBJS)
 	@mkdir -p $(@D)
-	@echo "  LD  $@"
+	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 define unit_deps
 $(B)/tests/check-$(1): $$(call objs,$$(wildcard tests/unit/$(1)/*.c)) $$(ROOM_OBJS_$(1))
@@ -146,7 +146,7 @@ $(B)/tests/check-client: | $(B)/lectern
 
 $(B)/%.o: %.c $(B)/.flags | deps
 	@mkdir -p $(@D)
-	@echo "  CC  $<"
+	@echo "  CC  $<" >&2
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 # Rewritten when the compiler or a flag changes: everything is then compiled again.
