@@ -306,7 +306,7 @@ struct sim *sim_new(const struct sim_options *o, uint64_t seed)
 {
     CHECK(o->n > 0 && o->n <= SIM_MEMBERS_MAX);
     thread_become(THREAD_LOOP);
-    log_set_level(LOG_ERROR + 1); /* a simulation breaks things all the time */
+    log_set_level((enum log_level)(LOG_ERROR + 1)); /* a simulation breaks things all the time */
     struct sim *s = MEM_NEW(struct sim);
     s->o = *o;
     s->seed = s->rng.state = seed;

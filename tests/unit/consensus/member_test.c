@@ -298,6 +298,7 @@ TEST(member_read_index_and_messages_from_every_member)
     while (g.nodes[1].messages + g.nodes[2].messages + g.nodes[3].messages < 6)
         (void)uv_run(&g.loop, UV_RUN_ONCE);
     unsigned n;
+    thread_expect_loop();
     const struct cns_server *members = cns_members(leader->c, &n);
     EXPECT_EQ(n, N);
     EXPECT(strcmp(members[1].address, g.addresses[1]) == 0);
@@ -371,6 +372,7 @@ TEST(member_stops_from_inside_its_callbacks)
     n = wait_leader(&g);
     struct cns_read reads[2] = {{.done = stop_from_read, .ctx = n},
                                 {.done = stop_from_read, .ctx = n}};
+    thread_expect_loop();
     cns_read_index(n->c, &reads[0], 5000);
     cns_read_index(n->c, &reads[1], 5000);
     run_until_stopped(&g, n);
