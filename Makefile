@@ -73,7 +73,8 @@ UNIT_ROOMS   := $(sort $(patsubst tests/unit/%/,%,$(dir $(wildcard tests/unit/*/
 UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
 UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
 ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
-                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)))
+                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) \
+                  $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)))
 
 .DEFAULT_GOAL := all
 .SECONDARY:

@@ -29,7 +29,7 @@ enum log_level log_get_level(void)
 
 void log_write(enum log_level level, const char *room, const char *format, ...)
 {
-    static const char *const names[] = {"debug", "info", "warn", "error"};
+    static const char *const names[] = {"debug", "info", "warn", "error", "none"};
     char line[LINE_MAX_BYTES];
     struct timespec now;
     struct tm utc;

@@ -5,7 +5,8 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+/* LOG_NONE as the least level: silence. */
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_NONE };
 
 void log_set_level(enum log_level level);
 /* Put before every line, for example "node=2 "; kept by copy (at most 63 bytes). */

@@ -20,6 +20,7 @@
 #include "base/sizes.h"
 #include "consensus/log_read.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,13 +78,13 @@ static enum err refuse(const struct log_store *s)
 
 bool log_store_parse_name(const char *name, uint64_t *first_index, uint64_t *epoch)
 {
-    char again[64];
-    unsigned long long first, e;
-    if (sscanf(name, "%20llu-%20llu.seg", &first, &e) != 2 || first == 0 || e == 0)
+    char again[64], *end;
+    *first_index = strtoull(name, &end, 10);
+    *epoch = *end == '-' ? strtoull(end + 1, &end, 10) : 0;
+    if (*first_index == 0 || *epoch == 0)
         return false;
-    (void)snprintf(again, sizeof again, "%020llu-%012llu.seg", first, e);
-    *first_index = first;
-    *epoch = e;
+    /* What strtoull let pass (signs, space, overflow) does not come out the same again. */
+    (void)snprintf(again, sizeof again, "%020" PRIu64 "-%012" PRIu64 ".seg", *first_index, *epoch);
     return strcmp(name, again) == 0;
 }
 

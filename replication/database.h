@@ -36,7 +36,7 @@ struct repl_db {
     struct position_file *position_file;
     struct position_record record;
     bool position_known;
-    struct repl_position position; /* published */
+    struct repl_position position; /* published; unknown: 0 and the checksum */
 
     struct repl_view *view;
     struct checkpointer *checkpointer;
@@ -54,6 +54,8 @@ struct repl_db {
         stat_checkpoints;
     _Atomic uint32_t stat_pages;
 };
+
+/* database_open.c: repl_db_open. */
 
 /* Stops the database with this thread's sentence; returns CODE. */
 enum err database_stop(struct repl_db *db, enum err code) ON_OWNER;

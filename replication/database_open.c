@@ -332,6 +332,7 @@ static enum err hash_pages(struct repl_db *db) ON_OWNER
             digest_set(db->digest, n, digest_page_hash(n, page, page_size));
     }
     free(page);
+    db->position.checksum = digest_checksum(db->digest);
     return e;
 }
 

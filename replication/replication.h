@@ -61,7 +61,7 @@ MUST_USE enum err repl_db_close(struct repl_db *db) ON_OWNER;
 
 bool repl_db_position_known(const struct repl_db *db) ON_OWNER;
 MUST_USE enum err repl_db_adopt_position(struct repl_db *db, uint64_t seq) ON_OWNER;
-/* Newest published position. */
+/* Newest published position; while it is unknown: sequence 0 and the checksum of the content. */
 struct repl_position repl_db_position(const struct repl_db *db) ON_OWNER;
 /* Reads every page of the published database and compares with the page hashes. ERR_CORRUPT names
  * the first page that differs, and where it lies. Long: for tests and `check`. */

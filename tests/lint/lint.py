@@ -252,10 +252,14 @@ def main():
 
 
 def has_door(path, texts):
-    """A .c without a header of its own may belong to one of its room's headers that names it."""
-    room = path.split("/")[0] + "/"
-    name = os.path.basename(path)
-    return any(p.startswith(room) and p.endswith(".h") and name in t for p, t in texts.items())
+    """A .c without a header of its own: database_open.c is a part of database.h's, and a header of
+    its room may name it."""
+    room, name = os.path.split(path)
+    words = name[:-2].split("_")
+    if any(f"{room}/{'_'.join(words[:n])}.h" in texts for n in range(1, len(words))):
+        return True
+    return any(p.startswith(room + "/") and p.endswith(".h") and name in t
+               for p, t in texts.items())
 
 
 if __name__ == "__main__":

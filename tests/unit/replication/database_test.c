@@ -278,6 +278,10 @@ TEST(database_adopts_a_position)
 
     struct repl_db *c = replica_open("c");
     EXPECT(!repl_db_position_known(c));
+    struct repl_entry e; /* the checksum is there to be looked for in the log */
+    EXPECT_OK(repl_entry_read(log.entries[log.n - 2].bytes, log.entries[log.n - 2].n, &e));
+    EXPECT_EQ(repl_db_position(c).checksum, e.checksum_after);
+    EXPECT_EQ(repl_db_position(c).seq, 0);
     const struct replica_entry *last = &log.entries[log.n - 1];
     EXPECT_ERR(ERR_MISUSE, repl_db_apply(c, last->bytes, last->n));
     struct repl_view *view;
