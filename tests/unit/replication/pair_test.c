@@ -15,6 +15,7 @@
 
 struct world {
     struct rng rng;
+    uint32_t page_size;
     struct repl_db *db[NODES];
     unsigned cursor[NODES]; /* the next entry of the log that it has not seen */
     unsigned leader;
@@ -78,9 +79,20 @@ static void random_transaction(struct world *w)
 {
     sqlite3 *c = w->l.conn;
     struct rng *r = &w->rng;
-    if (rng_once_in(r, 150)) {
+    switch (rng_below(r, 200)) {
+    case 0:
+    case 1:
         stock_exec(c, "VACUUM");
         return;
+    case 2: /* none, full, by hand: some changes need a VACUUM, some are a commit of their own */
+        stock_exec(c, "PRAGMA auto_vacuum=%u", (unsigned)rng_below(r, 3));
+        return;
+    case 3:
+    case 4:
+        stock_exec(c, "PRAGMA incremental_vacuum(%u)", (unsigned)rng_below(r, 30));
+        return;
+    default:
+        break;
     }
     stock_exec(c, "BEGIN");
     ensure_table(w);
@@ -167,16 +179,26 @@ static void count(struct world *w, unsigned i) ON_OWNER
     w->checkpoints += s.checkpoints;
 }
 
+static struct repl_db *open_node(struct world *w, unsigned i) ON_OWNER
+{
+    char name[] = {(char)('a' + i), 0};
+    struct repl_config c = replica_config(name);
+    struct repl_db *db;
+    c.page_size = w->page_size;
+    c.entry_bytes_max = w->page_size + 4096;
+    EXPECT_OK(repl_db_open(&c, &db));
+    return db;
+}
+
 /* Closed and opened again: what it contains does not change. */
 static void reopen(struct world *w, unsigned i) ON_OWNER
 {
-    char name[] = {(char)('a' + i), 0};
     if (i == w->leader)
         return;
     struct repl_position before = repl_db_position(w->db[i]);
     count(w, i);
     EXPECT_OK(repl_db_close(w->db[i]));
-    w->db[i] = replica_open(name);
+    w->db[i] = open_node(w, i);
     EXPECT(repl_db_position_known(w->db[i]));
     EXPECT_EQ(repl_db_position(w->db[i]).seq, before.seq);
     EXPECT_EQ(repl_db_position(w->db[i]).checksum, before.checksum);
@@ -197,10 +219,9 @@ static void compare_all(struct world *w) ON_OWNER
 static void world_init(struct world *w) ON_OWNER
 {
     *w = (struct world){.rng = {test_seed()}};
-    for (unsigned i = 0; i < NODES; i++) {
-        char name[] = {(char)('a' + i), 0};
-        w->db[i] = replica_open(name);
-    }
+    w->page_size = 512u << rng_below(&w->rng, 6);
+    for (unsigned i = 0; i < NODES; i++)
+        w->db[i] = open_node(w, i);
     replica_lead(&w->l, w->db[0]);
 }
 
@@ -237,9 +258,10 @@ TEST(pair_random_sql_keeps_all_equal)
     compare_all(&w);
     for (unsigned i = 0; i < NODES; i++)
         count(&w, i);
-    (void)printf("sealed %llu lost %llu entries %u restarts %llu checkpoints %llu pages %u\n",
-                 (unsigned long long)w.sealed, (unsigned long long)w.lost, w.log.n,
-                 (unsigned long long)w.restarts, (unsigned long long)w.checkpoints, w.db[0]->pages);
+    (void)printf(
+        "page size %u sealed %llu lost %llu entries %u restarts %llu checkpoints %llu pages %u\n",
+        w.page_size, (unsigned long long)w.sealed, (unsigned long long)w.lost, w.log.n,
+        (unsigned long long)w.restarts, (unsigned long long)w.checkpoints, w.db[0]->pages);
     EXPECT(w.log.n > w.sealed - w.lost); /* some were cut */
     EXPECT(w.checkpoints >= rounds / 100 && w.restarts >= rounds / 100);
     world_fini(&w);
