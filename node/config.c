@@ -194,9 +194,9 @@ static enum err check(const struct config *c)
     if (c->advertise[0] != 0)
         TRY(check_address("advertise", c->advertise));
     TRY(check_members(c));
-    if (c->heartbeat_ms == 0 || c->election_ms < 3 * c->heartbeat_ms || c->election_ms > 600000)
+    if (c->heartbeat_ms == 0 || c->election_ms < 4 * c->heartbeat_ms || c->election_ms > 600000)
         return err_fail(ERR_CONFIG,
-                        "election-timeout = %" PRIu64 " must be at least three heartbeats (%" PRIu64
+                        "election-timeout = %" PRIu64 " must be at least four heartbeats (%" PRIu64
                         " ms) and at most 10 minutes",
                         c->election_ms, c->heartbeat_ms);
     if (c->readers == 0 || c->readers > 64 || c->reader_connections < c->readers ||

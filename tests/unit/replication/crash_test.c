@@ -424,3 +424,27 @@ TEST(crash_kills_a_leader_that_another_process_reads)
 {
     crash_trials(true, false, true);
 }
+
+/* Between the new WAL's salts in `position` and its header, again and again: the salts of the WAL
+ * that is in the file must stay known. */
+TEST(crash_between_position_and_header_again_and_again)
+{
+    replica_become_owner();
+    disk_skip_syncs();
+    struct trial t = {.leads = true, .rng = {test_seed()}};
+    t.report =
+        mmap(NULL, sizeof *t.report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    EXPECT(t.report != MAP_FAILED);
+    (void)count_calls(&t);
+    t.leads = false;
+    disk_count_only("/position");
+    for (long n = 1; n < 10; n++) {
+        uint64_t told = 0;
+        for (unsigned lives = 0; lives < 4; lives++) {
+            run_child(&t, "x", lives == 0 ? n : 1 + (long)rng_below(&t.rng, 2));
+            told = atomic_load(&t.report->seq);
+        }
+        expect_recovered(&t, "x", atomic_load(&t.report->finished) ? STEPS : told);
+    }
+    EXPECT(munmap(t.report, sizeof *t.report) == 0);
+}

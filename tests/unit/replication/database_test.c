@@ -251,6 +251,19 @@ TEST(database_knows_its_position_without_a_wal)
     EXPECT_OK(repl_db_close(db));
 }
 
+/* The files of DB as a kill now would leave them, under NAME. */
+static void copy_as_killed(struct repl_db *db, const char *name)
+{
+    struct repl_config c = replica_config(name);
+    stock_copy(db->keeper, c.path);
+    struct buf position;
+    read_file(db->position_path, &position);
+    char *file = mem_printf("%s/position", name);
+    stock_write(test_path(file), position.data, position.len);
+    free(file);
+    buf_fini(&position);
+}
+
 TEST(database_adopts_a_position)
 {
     replica_become_owner();
@@ -264,16 +277,8 @@ TEST(database_adopts_a_position)
     replica_unlead(&l);
     unsigned cursor = 0;
     replica_apply(b, &log, &cursor, log.n - 1);
-    /* As a crash leaves them: not closed. Then somebody looks with sqlite3. */
-    stock_copy(b->keeper, test_path("copy.db"));
-    struct buf position;
-    read_file(test_path("b/position"), &position);
+    copy_as_killed(b, "c"); /* not closed; then somebody looks with sqlite3 */
     EXPECT_OK(repl_db_close(b));
-    (void)replica_config("c");
-    EXPECT(rename(test_path("copy.db"), test_path("c/main.db")) == 0);
-    EXPECT(rename(test_path("copy.db-wal"), test_path("c/main.db-wal")) == 0);
-    stock_write(test_path("c/position"), position.data, position.len);
-    buf_fini(&position);
     visit_with_stock(test_path("c/main.db"));
 
     struct repl_db *c = replica_open("c");
@@ -297,6 +302,24 @@ TEST(database_adopts_a_position)
     EXPECT_OK(repl_db_close(c));
     EXPECT_OK(repl_db_close(a));
     replica_log_free(&log);
+}
+
+TEST(database_killed_after_a_clean_stop_and_more_writes)
+{
+    replica_become_owner();
+    make("a", 5);
+    struct repl_db *db = replica_open("a");
+    struct replica_leader l;
+    replica_lead(&l, db);
+    replica_write(&l, NULL, "INSERT INTO t VALUES(77)"); /* into the WAL that the stop left */
+    copy_as_killed(db, "b");
+    replica_unlead(&l);
+    struct repl_db *b = replica_open("b");
+    EXPECT(repl_db_position_known(b));
+    EXPECT_EQ(repl_db_position(b).seq, 7);
+    replica_expect_equal(db, b);
+    EXPECT_OK(repl_db_close(b));
+    EXPECT_OK(repl_db_close(db));
 }
 
 /* --- damage ----------------------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ static struct {
     pthread_mutex_t gate;
     long left; /* calls before the end */
     enum disk_end end;
+    const char *only; /* the end of the paths that count; NULL: all */
     bool failing;
     struct rng rng;
     struct op *ops; /* not synced */
@@ -53,10 +54,10 @@ static void fd_path(int fd, char path[PATH_BYTES])
     path[n > 0 ? n : 0] = 0;
 }
 
-static bool is_shm(const char *path)
+static bool ends_with(const char *path, const char *suffix)
 {
-    size_t n = strlen(path);
-    return n > 4 && strcmp(path + n - 4, "-shm") == 0;
+    size_t n = strlen(path), m = strlen(suffix);
+    return n >= m && strcmp(path + n - m, suffix) == 0;
 }
 
 static void raw_write(const char *path, const uint8_t *p, size_t n, uint64_t offset)
@@ -80,7 +81,7 @@ static void note_op(int fd, const uint8_t *bytes, size_t n, uint64_t offset)
     struct stat st;
     struct op *o = mem_zalloc(sizeof *o);
     fd_path(fd, o->path);
-    if (disk.end != DISK_POWER || is_shm(o->path) || fstat(fd, &st) != 0) {
+    if (disk.end != DISK_POWER || ends_with(o->path, "-shm") || fstat(fd, &st) != 0) {
         free(o);
         return;
     }
@@ -177,8 +178,13 @@ _Noreturn static void die(void)
     _exit(DISK_DIED);
 }
 
-static void count_call(void)
+static void count_call(int fd)
 {
+    char path[PATH_BYTES] = "";
+    if (disk.only != NULL && fd >= 0)
+        fd_path(fd, path);
+    if (disk.only != NULL && !ends_with(path, disk.only))
+        return;
     (void)atomic_fetch_add(disk.calls, 1);
     if (--disk.left > 0)
         return;
@@ -190,13 +196,13 @@ static void count_call(void)
 
 enum gate { OFF, COUNTED, FAILED };
 
-/* A disk that failed goes on failing. */
-static enum gate enter(void)
+/* FD: -1 when there is none. A disk that failed goes on failing. */
+static enum gate enter(int fd)
 {
     if (!atomic_load(&disk.armed))
         return OFF;
     (void)pthread_mutex_lock(&disk.gate);
-    count_call();
+    count_call(fd);
     if (!disk.failing)
         return COUNTED;
     errno = rng_once_in(&disk.rng, 2) ? ENOSPC : EIO;
@@ -223,6 +229,11 @@ void disk_arm(enum disk_end end, long n, uint64_t seed, _Atomic long *calls)
     atomic_store(&disk.armed, true);
 }
 
+void disk_count_only(const char *suffix)
+{
+    disk.only = suffix;
+}
+
 void disk_disarm(void)
 {
     atomic_store(&disk.armed, false);
@@ -245,7 +256,7 @@ int unlink(const char *path);
 
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset)
 {
-    enum gate g = enter();
+    enum gate g = enter(fd);
     if (g == COUNTED)
         note_op(fd, p, n, (uint64_t)offset);
     ssize_t done = g == FAILED ? -1 : syscall(SYS_pwrite64, fd, p, n, offset);
@@ -260,7 +271,7 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t offset)
 
 static int sync_fd(int fd, long number)
 {
-    enum gate g = enter();
+    enum gate g = enter(fd);
     if (g == COUNTED)
         note_sync(fd);
     int rc = g == FAILED ? -1 : atomic_load(&disk.no_sync) ? 0 : (int)syscall(number, fd);
@@ -280,7 +291,7 @@ int fdatasync(int fd)
 
 int ftruncate64(int fd, off64_t size)
 {
-    enum gate g = enter();
+    enum gate g = enter(fd);
     if (g == COUNTED)
         note_op(fd, NULL, 0, (uint64_t)size);
     int rc = g == FAILED ? -1 : (int)syscall(SYS_ftruncate, fd, size);
@@ -291,7 +302,7 @@ int ftruncate64(int fd, off64_t size)
 /* The directory is synced after each by the code under test; its loss is not simulated. */
 int rename(const char *from, const char *to)
 {
-    enum gate g = enter();
+    enum gate g = enter(-1);
     int rc = g == FAILED ? -1 : (int)syscall(SYS_rename, from, to);
     leave(g);
     return rc;
@@ -299,7 +310,7 @@ int rename(const char *from, const char *to)
 
 int unlink(const char *path)
 {
-    enum gate g = enter();
+    enum gate g = enter(-1);
     int rc = g == FAILED ? -1 : (int)syscall(SYS_unlink, path);
     leave(g);
     return rc;

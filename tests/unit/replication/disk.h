@@ -19,6 +19,9 @@ enum disk_end {
 /* Counts in *CALLS from now on, and ends before or just after call number N. SEED: of what is lost.
  */
 void disk_arm(enum disk_end end, long n, uint64_t seed, _Atomic long *calls);
+/* From the next disk_arm on only writes and syncs of files whose path ends so count; NULL: all do.
+ */
+void disk_count_only(const char *suffix);
 void disk_disarm(void);
 /* Syncs are promised and not done: for tests that end processes, not machines. For good. */
 void disk_skip_syncs(void);

@@ -187,6 +187,61 @@ TEST(reader_that_stays_keeps_its_state_and_costs_no_stop)
     EXPECT_OK(repl_db_close(db));
 }
 
+/* All is copied, and a reader that came before is still inside the WAL: it reads frames there. */
+TEST(reader_inside_the_wal_keeps_it_from_being_overwritten)
+{
+    replica_become_owner();
+    struct replica_log log = {0};
+    struct repl_db *db[2] = {replica_open("a"), replica_open("b")};
+    struct replica_leader l;
+    struct rng rng = {test_seed()};
+    sqlite3 *c[2];
+    unsigned cursor = 0;
+    struct repl_stats s;
+    replica_lead(&l, db[0]);
+    begin_accounts(&l, &log);
+    while (db[0]->frames * 1048 < db[0]->config.wal_restart_bytes + 50000)
+        transfer(&l, &log, &rng); /* no upkeep: nothing is copied yet */
+    for (unsigned i = cursor; i < log.n; i++)
+        EXPECT_OK(repl_db_apply(db[1], log.entries[i].bytes, log.entries[i].n));
+    cursor = log.n;
+    int64_t seq = (int64_t)repl_db_published(db[0]);
+    for (unsigned i = 0; i < 2; i++) {
+        c[i] = replica_reader(db[i]);
+        stock_exec(c[i], "PRAGMA cache_size=1; BEGIN"); /* reads the file again and again */
+        EXPECT_EQ(stock_int(c[i], "SELECT seq FROM mark"), seq);
+    }
+    uint64_t began = clock_mono_ms();
+    do {
+        replica_upkeep(db[0]);
+        replica_upkeep(db[1]);
+        repl_db_stats(db[1], &s);
+    } while (s.wal_backfilled_bytes < s.wal_bytes && clock_mono_ms() < began + 60000);
+    EXPECT(s.wal_backfilled_bytes == s.wal_bytes);
+    for (unsigned n = 0; n < 300; n++) {
+        transfer(&l, &log, &rng);
+        replica_upkeep(db[0]);
+        replica_apply(db[1], &log, &cursor, log.n);
+        for (unsigned i = 0; i < 2; i++) {
+            EXPECT_EQ(stock_int(c[i], "SELECT seq FROM mark"), seq);
+            EXPECT_EQ(stock_int(c[i], "SELECT sum(v) FROM account"), TOTAL);
+        }
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        repl_db_stats(db[i], &s);
+        EXPECT_EQ(s.wal_restarts, 0);
+        stock_expect_intact(c[i]);
+        stock_exec(c[i], "COMMIT");
+        stock_close(c[i]);
+    }
+    replica_unlead(&l);
+    for (unsigned i = 0; i < 2; i++) {
+        replica_expect_sound(db[i]);
+        EXPECT_OK(repl_db_close(db[i]));
+    }
+    replica_log_free(&log);
+}
+
 TEST(reader_cannot_write)
 {
     replica_become_owner();
