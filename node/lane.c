@@ -46,7 +46,6 @@ static void empty_queues(struct lane *l, enum err code, const char *sentence) ON
 {
     answer_queue(l, &l->queue, code, sentence);
     answer_queue(l, &l->stalled, code, sentence);
-    atomic_store_explicit(&l->waiting, 0, memory_order_relaxed);
 }
 
 void lane_fail(struct lane *l, enum err code)
@@ -166,7 +165,6 @@ static void on_request(struct lane *l, struct request *r) ON_OWNER
         lane_run_interactive(l, r);
     } else {
         list_push_back(&l->queue, &r->letter.link);
-        atomic_fetch_add_explicit(&l->waiting, 1, memory_order_relaxed);
     }
 }
 
@@ -383,11 +381,6 @@ enum err lane_start(struct lane *l, uint64_t applied)
 void lane_send(struct lane *l, struct letter *letter)
 {
     mail_send(&l->inbox, &letter->link);
-}
-
-uint64_t lane_waiting(const struct lane *l)
-{
-    return atomic_load_explicit(&l->waiting, memory_order_relaxed);
 }
 
 void lane_close(struct lane *l)

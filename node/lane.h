@@ -82,8 +82,6 @@ struct repl_db *lane_db(struct lane *lane);
 MUST_USE enum err lane_start(struct lane *lane, uint64_t applied) ON_LOOP;
 /* Sends any LANE_ letter; the lane owns it then. LANE_REQUEST comes back as LOOP_ANSWER. */
 void lane_send(struct lane *lane, struct letter *letter) ON_LOOP;
-/* Writes that wait or run now; any thread. */
-uint64_t lane_waiting(const struct lane *lane);
 /* After LOOP_STOPPED (or before lane_start): joins the thread and frees. */
 void lane_close(struct lane *lane);
 

@@ -28,7 +28,7 @@ static struct request *head(struct list *q)
 }
 
 /* Moves the next requests that may share a transaction. */
-static unsigned take_batch(struct lane *l, struct list *batch) ON_OWNER
+static void take_batch(struct lane *l, struct list *batch) ON_OWNER
 {
     unsigned n = 0;
     struct request *first = head(&l->queue), *r;
@@ -42,8 +42,6 @@ static unsigned take_batch(struct lane *l, struct list *batch) ON_OWNER
         if (alone)
             break;
     }
-    atomic_fetch_sub_explicit(&l->waiting, n, memory_order_relaxed);
-    return n;
 }
 
 static bool set_foreign_keys(struct lane *l, bool on) ON_OWNER
@@ -101,7 +99,6 @@ static void again_alone(struct lane *l, struct request *r) ON_OWNER
     r->alone = true;
     list_remove(&r->letter.link);
     list_push_front(&l->queue, &r->letter.link);
-    atomic_fetch_add_explicit(&l->waiting, 1, memory_order_relaxed);
 }
 
 static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
@@ -182,7 +179,7 @@ void lane_run_batch(struct lane *l)
 {
     struct list batch;
     list_init(&batch);
-    (void)take_batch(l, &batch);
+    take_batch(l, &batch);
     drop_overdue(l, &batch);
     struct request *first = head(&batch);
     if (first == NULL)

@@ -44,7 +44,6 @@ struct lane {
 
     struct list queue;   /* autocommit requests that wait */
     struct list stalled; /* interactive requests that wait for the writer */
-    _Atomic uint64_t waiting;
 
     struct list flights;  /* in the order of their sequences */
     struct list doubtful; /* of a lost leadership: the log will tell */

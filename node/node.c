@@ -326,6 +326,9 @@ static void open_handles(struct node *n) ON_LOOP
     CHECK(rc == 0);
     n->wake.data = n->timer.data = n->sigterm.data = n->sigint.data = n;
     mail_init(&n->mail, wake, &n->wake);
+    /* From the beginning: a signal while the node opens its files is heeded when the loop runs. */
+    (void)uv_signal_start(&n->sigterm, on_signal, SIGTERM);
+    (void)uv_signal_start(&n->sigint, on_signal, SIGINT);
 }
 
 static enum err open_consensus(struct node *n) ON_LOOP
@@ -418,8 +421,6 @@ enum err node_open(struct node *n, const struct config *config)
         abandon(n);
         return e;
     }
-    (void)uv_signal_start(&n->sigterm, on_signal, SIGTERM);
-    (void)uv_signal_start(&n->sigint, on_signal, SIGINT);
     (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
     set_stage(n, NODE_SERVING);
     log_info("node", "ready listen=%s peers=%s data=%s seq=%" PRIu64, config->listen,

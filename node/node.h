@@ -48,6 +48,7 @@ struct node {
     struct list sessions;
     uint64_t next_session_id;
     unsigned n_connections;
+    uint64_t n_in_lane;      /* requests that the lane has */
     struct list wait_leader; /* struct request: until there is a leader to run them */
     struct list wait_seq;    /* struct request: until this node has published a sequence */
     struct list wait_reads;  /* struct strong_read: ReadIndex rounds and their index */

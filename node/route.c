@@ -134,11 +134,12 @@ static void route_read(struct session *s, struct request *r) ON_LOOP
 static void run_in_lane(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    if (s->home == HOME_NONE && lane_waiting(n->lane) >= n->config->queue_max) {
+    if (s->home == HOME_NONE && n->n_in_lane >= n->config->queue_max) {
         fail(s, ERR_BUSY, "the writer's queue is full (queue-length): try again later");
         return;
     }
     s->at = AT_LANE;
+    n->n_in_lane++;
     r->letter.kind = LANE_REQUEST;
     lane_send(n->lane, &r->letter);
 }

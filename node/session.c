@@ -200,6 +200,8 @@ static bool runs_elsewhere(const struct session *s, const struct request *r) ON_
 void session_answer(struct session *s, struct request *r)
 {
     CHECK(s->current == r && r->session == s);
+    if (s->at == AT_LANE)
+        s->node->n_in_lane--;
     if (s->framed == NULL) {
         if (r->answer.in_transaction)
             tell_gone(s);

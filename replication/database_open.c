@@ -126,7 +126,8 @@ static enum err open_position(struct repl_db *db) ON_OWNER
                         "fetch the database again",
                         db->position_path, db->config.path);
     if (db->record.database_id != db->config.database_id)
-        return err_fail(ERR_FORMAT, "%s belongs to database %016llx, this node to %016llx",
+        return err_fail(ERR_FORMAT,
+                        "%s belongs to cluster %llu, this node to cluster %llu (cluster-id)",
                         db->config.path, (unsigned long long)db->record.database_id,
                         (unsigned long long)db->config.database_id);
     db->config.page_size = db->record.page_size;
