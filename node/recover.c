@@ -45,6 +45,30 @@ static bool visit(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, si
     return !s->known || e.seq > s->at.seq;
 }
 
+static bool compare(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, size_t n)
+{
+    (void)index;
+    (void)term;
+    thread_expect_owner();
+    /* An entry that cannot be read is not what is looked for here. */
+    return repl_compare_entry(ctx, p, n) == ERR_OK;
+}
+
+/* Damaged, or changed by another program: says where. */
+static enum err refuse(struct repl_db *db, struct cns *cns, const struct search *s) ON_OWNER ON_LOOP
+{
+    char where[200];
+    struct repl_compare *c = repl_compare_new(db);
+    enum err e = cns_scan_back(cns, compare, c);
+    repl_compare_end(c, where, sizeof where);
+    TRY(e);
+    return err_fail(ERR_DIVERGED,
+                    "the database differs from the log at sequence %" PRIu64 ": its pages have "
+                    "checksum %016" PRIx64 ", the log says %016" PRIx64
+                    "; %s. main.db or its WAL is damaged, or was changed outside of Lectern",
+                    s->at.seq, s->at.checksum, s->entry.checksum_after, where);
+}
+
 enum err recover_position(struct repl_db *db, struct cns *cns, uint64_t *applied)
 {
     thread_become(THREAD_OWNER);
@@ -69,11 +93,7 @@ enum err recover_position(struct repl_db *db, struct cns *cns, uint64_t *applied
             "of the log leads to its checksum %016" PRIx64,
             s.at.checksum);
     if (s.entry.checksum_after != s.at.checksum)
-        return err_fail(ERR_DIVERGED,
-                        "the database differs from the log at sequence %" PRIu64 ": its pages have "
-                        "checksum %016" PRIx64 ", the log says %016" PRIx64
-                        ". The file is damaged, or was changed outside of Lectern",
-                        s.at.seq, s.at.checksum, s.entry.checksum_after);
+        return refuse(db, cns, &s);
     if (!s.known)
         TRY(repl_db_adopt_position(db, s.entry.seq));
     *applied = s.index;

@@ -126,6 +126,15 @@ MUST_USE enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n) 
  */
 void repl_db_apply_reset(struct repl_db *db) ON_OWNER;
 
+/* A diagnosis for a database whose checksum is not the log's (compare.c): give it the log's
+ * entries, newest first, those of later sequences too. It compares the newest version of each page.
+ */
+struct repl_compare;
+struct repl_compare *repl_compare_new(struct repl_db *db) ON_OWNER;
+MUST_USE enum err repl_compare_entry(struct repl_compare *c, const uint8_t *p, size_t n) ON_OWNER;
+/* What differs, as a part of a sentence with at most MAX bytes; frees C. */
+void repl_compare_end(struct repl_compare *c, char *sentence, size_t max) ON_OWNER;
+
 /* --- both --------------------------------------------------------------------------------------
  */
 
