@@ -30,6 +30,13 @@ void lane_answer(struct lane *l, struct request *r)
     mail_send(l->loop, &r->letter.link);
 }
 
+void lane_answer_all(struct lane *l, struct list *requests)
+{
+    LIST_EACH(i, requests)
+    LIST_ENTRY(i, struct request, letter.link)->letter.kind = LOOP_ANSWER;
+    mail_send_all(l->loop, requests);
+}
+
 static void answer_queue(struct lane *l, struct list *q, enum err code,
                          const char *sentence) ON_OWNER
 {
@@ -355,6 +362,7 @@ enum err lane_open(const struct config *config, struct mail *loop, struct lane *
     l->config = config;
     l->loop = loop;
     mail_init(&l->inbox, NULL, NULL);
+    list_init(&l->outbox);
     list_init(&l->letters);
     list_init(&l->queue);
     list_init(&l->stalled);
@@ -380,7 +388,15 @@ enum err lane_start(struct lane *l, uint64_t applied)
 
 void lane_send(struct lane *l, struct letter *letter)
 {
-    mail_send(&l->inbox, &letter->link);
+    list_push_back(&l->outbox, &letter->link);
+    if (letter->kind != LANE_REQUEST)
+        lane_flush(l);
+}
+
+void lane_flush(struct lane *l)
+{
+    if (!list_empty(&l->outbox))
+        mail_send_all(&l->inbox, &l->outbox);
 }
 
 void lane_close(struct lane *l)

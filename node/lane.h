@@ -80,8 +80,12 @@ struct repl_db *lane_db(struct lane *lane);
 /* Starts the thread; from here on everything goes through letters. APPLIED: index of the newest
  * entry that the database contains; the next letter's entry is the one after it. */
 MUST_USE enum err lane_start(struct lane *lane, uint64_t applied) ON_LOOP;
-/* Sends any LANE_ letter; the lane owns it then. LANE_REQUEST comes back as LOOP_ANSWER. */
+/* Sends any LANE_ letter; the lane owns it then. LANE_REQUEST comes back as LOOP_ANSWER. Requests
+ * leave together at lane_flush, so that those of one turn of the loop cost one wake-up and share a
+ * batch; all other letters leave at once, with the requests before them. */
 void lane_send(struct lane *lane, struct letter *letter) ON_LOOP;
+/* Before the loop sleeps, and after it read its sockets. */
+void lane_flush(struct lane *lane) ON_LOOP;
 /* After LOOP_STOPPED (or before lane_start): joins the thread and frees. */
 void lane_close(struct lane *lane);
 

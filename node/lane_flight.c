@@ -22,13 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void answer_all(struct lane *l, struct list *requests) ON_OWNER
-{
-    struct list *i;
-    while ((i = list_pop_front(requests)) != NULL)
-        lane_answer(l, LIST_ENTRY(i, struct request, letter.link));
-}
-
 static void fail_all(struct lane *l, struct list *requests, enum err code,
                      const char *sentence) ON_OWNER
 {
@@ -70,7 +63,7 @@ void lane_depart(struct lane *l, struct list *requests)
     if (txn == NULL) {
         /* Nothing was written, but what was seen may be unpublished: wait with the last flight. */
         if (list_empty(&l->flights))
-            answer_all(l, requests);
+            lane_answer_all(l, requests);
         else
             list_splice(&LIST_ENTRY(l->flights.prev, struct flight, link)->requests, requests);
         return;
@@ -117,7 +110,7 @@ void lane_arrive(struct lane *l)
                  "the write is committed, but this node's disk failed before it could answer");
         lane_fail(l, e);
     } else {
-        answer_all(l, &f->requests);
+        lane_answer_all(l, &f->requests);
     }
     free(f);
 }
@@ -149,7 +142,7 @@ static void lose(struct lane *l, struct flight *f) ON_OWNER
         else
             request_fail(r, ERR_NOT_LEADER, "the leader changed before the write was committed");
     }
-    answer_all(l, &f->requests);
+    lane_answer_all(l, &f->requests);
     list_remove(&f->link);
     free(f);
 }
@@ -166,7 +159,7 @@ void lane_judge(struct lane *l, const struct lane_entry *e)
         if (f->term > e->term || e->kind != CNS_COMMAND)
             return;
         if (++f->parts_seen == f->parts) {
-            answer_all(l, &f->requests);
+            lane_answer_all(l, &f->requests);
             list_remove(&f->link);
             free(f);
         }

@@ -27,6 +27,7 @@ struct itxn {
 
 struct lane {
     struct mail inbox;
+    struct list outbox; /* the loop's: requests on their way to the inbox */
     struct mail *loop;
     pthread_t thread;
     bool started, stopping, failed;
@@ -64,6 +65,8 @@ struct lane {
 void lane_fail(struct lane *l, enum err code) ON_OWNER;
 /* The answer leaves now. */
 void lane_answer(struct lane *l, struct request *r) ON_OWNER;
+/* All of them (the list is empty then), with one wake-up of the loop. */
+void lane_answer_all(struct lane *l, struct list *requests) ON_OWNER;
 bool lane_tick(void *lane);
 
 /* lane_flight.c */

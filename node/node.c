@@ -214,6 +214,21 @@ static void on_wake(uv_async_t *async)
     take_mail(async->data);
 }
 
+/* The lane's requests of this turn. */
+static void on_before_sleep(uv_prepare_t *handle)
+{
+    struct node *n = handle->data;
+    thread_expect_loop();
+    lane_flush(n->lane);
+}
+
+static void on_after_sleep(uv_check_t *handle)
+{
+    struct node *n = handle->data;
+    thread_expect_loop();
+    lane_flush(n->lane);
+}
+
 static void wake(void *async)
 {
     (void)uv_async_send(async);
@@ -269,6 +284,8 @@ static void finish(struct node *n) ON_LOOP
 {
     set_stage(n, NODE_ENDED);
     uv_close((uv_handle_t *)&n->timer, NULL);
+    uv_close((uv_handle_t *)&n->before_sleep, NULL);
+    uv_close((uv_handle_t *)&n->after_sleep, NULL);
     uv_close((uv_handle_t *)&n->sigterm, NULL);
     uv_close((uv_handle_t *)&n->sigint, NULL);
     uv_close((uv_handle_t *)&n->wake, NULL);
@@ -321,9 +338,12 @@ static void open_handles(struct node *n) ON_LOOP
 {
     int rc = uv_async_init(&n->loop, &n->wake, on_wake);
     rc = rc != 0 ? rc : uv_timer_init(&n->loop, &n->timer);
+    rc = rc != 0 ? rc : uv_prepare_init(&n->loop, &n->before_sleep);
+    rc = rc != 0 ? rc : uv_check_init(&n->loop, &n->after_sleep);
     rc = rc != 0 ? rc : uv_signal_init(&n->loop, &n->sigterm);
     rc = rc != 0 ? rc : uv_signal_init(&n->loop, &n->sigint);
     CHECK(rc == 0);
+    n->before_sleep.data = n->after_sleep.data = n;
     n->wake.data = n->timer.data = n->sigterm.data = n->sigint.data = n;
     mail_init(&n->mail, wake, &n->wake);
     /* From the beginning: a signal while the node opens its files is heeded when the loop runs. */
@@ -422,6 +442,8 @@ enum err node_open(struct node *n, const struct config *config)
         return e;
     }
     (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
+    (void)uv_prepare_start(&n->before_sleep, on_before_sleep);
+    (void)uv_check_start(&n->after_sleep, on_after_sleep);
     set_stage(n, NODE_SERVING);
     log_info("node", "ready listen=%s peers=%s data=%s seq=%" PRIu64, config->listen,
              config->peer_listen, config->data, repl_db_published(lane_db(n->lane)));

@@ -25,6 +25,8 @@ struct node {
     uv_loop_t loop;
     uv_async_t wake; /* of `mail` */
     uv_timer_t timer;
+    uv_prepare_t before_sleep;
+    uv_check_t after_sleep;
     uv_signal_t sigterm, sigint;
     struct mail mail; /* from the lane and the readers */
 

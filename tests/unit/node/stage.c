@@ -182,6 +182,7 @@ void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
     r->foreign_keys = true;
     r->letter.kind = LANE_REQUEST;
     lane_send(s->lane, &r->letter);
+    lane_flush(s->lane);
     buf_fini(&b);
 }
 
