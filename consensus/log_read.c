@@ -108,25 +108,40 @@ static uint64_t cuts_of(struct log_index *x)
     return cuts;
 }
 
-enum err log_read(struct log_index *x, uint64_t index, unsigned max_items, uint64_t max_bytes,
-                  struct cns_item **items, unsigned *n)
+/* One attempt. *cut: a truncation came between, so the result says nothing. */
+static enum err read_once(struct log_index *x, uint64_t index, unsigned max_items,
+                          uint64_t max_bytes, struct items *out, bool *cut)
 {
-    struct items out = {0};
     struct log_mark mark;
     uint64_t last, cuts = cuts_of(x);
     enum err e = ERR_OK;
-    *items = NULL;
-    *n = 0;
-    while (e == ERR_OK && (out.n == 0 || (out.n < max_items && out.bytes < max_bytes))) {
-        struct log_segment *seg = log_index_find(x, index + out.n, &mark, &last);
+    *out = (struct items){0};
+    while (e == ERR_OK && (out->n == 0 || (out->n < max_items && out->bytes < max_bytes))) {
+        struct log_segment *seg = log_index_find(x, index + out->n, &mark, &last);
         if (seg == NULL)
             break;
-        e = collect(seg, &mark, index + out.n, last, max_items, max_bytes, &out);
+        e = collect(seg, &mark, index + out->n, last, max_items, max_bytes, out);
         log_segment_unref(seg);
     }
+    *cut = cuts_of(x) != cuts;
+    return e;
+}
+
+enum err log_read(struct log_index *x, uint64_t index, unsigned max_items, uint64_t max_bytes,
+                  struct cns_item **items, unsigned *n)
+{
+    struct items out;
+    bool cut;
+    *items = NULL;
+    *n = 0;
+    enum err e = read_once(x, index, max_items, max_bytes, &out, &cut);
     /* Halves from before and after a truncation must not be given out as one; nor is a file that it
-     * removed damage. */
-    if (cuts_of(x) != cuts || (e == ERR_OK && out.n == 0))
+     * removed damage. The entry itself may be far below the cut: look again. */
+    while (cut) {
+        cns_items_free(out.all, out.n);
+        e = read_once(x, index, max_items, max_bytes, &out, &cut);
+    }
+    if (e == ERR_OK && out.n == 0)
         e = err_fail(ERR_NOT_FOUND, "entry %llu is not in the log", (unsigned long long)index);
     else if (e == ERR_NOT_FOUND)
         e = ERR_CORRUPT; /* somebody removed the file */

@@ -268,6 +268,7 @@ TEST(log_is_opened_by_one_at_a_time)
 struct many_reads {
     struct read_ctx x[16];
     unsigned sent;
+    uint64_t stable; /* entries up to here were durable all the time */
 };
 
 static void read_beside(struct rig *r, struct many_reads *m, struct rng *rng) ON_LOOP
@@ -276,11 +277,14 @@ static void read_beside(struct rig *r, struct many_reads *m, struct rng *rng) ON
     rig_read_later(r, 1 + rng_below(rng, model.n), 50000, 100, x);
 }
 
-/* What was read is of one moment and passed its checksums, or is not there any more. */
-static void check_read(struct read_ctx *x)
+/* What was read is of one moment and passed its checksums, or is not there any more. A truncation
+ * further up must not make it seem so. */
+static void check_read(struct read_ctx *x, uint64_t stable)
 {
-    if (x->read.result == ERR_NOT_FOUND) /* truncated meanwhile */
+    if (x->read.result == ERR_NOT_FOUND) {
+        EXPECT(x->read.index > stable);
         return;
+    }
     EXPECT_OK(x->read.result);
     for (unsigned i = 0; i < x->read.n_items; i++) {
         const struct cns_item *it = &x->read.items[i];
@@ -300,11 +304,12 @@ TEST(log_reads_beside_appends_and_truncations)
     thread_expect_loop();
     rig_start(&r);
     for (uint64_t round = 0; round < test_rounds(50); round++) {
-        struct many_reads m = {.sent = 0};
+        struct many_reads m = {.stable = model.n};
         for (unsigned i = 0; i < 16; i++) {
             if (rng_once_in(&rng, 3)) {
                 uint64_t from = 2 + rng_below(&rng, model.n);
                 model.n = from - 1;
+                m.stable = model.n < m.stable ? model.n : m.stable;
                 rig_submit(&r, (struct cns_disk_job){.kind = CNS_DISK_TRUNCATE, .index = from},
                            &sent);
             } else {
@@ -320,7 +325,7 @@ TEST(log_reads_beside_appends_and_truncations)
         for (unsigned i = 0; i < m.sent; i++) {
             while (!m.x[i].ended)
                 (void)uv_run(&r.loop, UV_RUN_ONCE);
-            check_read(&m.x[i]);
+            check_read(&m.x[i], m.stable);
         }
     }
     EXPECT_EQ(r.failures, 0);
