@@ -229,8 +229,11 @@ static enum err pages_of_file(struct repl_db *db) ON_OWNER
  * does not recover it. Then the WAL may hold what the index does not show yet:
  *   - a transaction whose frames were written and whose header was not: same salts, fewer frames;
  *   - a new WAL (its header, perhaps its first transaction) beside an index of the old one, all of
- *     which is in the database file, or beside one that is empty.
- * Both were committed before they were written: the index is brought up to the WAL. */
+ *     which is in the database file, or beside one that is empty;
+ *   - a new WAL and its first transaction beside an index of the new salts without frames, whose
+ *     nBackfill is still the old one's: killed inside wal_index_restart. It must go before frames
+ *     are added, which would count as copied else.
+ * All were committed before they were written: the index is brought up to the WAL. */
 
 struct missing {
     struct wal_index *index;
@@ -293,6 +296,9 @@ static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
     struct wal_index_state x;
     TRY(wal_index_open(db->db_file, db->config.page_size, &db->index));
     TRY(wal_scan_file(db->wal_file, scan, NULL, NULL));
+    if (wal_index_finish_restart(db->index))
+        log_info("replication", "wal-index outlived its writer, which was restarting it path=%s",
+                 db->config.path);
     TRY(wal_index_read(db->index, &x));
     TRY(bring_up_index(db, scan, &x));
     if (x.frames != scan->frames)

@@ -364,11 +364,25 @@ void wal_index_restart(struct wal_index *x, const uint32_t salt[2])
     salt_set(h.aSalt[0], salt[0]);
     salt_set(h.aSalt[1], salt[1]);
     header_write(x, &h);
+    /* Killed here, while another process keeps the memory alive: no frames, and the nBackfill of
+     * the WAL before. Readers are safe (none takes mark 0, there is no frame to look for), but
+     * frames published now would count as copied: wal_index_finish_restart comes first. In the
+     * other order readers would look into a WAL that is being overwritten. */
     __atomic_store_n(&info->nBackfill, 0, __ATOMIC_RELEASE);
     store32(&info->nBackfillAttempted, 0);
     store32(&info->aReadMark[1], 0);
     for (unsigned i = 2; i < WAL_READERS; i++)
         store32(&info->aReadMark[i], READ_MARK_UNUSED);
+}
+
+bool wal_index_finish_restart(struct wal_index *x)
+{
+    struct checkpoint_info *info = &first(x)->checkpoint;
+    if (load32(&info->nBackfill) <= published_frames(x))
+        return false;
+    __atomic_store_n(&info->nBackfill, 0, __ATOMIC_RELEASE);
+    store32(&info->nBackfillAttempted, 0);
+    return true;
 }
 
 /* The newest place of PAGE_NO in this block at or below LIMIT, 0 when there is none. */

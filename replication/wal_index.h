@@ -8,6 +8,7 @@
 #include "replication/wal_format.h"
 
 #include <sqlite3.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Locks of sqlite3_file's xShmLock. */
@@ -47,6 +48,10 @@ void wal_index_publish(struct wal_index *x, uint32_t frames, uint32_t pages,
  * published frames must be backfilled (checked: anything else loses pages). Also for the very first
  * WAL of a database. */
 void wal_index_restart(struct wal_index *x, const uint32_t salt[2]);
+/* Before frames are added to an index that outlived its writer: more frames copied than there are
+ * is what a kill inside wal_index_restart leaves; then none is. The caller holds WRITE and
+ * CHECKPOINT. True: it was so. */
+bool wal_index_finish_restart(struct wal_index *x);
 /* Newest frame <= LIMIT that holds PAGE_NO, 0 when it is in the database file. */
 MUST_USE enum err wal_index_find(struct wal_index *x, uint32_t page_no, uint32_t limit,
                                  uint32_t *frame);

@@ -322,6 +322,63 @@ TEST(database_killed_after_a_clean_stop_and_more_writes)
     EXPECT_OK(repl_db_close(db));
 }
 
+/* DB's process is killed; its memory is not: another connection keeps the wal-index alive. */
+static void kill_owner(struct replica_leader *l) ON_OWNER
+{
+    struct repl_db *db = l->db;
+    replica_unlead(l);
+    database_free(db); /* notes and copies nothing */
+}
+
+/* As wal_index_restart leaves it between the header and nBackfill. */
+static void index_as_killed_in_restart(struct repl_db *db, uint32_t backfilled) ON_OWNER
+{
+    void volatile *block = NULL;
+    EXPECT(db->db_file->pMethods->xShmMap(db->db_file, 0, 32768, 0, &block) == SQLITE_OK);
+    uint32_t volatile *n_backfill = (uint32_t volatile *)block + 24;
+    *n_backfill = db->frames; /* what wal_index_restart asks for */
+    wal_index_restart(db->index, db->wal.salt);
+    *n_backfill = backfilled;
+}
+
+TEST(database_killed_inside_the_restart_of_an_index_that_lives_on)
+{
+    replica_become_owner();
+    struct repl_db *db = replica_open("a");
+    sqlite3 *foreign = replica_reader(db);
+    struct replica_leader l;
+    struct wal_index_state x;
+    bool wants_quiet;
+    replica_lead(&l, db);
+    replica_write(&l, NULL, "CREATE TABLE t(a, b)");
+    for (int i = 0; i < 400; i++)
+        replica_write(&l, NULL, "INSERT INTO t VALUES(%d, randomblob(900))", i);
+    EXPECT_EQ(stock_int(foreign, "SELECT count(*) FROM t"), 400);
+    replica_upkeep(db);
+    uint32_t old = db->frames;
+    replica_write(&l, NULL, "INSERT INTO t VALUES(400, randomblob(900))");
+    EXPECT(old > 400 && db->frames < 10);
+    index_as_killed_in_restart(db, old);
+    kill_owner(&l);
+
+    db = replica_open("a");
+    EXPECT_OK(wal_index_read(db->index, &x));
+    EXPECT_EQ(x.frames, db->frames);
+    EXPECT(x.frames > 0 && x.backfilled == 0);
+    EXPECT_EQ(repl_db_position(db).seq, 402);
+    EXPECT_EQ(stock_int(foreign, "SELECT count(*) FROM t"), 401);
+    replica_lead(&l, db);
+    for (int i = 401; db->frames < old; i++) { /* up to what was said to be copied */
+        replica_write(&l, NULL, "INSERT INTO t VALUES(%d, randomblob(900))", i);
+        EXPECT_EQ(stock_int(foreign, "SELECT count(*) FROM t"), i + 1);
+    }
+    EXPECT_OK(repl_db_upkeep(db, false, &wants_quiet));
+    replica_unlead(&l);
+    replica_expect_sound(db);
+    stock_close(foreign);
+    EXPECT_OK(repl_db_close(db));
+}
+
 /* --- damage ----------------------------------------------------------------------------------- */
 
 static void flip_bit(const char *path, uint64_t offset)
