@@ -57,6 +57,9 @@ enum err guard_message(const struct raft *r, uint64_t from, const struct cns_mes
         return check_append(r, m);
     case RAFT_APPEND_ENTRIES_RESULT:
         term = m->m.append_entries_result.term;
+        if (m->m.append_entries_result.rejected > INDEX_MAX ||
+            m->m.append_entries_result.last_log_index > INDEX_MAX)
+            return err_fail(ERR_PROTOCOL, "an AppendEntriesResult of an impossible index");
         break;
     case RAFT_REQUEST_VOTE:
         term = m->m.request_vote.term;

@@ -248,6 +248,11 @@ void sender_on_result(struct sender *s, uint64_t peer, uint64_t rejected, uint64
         p->probing = false;
         return;
     }
+    /* A leader never truncates, so only a peer out of its mind refuses what was never sent. */
+    if (rejected > s->c.terms->last)
+        return;
+    if (last > s->c.terms->last)
+        last = s->c.terms->last;
     /* A refusal of something sent before we began anew says nothing new. */
     if (p->probing && (!p->probe_out || rejected != p->probe))
         return;
