@@ -3,10 +3,11 @@
  * Owns: struct applier: copies of the parts of a transaction that was cut, and reused memory.
  * Invariants:
  *   - transactions are applied in the order 1, 2, 3, ...: one that is there is skipped, a gap
- * stops;
- *   - all pages of a transaction are unpacked and hashed, and the checksums before and after are
- *     proved, before a byte of it is written: a written commit frame would count after a restart;
- *   - memory: one transaction's packed parts (txn_bytes_max), 12 bytes a page, 1 MiB of frames.
+ *     stops;
+ *   - all pages of a transaction are unpacked and hashed, the checksums before and after and the
+ *     pages that the database grows by are proved, before a byte of it is written: a written commit
+ *     frame would count after a restart;
+ *   - memory: one transaction's packed parts (bytes_max), 20 bytes a page, 1 MiB of frames.
  * Not here: the bytes of an entry (txn_codec.c), making frames visible (publish.c).
  *
  * Two passes. The first unpacks every page, hashes it, and keeps the pages as far as they fit in
@@ -24,9 +25,9 @@
 
 /* Frames built and written in one piece. */
 #define FRAMES_BYTES MIB(1)
-/* What an entry may hold beside its pages: heads, numbers, lengths; generous, for the bound only.
- */
-#define PART_EXTRA_BYTES KIB(4)
+/* What an entry holds beside its pages (a page's head is smaller than the frame's that
+ * txn_bytes_max counts): at most this. */
+#define PART_EXTRA_BYTES 96u
 
 struct part {
     uint8_t *bytes;
@@ -166,6 +167,34 @@ static enum err scan_parts(struct applying *t)
     return e;
 }
 
+static enum err not_grown(const struct applying *t, uint32_t pages_before)
+{
+    return err_fail(ERR_CORRUPT,
+                    "transaction %llu makes a database of %u pages of one of %u, and does not hold "
+                    "all the pages between: no leader makes such an entry",
+                    (unsigned long long)t->head->seq, t->head->pages_after, pages_before);
+}
+
+/* The leader's rule (prove_growth in view.c): a page that the database grows by is in the
+ * transaction, but for the lock-byte page. Else its content would be anything here, and a forged
+ * size would cost memory at this and at every later start. Pages rise. */
+static enum err prove_growth(const struct repl_db *db, const struct applying *t) ON_OWNER
+{
+    const struct applier *a = t->a;
+    uint32_t before = db->pages, after = t->head->pages_after, i = a->n_pages;
+    if (after <= before)
+        return ERR_OK;
+    if (after - before - 1 > a->n_pages) /* at most one is not there */
+        return not_grown(t, before);
+    for (uint32_t p = after; p > before; p--) {
+        if (i > 0 && a->pages[i - 1].page_no == p)
+            i--;
+        else if (p != digest_lock_page(db->config.page_size))
+            return not_grown(t, before);
+    }
+    return ERR_OK;
+}
+
 /* --- pass 2: frames --------------------------------------------------------------------------- */
 
 /* Makes the frame headers for the N pages that lie in `frames` and writes them as the transaction's
@@ -239,6 +268,7 @@ static enum err apply_parts(struct repl_db *db, const struct repl_entry *head,
 {
     struct applying t = {.a = applier(db), .head = head, .parts = parts, .n_parts = n_parts};
     TRY(scan_parts(&t));
+    TRY(prove_growth(db, &t));
     bool new_wal = !db->has_wal || checkpoint_restart_ready(db);
     t.wal = new_wal ? next_wal_header(db) : db->wal;
     t.chain = new_wal ? t.wal.chain : db->chain;
@@ -331,6 +361,19 @@ static enum err check_order(const struct applier *a, const struct repl_entry *h)
     return ERR_OK;
 }
 
+/* A part is cut where the next page does not fit: two that follow each other are together longer
+ * than entry_bytes_max. So many can a transaction within txn_bytes_max have, and so many bytes. */
+static uint64_t parts_max(const struct repl_config *c)
+{
+    uint64_t half = c->entry_bytes_max / 2;
+    return c->txn_bytes_max / (half > PART_EXTRA_BYTES ? half - PART_EXTRA_BYTES : 1) + 2;
+}
+
+static uint64_t bytes_max(const struct repl_config *c)
+{
+    return c->txn_bytes_max + parts_max(c) * PART_EXTRA_BYTES;
+}
+
 /* Keeps a copy of one part of several. */
 static enum err collect(struct repl_db *db, const struct repl_entry *h, const uint8_t *p,
                         size_t n) ON_OWNER
@@ -342,7 +385,7 @@ static enum err collect(struct repl_db *db, const struct repl_entry *h, const ui
         a->head = *h;
     }
     a->parts_bytes += n;
-    if (a->parts_bytes > db->config.txn_bytes_max + (a->n_parts + 1) * PART_EXTRA_BYTES)
+    if (h->parts > parts_max(&db->config) || a->parts_bytes > bytes_max(&db->config))
         return err_fail(ERR_TOO_BIG,
                         "transaction %llu is over this node's limit of %llu bytes: set the same "
                         "limit on all nodes",

@@ -290,6 +290,24 @@ static enum err bring_up_index(struct repl_db *db, const struct wal_scan *scan,
     return wal_index_read(db->index, x);
 }
 
+/* A page behind the end of the database file is in the WAL, but for the lock-byte page. Before
+ * anything is made as large as the WAL says. */
+static enum err check_growth(struct repl_db *db, const struct wal_scan *scan) ON_OWNER
+{
+    sqlite3_int64 bytes = 0;
+    int rc = db->db_file->pMethods->xFileSize(db->db_file, &bytes);
+    TRY(sqlite_error(rc, "ask the size of", db->config.path));
+    uint64_t in_file = (uint64_t)bytes / db->config.page_size;
+    if (scan->pages_after <= in_file + scan->frames + 1)
+        return ERR_OK;
+    return err_fail(
+        ERR_CORRUPT,
+        "%s says that the database has %u pages, but %s has %llu and the WAL %u frames; "
+        "remove this node's data and let it fetch the database again",
+        db->wal_path, scan->pages_after, db->config.path, (unsigned long long)in_file,
+        scan->frames);
+}
+
 /* Our own scan of the WAL against the wal-index that SQLite built from it. */
 static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
 {
@@ -319,6 +337,7 @@ static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
                         db->wal_path, scan->header.salt[0], scan->header.salt[1], scan->chain.s[0],
                         scan->chain.s[1], scan->pages_after, x.salt[0], x.salt[1], x.chain[0],
                         x.chain[1], x.pages);
+    TRY(check_growth(db, scan));
     db->chain = scan->chain;
     db->pages = scan->pages_after;
     return ERR_OK;
