@@ -370,6 +370,7 @@ static enum err take_error(struct conn *c, struct exchange *x, struct wire_frame
                         (int)(e.message_len < 400 ? e.message_len : 400), e.message);
     x->answered = true;
     c->in_transaction = (e.flags & WIRE_IN_TRANSACTION) != 0;
+    c->seq = e.seq > c->seq ? e.seq : c->seq; /* a constraint's error tells what is stored */
     if (x->stopped != ERR_OK)
         return x->stopped;
     if (e.message_len == 0)

@@ -61,10 +61,10 @@ void wire_put_welcome(struct buf *b, uint32_t request, uint64_t node_id, uint64_
     wire_end(b, begun);
 }
 
-/* Where n_params lies behind a query's head: level, flags, bound, timeout, min_seq, sql. */
+/* Where n_params lies behind a query's head: level, flags, bound, timeout, min_seq, rowid, sql. */
 static size_t params_offset(size_t sql_len)
 {
-    return WIRE_HEAD_BYTES + 1 + 1 + 4 + 4 + 8 + 4 + sql_len;
+    return WIRE_HEAD_BYTES + 1 + 1 + 4 + 4 + 8 + 8 + 4 + sql_len;
 }
 
 size_t wire_begin_query(struct buf *b, uint32_t request, const struct wire_query *q)
@@ -75,6 +75,7 @@ size_t wire_begin_query(struct buf *b, uint32_t request, const struct wire_query
     buf_put_u32(b, q->bound_ms);
     buf_put_u32(b, q->timeout_ms);
     buf_put_u64(b, q->min_seq);
+    buf_put_u64(b, (uint64_t)q->last_insert_rowid);
     buf_put_str(b, q->sql, q->sql_len);
     buf_put_u32(b, 0); /* the number of parameters: wire_end_query knows it */
     return begun;
@@ -121,6 +122,7 @@ void wire_put_error(struct buf *b, uint32_t request, const struct wire_error *e)
     buf_put_u32(b, (uint32_t)e->code);
     buf_put_u32(b, (uint32_t)e->sqlite_code);
     buf_put_u32(b, (uint32_t)e->offset);
+    buf_put_u64(b, e->seq);
     buf_put_u8(b, e->flags);
     buf_put_str(b, e->message, e->message_len);
     wire_end(b, begun);
@@ -238,6 +240,7 @@ enum err wire_get_query(struct wire_frame *f, struct wire_query *q)
     q->bound_ms = rd_u32(r);
     q->timeout_ms = rd_u32(r);
     q->min_seq = rd_u64(r);
+    q->last_insert_rowid = (int64_t)rd_u64(r);
     q->sql = rd_str(r, &q->sql_len);
     q->n_params = rd_u32(r);
     if (r->failed)
@@ -313,6 +316,7 @@ enum err wire_get_error(struct wire_frame *f, struct wire_error *e)
     uint32_t code = rd_u32(r);
     e->sqlite_code = (int32_t)rd_u32(r);
     e->offset = (int32_t)rd_u32(r);
+    e->seq = rd_u64(r);
     e->flags = rd_u8(r);
     e->message = rd_str(r, &e->message_len);
     TRY(whole(r, "ERROR"));

@@ -91,9 +91,10 @@ struct wire_welcome {
 struct wire_query {
     enum wire_level level;
     uint8_t flags;
-    uint32_t bound_ms;   /* WIRE_BOUNDED: how old the state may be */
-    uint32_t timeout_ms; /* 0: the server's default */
-    uint64_t min_seq;    /* WIRE_SESSION: newest sequence that the client has seen */
+    uint32_t bound_ms;         /* WIRE_BOUNDED: how old the state may be */
+    uint32_t timeout_ms;       /* 0: the server's default */
+    uint64_t min_seq;          /* WIRE_SESSION: newest sequence that the client has seen */
+    int64_t last_insert_rowid; /* WIRE_FORWARDED: what the session's SQL must see */
     const char *sql;
     size_t sql_len;
     uint32_t n_params;
@@ -110,6 +111,7 @@ struct wire_error {
     enum err code;
     int32_t sqlite_code; /* ERR_SQL: SQLite's extended code; else a primary one that fits, or 0 */
     int32_t offset;      /* byte in the statement where it is wrong, -1 unknown */
+    uint64_t seq;        /* newest sequence that the failure could see, as in DONE; 0: none */
     uint8_t flags;
     const char *message;
     size_t message_len;

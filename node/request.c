@@ -9,6 +9,7 @@
 
 /* One answer in memory: what is over it streams (readers) or is refused (the lane). */
 #define ANSWER_MAX (WIRE_FRAME_MAX * 2)
+#define END_MAX    KIB(64) /* its last frame */
 
 struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
                             const struct wire_query *q, const uint8_t *body, size_t body_len)
@@ -38,11 +39,17 @@ void request_free(struct request *r)
     free(r);
 }
 
+void request_make_room_for_end(struct request *r)
+{
+    r->answer.out.max = ANSWER_MAX + END_MAX;
+}
+
 void request_clear_answer(struct request *r)
 {
     struct buf out = r->answer.out;
     free(r->answer.message);
     buf_reset(&out);
+    out.max = ANSWER_MAX;
     r->answer = (struct answer){.out = out, .offset = -1};
 }
 

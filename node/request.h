@@ -77,6 +77,8 @@ struct request {
 struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
                             const struct wire_query *q, const uint8_t *body, size_t body_len);
 void request_free(struct request *r);
+/* Room for DONE or an ERROR behind an answer that filled all of its space. Before wire_put_done. */
+void request_make_room_for_end(struct request *r);
 /* Forgets a former answer, before another attempt. */
 void request_clear_answer(struct request *r);
 /* The answer is this error; the sentence is copied; drops rows that were not sent. */

@@ -213,6 +213,8 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
     r->deadline_ms = now + (timeout != 0 ? timeout : c->statement_ms);
     s->give_up_ms =
         now + (timeout != 0 && timeout < c->leader_wait_ms ? timeout : c->leader_wait_ms);
+    if (r->query.flags & WIRE_FORWARDED) /* the session is at the other node; it knows */
+        s->last_insert_rowid = r->query.last_insert_rowid;
     r->last_insert_rowid = s->last_insert_rowid;
     r->foreign_keys = r->foreign_keys && s->foreign_keys;
 }

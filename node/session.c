@@ -18,6 +18,7 @@
 
 #define HELLO_MS    5000 /* a connection without HELLO is closed: it may be half open, or hostile */
 #define BACKLOG_MAX KIB(512) /* not taken by the client: its statement pauses */
+#define MESSAGE_MAX KIB(32)  /* of an error */
 #define ACCEPTS     1024     /* the kernel's queue of new connections */
 
 struct listener {
@@ -112,6 +113,18 @@ static void on_eof(void *ctx)
 /* --- answers
  * ---------------------------------------------------------------------------------------- */
 
+/* SQLite's messages quote the statement, which may be long: they are cut, at a whole character. */
+static size_t text_length(const char *text) ON_LOOP
+{
+    size_t n = strnlen(text, MESSAGE_MAX + 1);
+    if (n <= MESSAGE_MAX)
+        return n;
+    n = MESSAGE_MAX;
+    while (n > 0 && ((uint8_t)text[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
 static void put_error(struct buf *b, uint32_t request, enum err code, const char *message) ON_LOOP
 {
     struct wire_error e = {.code = code,
@@ -142,10 +155,11 @@ static void on_bad(void *ctx, enum err e)
     refuse(ctx, 0, e, err_text());
 }
 
-static void put_end(struct request *r)
+static void put_end_frame(struct request *r) ON_LOOP
 {
     struct answer *a = &r->answer;
     uint8_t flags = a->in_transaction ? WIRE_IN_TRANSACTION : 0;
+    request_make_room_for_end(r);
     if (a->code == ERR_OK) {
         struct wire_done d = {.seq = a->seq,
                               .changes = a->changes,
@@ -158,10 +172,23 @@ static void put_end(struct request *r)
     struct wire_error e = {.code = a->code,
                            .sqlite_code = a->sqlite_code,
                            .offset = a->offset,
+                           .seq = a->seq,
                            .flags = flags,
                            .message = message,
-                           .message_len = strlen(message)};
+                           .message_len = text_length(message)};
     wire_put_error(&a->out, r->id, &e);
+}
+
+/* How long an answer gets is the client's doing: one that does not fit is an error, no more. */
+static void put_end(struct request *r) ON_LOOP
+{
+    put_end_frame(r);
+    enum err e = buf_status(&r->answer.out);
+    if (e == ERR_OK)
+        return;
+    request_fail(r, e, "the answer is over the size limit");
+    put_end_frame(r);
+    CHECK(buf_status(&r->answer.out) == ERR_OK); /* a short sentence in an empty buffer */
 }
 
 /* Begins the next request, if any. S may be gone afterwards. */
@@ -225,7 +252,6 @@ void session_answer(struct session *s, struct request *r)
     if (r->answer.seq > s->seen_seq)
         s->seen_seq = r->answer.seq;
     put_end(r);
-    CHECK(buf_status(&r->answer.out) == ERR_OK);
     framed_send(s->framed, &r->answer.out);
     finish(s, r);
 }

@@ -78,6 +78,7 @@ static void send_request(struct session *s) ON_LOOP
     struct request *r = s->current;
     struct wire_query q = r->query;
     struct buf b;
+    q.last_insert_rowid = r->last_insert_rowid;
     q.flags = (uint8_t)(q.flags | WIRE_FORWARDED | (r->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF));
     buf_init(&b, WIRE_FRAME_MAX + KIB(1));
     size_t begun = wire_begin_query(&b, r->id, &q);
@@ -123,11 +124,11 @@ static void on_answer_end(struct session *s, struct wire_frame *f) ON_LOOP
         return;
     }
     s->upstream->state = READY;
-    if (f->type == WIRE_DONE) {
+    if (f->type == WIRE_DONE)
         s->last_insert_rowid = d.last_insert_rowid;
-        if (d.seq > s->seen_seq)
-            s->seen_seq = d.seq;
-    }
+    uint64_t seq = f->type == WIRE_DONE ? d.seq : e.seq;
+    if (seq > s->seen_seq)
+        s->seen_seq = seq;
     (void)session_relay(s, f);
     session_relayed(s, ((f->type == WIRE_DONE ? d.flags : e.flags) & WIRE_IN_TRANSACTION) != 0);
 }

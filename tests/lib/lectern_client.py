@@ -37,13 +37,14 @@ Result = collections.namedtuple(
 class LecternError(Exception):
     """An ERROR answer. `name` is that of the table in section 7."""
 
-    def __init__(self, code, sqlite_code, message, offset=-1, in_transaction=False):
+    def __init__(self, code, sqlite_code, message, offset=-1, in_transaction=False, seq=0):
         self.code = code
         self.name = ERRORS.get(code, "PROTOCOL")
         self.sqlite_code = sqlite_code
         self.message = message
         self.offset = offset
         self.in_transaction = in_transaction
+        self.seq = seq
         super().__init__("%s (%d, sqlite %d): %s" % (self.name, code, sqlite_code, message))
 
 
@@ -124,12 +125,14 @@ def hello(client="lectern_client.py", database="", magic=MAGIC, version=VERSION)
     return frame(HELLO, 0, struct.pack("<IH", magic, version) + put_str(client) + put_str(database))
 
 
-def query(request, sql, params=(), level="session", bound_ms=0, timeout_ms=0, min_seq=0, flags=0):
+def query(request, sql, params=(), level="session", bound_ms=0, timeout_ms=0, min_seq=0, flags=0,
+          last_insert_rowid=0):
     if isinstance(params, dict):
         named = list(params.items())
     else:
         named = [("", value) for value in params]
-    body = struct.pack("<BBIIQ", LEVELS.get(level, level), flags, bound_ms, timeout_ms, min_seq)
+    body = struct.pack("<BBIIQq", LEVELS.get(level, level), flags, bound_ms, timeout_ms, min_seq,
+                       last_insert_rowid)
     body += put_str(sql) + struct.pack("<I", len(named))
     body += b"".join(put_str(name) + put_value(value) for name, value in named)
     return frame(QUERY, request, body)
@@ -137,10 +140,10 @@ def query(request, sql, params=(), level="session", bound_ms=0, timeout_ms=0, mi
 
 def parse_error(body):
     r = Reader(body)
-    code, sqlite_code, offset, flags = (r.unpack(f) for f in ("I", "i", "i", "B"))
+    code, sqlite_code, offset, seq, flags = (r.unpack(f) for f in ("I", "i", "i", "Q", "B"))
     message = r.str()
     r.end()
-    return LecternError(code, sqlite_code, message, offset, bool(flags & 1))
+    return LecternError(code, sqlite_code, message, offset, bool(flags & 1), seq)
 
 
 # --- the client ---
@@ -244,13 +247,13 @@ class Client:
     # Requests and answers.
 
     def begin(self, sql, params=(), level="session", bound_ms=0, timeout_ms=0, min_seq=None,
-              flags=0):
+              flags=0, last_insert_rowid=0):
         """Sends a QUERY and returns its number; finish() reads its answer. For pipelining."""
         if level == "session" and min_seq is None:
             min_seq = self.seq
         self.request = self.request % 0xFFFFFFFF + 1
         self.send_raw(query(self.request, sql, params, level, bound_ms, timeout_ms, min_seq or 0,
-                            flags))
+                            flags, last_insert_rowid))
         self.waiting.append(self.request)
         return self.request
 
@@ -265,6 +268,7 @@ class Client:
             if f.type == ERROR and f.request in (0, expected):
                 error = parse_error(f.body)
                 self.in_transaction = error.in_transaction
+                self.seq = max(self.seq, error.seq)
                 raise error
             if f.request != expected:
                 raise BadFrame("an answer to %d instead of %d" % (f.request, expected))

@@ -57,6 +57,7 @@ static void put_sample_query(struct buf *b)
                            .bound_ms = 1500,
                            .timeout_ms = 9,
                            .min_seq = 1ull << 40,
+                           .last_insert_rowid = -77,
                            .sql = "SELECT ?",
                            .sql_len = 8};
     size_t begun = wire_begin_query(b, 77, &q);
@@ -79,6 +80,7 @@ TEST(wire_query_round_trip)
     EXPECT_OK(wire_get_query(&f, &q));
     EXPECT(q.level == WIRE_BOUNDED && q.flags == WIRE_FORWARDED && q.bound_ms == 1500);
     EXPECT(q.timeout_ms == 9 && q.min_seq == 1ull << 40 && q.n_params == 5);
+    EXPECT_EQ(q.last_insert_rowid, -77);
     EXPECT(q.sql_len == 8 && memcmp(q.sql, "SELECT ?", 8) == 0);
     EXPECT_OK(wire_get_param(&q.params, &name, &n, &v));
     EXPECT(n == 0 && v.type == WIRE_NULL);
@@ -103,6 +105,7 @@ TEST(wire_answers_round_trip)
     struct wire_error e = {.code = ERR_TXN_LOST,
                            .sqlite_code = 2067,
                            .offset = -1,
+                           .seq = 1ull << 41,
                            .flags = WIRE_IN_TRANSACTION,
                            .message = "why",
                            .message_len = 3};
@@ -123,6 +126,7 @@ TEST(wire_answers_round_trip)
     e = (struct wire_error){0};
     EXPECT_OK(wire_get_error(&f, &e));
     EXPECT(e.code == ERR_TXN_LOST && e.sqlite_code == 2067 && e.offset == -1 && e.flags == 1);
+    EXPECT_EQ(e.seq, 1ull << 41);
     EXPECT(e.message_len == 3 && memcmp(e.message, "why", 3) == 0);
     set_le32(b.data + WIRE_HEAD_BYTES, 999); /* a code of the future */
     f = frame_of(&b);
