@@ -52,6 +52,11 @@
  */
 #define MAX_INFLIGHT_ENTRIES (1u << 30)
 
+/* A step towards a term that is far ahead costs a leadership: one in so many election timeouts. */
+#define FAR_STEP_TIMEOUTS 10u
+/* A line about a refused message; those within so many ms are only counted. */
+#define REFUSED_LOG_MS 1000u
+
 enum life { NEW, RUNNING, FAILED, STOPPED };
 
 /* A role that the node does not know yet, and the commit index before it. */
@@ -84,7 +89,9 @@ struct driver {
     bool leading;
     uint64_t inflight_bytes; /* proposed by this leadership and not committed */
     bool want_room;
-    uint64_t beat_ms; /* the leader's last heartbeat */
+    uint64_t beat_ms;               /* the leader's last heartbeat */
+    uint64_t far_ms;                /* the last step towards a far term; 0: none yet */
+    uint64_t refused_ms, n_refused; /* the last line, messages refused without one since */
     struct handover handover;
 
     struct role_event told; /* the last one queued */
@@ -517,18 +524,51 @@ static void receive_result(struct driver *d, uint64_t from, struct cns_message *
     sender_on_result(d->sender, from, rejected, last, match);
 }
 
+/* The thread's sentence says why. */
+static void log_refused(struct driver *d, uint64_t from)
+{
+    uint64_t now = now_ms(d);
+    if (d->refused_ms != 0 && now - d->refused_ms < REFUSED_LOG_MS) {
+        d->n_refused++;
+        return;
+    }
+    log_error("consensus", "message-refused from=%llu why=\"%s\" not_logged=%llu",
+              (unsigned long long)from, err_text(), (unsigned long long)d->n_refused);
+    d->refused_ms = now == 0 ? 1 : now;
+    d->n_refused = 0;
+}
+
+/* M is of a term far ahead of ours: not taken, but perhaps a step made towards its term. */
+static void receive_far(struct driver *d, uint64_t from, const struct cns_message *m)
+{
+    uint64_t now = now_ms(d), before = d->r.current_term;
+    (void)err_fail(ERR_PROTOCOL, "a message of a term more than %llu ahead of ours, %llu",
+                   (unsigned long long)GUARD_TERM_STEP, (unsigned long long)before);
+    log_refused(d, from);
+    if (d->far_ms != 0 && now - d->far_ms < (uint64_t)FAR_STEP_TIMEOUTS * d->c.election_ms)
+        return;
+    struct raft_message copy = m->m;
+    struct raft_event e = {.type = RAFT_RECEIVE};
+    e.receive.message = &copy;
+    if (guard_step(&d->r, &copy) && step(d, &e) && d->r.current_term > before)
+        d->far_ms = now == 0 ? 1 : now;
+}
+
 void driver_receive(struct driver *d, uint64_t from, struct cns_message *m)
 {
     if (d->life != RUNNING)
         return;
     if (guard_message(&d->r, from, m) != ERR_OK) {
-        log_warn("consensus", "message-refused from=%llu why=\"%s\"", (unsigned long long)from,
-                 err_text());
+        log_refused(d, from);
         return;
     }
     const struct raft_server *server = members_find(&d->r.configuration, from);
     m->m.server_id = from;
     m->m.server_address = server == NULL ? "unknown" : server->address;
+    if (guard_is_far(&d->r, &m->m)) {
+        receive_far(d, from, m);
+        return;
+    }
     if (m->m.type == RAFT_APPEND_ENTRIES) {
         receive_append(d, m);
     } else if (m->m.type == RAFT_APPEND_ENTRIES_RESULT) {

@@ -5,7 +5,7 @@
 #include "base/sizes.h"
 #include "consensus/members.h"
 
-/* Terms rise by one an election; a larger jump is damage or malice, and would end in overflow. */
+/* Nothing honest gets there (terms: see guard_is_far), and beyond it sums could overflow. */
 #define TERM_MAX  (UINT64_MAX / 4)
 #define INDEX_MAX (UINT64_MAX / 4)
 
@@ -82,6 +82,64 @@ enum err guard_message(const struct raft *r, uint64_t from, const struct cns_mes
     if (candidate != from)
         return err_fail(ERR_PROTOCOL, "a vote asked for in another's name");
     return ERR_OK;
+}
+
+static uint64_t term_of(const struct raft_message *m)
+{
+    switch (m->type) {
+    case RAFT_APPEND_ENTRIES:
+        return m->append_entries.term;
+    case RAFT_APPEND_ENTRIES_RESULT:
+        return m->append_entries_result.term;
+    case RAFT_REQUEST_VOTE:
+        return m->request_vote.pre_vote ? 0 : m->request_vote.term; /* a pre-vote moves no term */
+    case RAFT_REQUEST_VOTE_RESULT:
+        return m->request_vote_result.term;
+    case RAFT_TIMEOUT_NOW:
+        return m->timeout_now.term;
+    case RAFT_INSTALL_SNAPSHOT:
+    default:
+        return 0;
+    }
+}
+
+bool guard_is_far(const struct raft *r, const struct raft_message *m)
+{
+    uint64_t term = term_of(m);
+    return term > r->current_term && term - r->current_term > GUARD_TERM_STEP;
+}
+
+/* A vote asked for by a candidate without a log is the one message that can move the term in every
+ * role and nothing else: it is never granted, our log has at least the members. */
+bool guard_step(const struct raft *r, struct raft_message *m)
+{
+    bool disrupt = false;
+    switch (m->type) {
+    case RAFT_APPEND_ENTRIES:
+        disrupt = true;
+        break;
+    case RAFT_APPEND_ENTRIES_RESULT:
+        disrupt = r->state == RAFT_LEADER;
+        break;
+    case RAFT_REQUEST_VOTE:
+        disrupt = m->request_vote.disrupt_leader;
+        break;
+    case RAFT_REQUEST_VOTE_RESULT:
+        disrupt = r->state == RAFT_CANDIDATE;
+        break;
+    case RAFT_TIMEOUT_NOW:
+    case RAFT_INSTALL_SNAPSHOT:
+    default:
+        break;
+    }
+    if (!disrupt && m->type != RAFT_REQUEST_VOTE)
+        return false;
+    m->type = RAFT_REQUEST_VOTE;
+    m->request_vote = (struct raft_request_vote){.version = 2,
+                                                 .term = r->current_term + GUARD_TERM_STEP,
+                                                 .candidate_id = m->server_id,
+                                                 .disrupt_leader = disrupt};
+    return true;
 }
 
 unsigned guard_cut(const struct cns_item *items, unsigned n)

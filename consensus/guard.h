@@ -9,6 +9,16 @@
  * program, and is to be dropped. */
 MUST_USE enum err guard_message(const struct raft *r, uint64_t from, const struct cns_message *m);
 
+/* Terms rise by one an election: no honest member is ahead by so many, unless it was alone with a
+ * lie. So one message moves our term by so many at most, and a lie cannot use up all terms. */
+#define GUARD_TERM_STEP (UINT64_C(1) << 20)
+/* Would M move the term of R by more? Then it may not go to the core as it is. */
+bool guard_is_far(const struct raft *r, const struct raft_message *m);
+/* M is far. Makes of it what moves the term by GUARD_TERM_STEP and does nothing else, so that
+ * members that a lie has set apart find together again, step by step; false when a member in the
+ * role of R takes no term from such a message. Entries of M are forgotten, not freed. */
+MUST_USE bool guard_step(const struct raft *r, struct raft_message *m);
+
 /* How many of the N items of one AppendEntries may be taken at once: up to a RAFT_CHANGE that is
  * not the first (trap T1 of LIBRAFT.md). */
 unsigned guard_cut(const struct cns_item *items, unsigned n);
