@@ -132,6 +132,17 @@ enum err file_replace(const char *path, const void *p, size_t n)
     return e;
 }
 
+/* mkdir, durable: a directory is in its parent only once that is synced. */
+static enum err make_dir(const char *path)
+{
+    if (mkdir(path, 0755) != 0)
+        return errno == EEXIST ? ERR_OK : file_error("make directory", path);
+    char *parent = dir_of(path);
+    enum err e = file_sync_dir(parent);
+    free(parent);
+    return e;
+}
+
 enum err file_make_dirs(const char *path)
 {
     char *part = mem_strdup(path);
@@ -140,12 +151,11 @@ enum err file_make_dirs(const char *path)
         if (*slash != '/')
             continue;
         *slash = 0;
-        if (mkdir(part, 0755) != 0 && errno != EEXIST)
-            e = file_error("make directory", part);
+        e = make_dir(part);
         *slash = '/';
     }
-    if (e == ERR_OK && mkdir(part, 0755) != 0 && errno != EEXIST)
-        e = file_error("make directory", part);
+    if (e == ERR_OK)
+        e = make_dir(part);
     free(part);
     return e;
 }
