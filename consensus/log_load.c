@@ -119,12 +119,43 @@ static enum err list_dir(struct log_store *s, struct listing *l)
     return e;
 }
 
-/* Takes out of L the segments that newer ones void as a whole; their files are removed. */
+/* The head of the segment F, open as FD, which must be what its name says. */
+static enum err read_head(const struct log_store *s, const struct found *f, int fd,
+                          struct log_segment_head *head)
+{
+    uint8_t bytes[LOG_SEGMENT_HEAD_BYTES] = {0};
+    size_t got;
+    TRY(file_read_at(fd, f->path, bytes, sizeof bytes, 0, &got));
+    TRY(log_segment_head_decode(bytes, f->path, head));
+    if (head->cluster_id != s->cluster_id || head->node_id != s->node_id ||
+        head->first_index != f->first_index || head->epoch != f->epoch)
+        return err_fail(ERR_CORRUPT,
+                        "%s is not what its name says, or of another node's log: take it away if "
+                        "it does not belong here",
+                        f->path);
+    return ERR_OK;
+}
+
+static enum err check_head(const struct log_store *s, const struct found *f)
+{
+    struct log_segment_head head;
+    int fd;
+    TRY(file_open(f->path, O_RDONLY, 0, &fd));
+    enum err e = read_head(s, f, fd, &head);
+    (void)close(fd);
+    return e;
+}
+
+/* Takes out of L the segments that newer ones void as a whole; their files are removed. A name
+ * proves nothing: before anything is removed for a segment, its head must say the same. */
 static enum err drop_void(struct log_store *s, struct listing *l)
 {
     size_t kept = 0;
     enum err e = ERR_OK;
     for (size_t i = 0; i < l->n; i++) {
+        bool voids = kept > 0 && l->all[kept - 1].first_index >= l->all[i].first_index;
+        if (e == ERR_OK && voids)
+            e = check_head(s, &l->all[i]);
         while (kept > 0 && l->all[kept - 1].first_index >= l->all[i].first_index) {
             struct found *f = &l->all[--kept];
             if (e == ERR_OK)
@@ -157,28 +188,18 @@ static enum err take_lock(struct log_store *s)
 
 static enum err open_segment(struct log_store *s, const struct found *f, struct log_segment **out)
 {
-    uint8_t bytes[LOG_SEGMENT_HEAD_BYTES] = {0};
     struct log_segment_head head = {0};
     uint64_t size = 0;
-    size_t got;
     *out = NULL;
     if (s->fd >= 0)
         (void)close(s->fd); /* of the one before, which is sealed then */
     TRY(file_open(f->path, O_RDWR, 0, &s->fd));
-    enum err e = file_read_at(s->fd, f->path, bytes, sizeof bytes, 0, &got);
-    if (e == ERR_OK)
-        e = file_size(s->fd, f->path, &size);
-    if (e == ERR_OK)
-        e = log_segment_head_decode(bytes, f->path, &head);
-    if (e == ERR_OK && (head.cluster_id != s->cluster_id || head.node_id != s->node_id ||
-                        head.first_index != f->first_index || head.epoch != f->epoch))
-        e = err_fail(ERR_CORRUPT, "%s is not what its name says, or of another node's log",
-                     f->path);
-    if (e == ERR_OK && size > UINT32_MAX)
-        e = err_fail(ERR_CORRUPT, "%s has an impossible size", f->path);
-    if (e == ERR_OK)
-        *out = log_segment_new(mem_strdup(f->path), &head, size);
-    return e;
+    TRY(file_size(s->fd, f->path, &size));
+    TRY(read_head(s, f, s->fd, &head));
+    if (size > UINT32_MAX)
+        return err_fail(ERR_CORRUPT, "%s has an impossible size", f->path);
+    *out = log_segment_new(mem_strdup(f->path), &head, size);
+    return ERR_OK;
 }
 
 /* The records of the segment that was added last, up to entry LIMIT. Leaves the cursor behind the

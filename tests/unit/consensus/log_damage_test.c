@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct model model, other;
@@ -163,6 +165,92 @@ TEST(log_notices_a_missing_file)
         free(path);
     }
     free_names(names, n);
+}
+
+/* A file whose name says that it voids the whole log, and whose content does not, removes nothing.
+ */
+TEST(l5_a_stray_segment_removes_nothing)
+{
+    const char *from = test_path("raft"), *dir = test_path("copy");
+    char *names[64], *after[64];
+    make_log(from);
+    unsigned n = list_files(from, ".seg", names, 64);
+    EXPECT(n > 3);
+    /* Empty; another segment of the same log; the same log's first one. */
+    const char *contents[] = {NULL, names[n - 1], names[0]};
+    for (unsigned i = 0; i < 3; i++) {
+        struct rig r;
+        copy_dir(from, dir);
+        char *stray = mem_printf("%s/%020d-%012d.seg", dir, 1, 999);
+        if (contents[i] == NULL) {
+            int fd = open(stray, O_WRONLY | O_CREAT, 0644);
+            EXPECT(fd >= 0);
+            (void)close(fd);
+        } else {
+            char *source = mem_printf("%s/%s", dir, contents[i]);
+            copy_file(source, stray);
+            free(source);
+        }
+        EXPECT_ERR(ERR_CORRUPT, rig_try(&r, dir, 16384, NULL));
+        EXPECT(strstr(err_text(), stray) != NULL);
+        unsigned n_after = list_files(dir, ".seg", after, 64);
+        EXPECT_EQ(n_after, n + 1);
+        free_names(after, n_after);
+        EXPECT(unlink(stray) == 0); /* as the sentence asks: then all is there */
+        rig_open(&r, dir, 16384);
+        thread_expect_loop();
+        rig_expect(&r, &model);
+        rig_close(&r);
+        free(stray);
+    }
+    free_names(names, n);
+}
+
+/* --- new directories -------------------------------------------------------------------------- */
+
+static struct {
+    ino_t inodes[32];
+    unsigned n;
+    bool on;
+} synced;
+
+/* In place of libc's, for all of this program: it notes what is synced, and syncs. */
+int fsync(int fd)
+{
+    struct stat st;
+    if (synced.on && synced.n < 32 && fstat(fd, &st) == 0)
+        synced.inodes[synced.n++] = st.st_ino;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static bool was_synced(const char *dir)
+{
+    struct stat st;
+    EXPECT(stat(dir, &st) == 0 && S_ISDIR(st.st_mode));
+    for (unsigned i = 0; i < synced.n; i++)
+        if (synced.inodes[i] == st.st_ino)
+            return true;
+    return false;
+}
+
+TEST(l2_new_directories_are_synced_into_their_parents)
+{
+    synced.on = true;
+    EXPECT_OK(file_make_dirs(test_path("a/b//c/")));
+    EXPECT_EQ(synced.n, 3);
+    EXPECT(was_synced(test_dir()) && was_synced(test_path("a")) && was_synced(test_path("a/b")));
+    EXPECT(!was_synced(test_path("a/b/c")));
+    synced.n = 0;
+    EXPECT_OK(file_make_dirs(test_path("a/b/c"))); /* nothing is new */
+    EXPECT_EQ(synced.n, 0);
+    EXPECT_OK(file_make_dirs(test_path("a/b/c/d")));
+    EXPECT(synced.n == 1 && was_synced(test_path("a/b/c")));
+    synced.n = 0;
+    EXPECT(chdir(test_dir()) == 0);
+    EXPECT_OK(file_make_dirs("x/y")); /* in the working directory */
+    EXPECT(synced.n == 2 && was_synced(test_dir()) && was_synced(test_path("x")));
+    EXPECT(was_synced(".") && !was_synced(test_path("x/y")));
+    synced.on = false;
 }
 
 TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
