@@ -16,24 +16,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TIMER_MS    50   /* between two looks at the limits of open transactions */
-#define IDLE_MS     1000 /* a turn with nothing to do */
-#define SCRUB_PAGES 256  /* pages compared with their hashes in an idle turn: 1 MiB a second */
+#define TIMER_MS         50   /* between two looks at the limits of open transactions */
+#define IDLE_MS          1000 /* a turn with nothing to do */
+#define WAL_FAR_TOO_LONG 4    /* times wal-restart */
+#define SCRUB_PAGES      256  /* pages compared with their hashes in an idle turn: 1 MiB a second */
 
 /* --- answers and failure
  * --------------------------------------------------------------------------- */
 
+/* An answer without a commit behind it may be a deposed leader's: the loop asks a majority first.
+ */
+static void seal_answer(struct lane *l, struct request *r) ON_OWNER
+{
+    r->letter.kind = r->needs_confirm ? LOOP_CONFIRM : LOOP_ANSWER;
+    if (r->interactive)
+        lane_note_answer(l, r);
+}
+
 void lane_answer(struct lane *l, struct request *r)
 {
     list_init(&r->letter.link);
-    r->letter.kind = LOOP_ANSWER;
+    seal_answer(l, r);
     mail_send(l->loop, &r->letter.link);
 }
 
 void lane_answer_all(struct lane *l, struct list *requests)
 {
     LIST_EACH(i, requests)
-    LIST_ENTRY(i, struct request, letter.link)->letter.kind = LOOP_ANSWER;
+    seal_answer(l, LIST_ENTRY(i, struct request, letter.link));
     mail_send_all(l->loop, requests);
 }
 
@@ -105,6 +115,7 @@ static void stop_leading(struct lane *l) ON_OWNER
     l->group = NULL;
     repl_view_close(l->view);
     l->view = NULL;
+    lane_replay_parts(l);
     l->term = 0;
     l->wants_quiet = false;
     empty_queues(l, ERR_NOT_LEADER, "the leader changed before this was run");
@@ -133,10 +144,9 @@ static void on_entry(struct lane *l, struct lane_entry *e) ON_OWNER
     enum err err = ERR_OK;
     if (is_own(l, e)) {
         if (e->kind == CNS_COMMAND)
-            lane_arrive(l);
+            lane_arrive(l, e->payload);
     } else {
-        CHECK(l->view ==
-              NULL); /* a view is opened at its own term's barrier, and closed before others */
+        CHECK(l->view == NULL); /* opened at its own term's barrier, closed before any later term */
         if (e->kind == CNS_COMMAND)
             err = repl_db_apply(l->db, e->payload->data, e->payload->len);
         if (err != ERR_OK)
@@ -162,16 +172,24 @@ static void on_role(struct lane *l, const struct lane_role *r) ON_OWNER
 
 static void on_request(struct lane *l, struct request *r) ON_OWNER
 {
+    r->needs_confirm = r->tried = false;
     if (l->failed) {
         request_fail(r, ERR_STOPPED, "this node stopped serving: see its log");
         lane_answer(l, r);
     } else if (l->view == NULL && !lane_has_transaction(l, r->session_id)) {
         request_fail(r, ERR_NOT_LEADER, "this node is not the leader");
         lane_answer(l, r);
-    } else if (lane_is_interactive(l, r)) {
-        lane_run_interactive(l, r);
-    } else {
+    } else if (r->query.min_seq > repl_view_seq(l->view) && r->query.level == WIRE_SESSION) {
+        /* The client has seen more than this leader has: another one leads by now. */
+        r->answer.in_transaction = false;
+        request_fail(r, ERR_NOT_LEADER, "this node does not lead any more");
+        lane_answer(l, r);
+    } else if (!lane_is_interactive(l, r)) {
         list_push_back(&l->queue, &r->letter.link);
+    } else if (!lane_is_holder(l, r) && !(list_empty(&l->queue) && list_empty(&l->stalled))) {
+        list_push_back(&l->stalled, &r->letter.link); /* in turn with those who wait */
+    } else {
+        lane_run_interactive(l, r);
     }
 }
 
@@ -204,6 +222,7 @@ static void handle(struct lane *l, struct letter *letter) ON_OWNER
     case LOOP_FAILED:
     case LOOP_STOPPED:
     case LOOP_ANSWER:
+    case LOOP_CONFIRM:
     case LOOP_ROWS:
         break;
     }
@@ -253,28 +272,35 @@ static void tell_applied(struct lane *l) ON_OWNER
 
 static void look_after_wal(struct lane *l) ON_OWNER
 {
-    bool quiet = l->n_flights == 0 && lane_open_transactions(l) == 0, wants = false;
+    bool open = lane_open_transactions(l) > 0, quiet = l->n_flights == 0 && !open, wants = false;
     enum err e = repl_db_upkeep(l->db, quiet, &wants);
     if (e != ERR_OK)
         lane_fail(l, e);
-    l->wants_quiet = wants && l->view != NULL;
+    /* Nobody waits for an open transaction: it may be idle. But when the WAL has grown far beyond
+     * its size, no new ones begin, so that the last one's limit makes the quiet moment. */
+    struct repl_stats stats;
+    repl_db_stats(l->db, &stats);
+    l->wants_quiet = wants && l->view != NULL && !open;
+    l->bars_begins = wants && l->view != NULL &&
+                     stats.wal_bytes > WAL_FAR_TOO_LONG * l->config->wal_restart_bytes;
 }
 
 static void run(struct lane *l) ON_OWNER
 {
-    if (!list_empty(&l->stalled))
-        lane_retry_stalled(l);
     while (!list_empty(&l->queue) && lane_can_run(l)) {
         lane_run_batch(l);
         look_after_wal(l);
         (void)lane_tick(l); /* what was committed meanwhile; the rest at the next turn */
     }
+    /* After the batches, and before those that come next: they take turns. */
+    if (!list_empty(&l->stalled))
+        lane_retry_stalled(l);
 }
 
 static uint64_t patience(const struct lane *l) ON_OWNER
 {
     bool timers = lane_open_transactions(l) > 0 || !list_empty(&l->doubtful) ||
-                  !list_empty(&l->stalled) || l->wants_quiet;
+                  !list_empty(&l->stalled) || !list_empty(&l->queue) || l->wants_quiet;
     return !list_empty(&l->letters) ? 0 : timers ? TIMER_MS : IDLE_MS;
 }
 
@@ -287,6 +313,12 @@ static void turn(struct lane *l) ON_OWNER
     uint64_t now = clock_mono_ms();
     lane_end_overdue(l, now);
     lane_give_up(l, now);
+    if (now >= l->queue_looked_ms + TIMER_MS) {
+        l->queue_looked_ms = now;
+        lane_drop_overdue(l, &l->queue, now);
+    }
+    if (l->failed && l->view != NULL)
+        stop_leading(l); /* what is in flight cannot be shown here: its clients must not wait */
     if (l->failed)
         empty_queues(l, ERR_STOPPED, "this node stopped serving: see its log");
     else
@@ -310,8 +342,7 @@ static void finish(struct lane *l) ON_OWNER
     LIST_ENTRY(d, struct flight, link)->sent_ms = 0;
     lane_give_up(l, UINT64_MAX);
     LIST_EACH(d, &l->doubtful)
-    free(LIST_ENTRY(d, struct flight, link));
-    list_init(&l->doubtful);
+    lane_free_flight(LIST_ENTRY(d, struct flight, link));
     empty_queues(l, ERR_STOPPED, "this node is stopping");
     mail_take(&l->inbox, &l->letters);
     while ((i = list_pop_front(&l->letters)) != NULL) {
@@ -399,6 +430,23 @@ void lane_flush(struct lane *l)
         mail_send_all(&l->inbox, &l->outbox);
 }
 
+/* Letters that were sent after the thread ended: sessions that said goodbye late. */
+static void drain(struct lane *l)
+{
+    struct list *i;
+    list_splice(&l->letters, &l->outbox);
+    mail_take(&l->inbox, &l->letters);
+    while ((i = list_pop_front(&l->letters)) != NULL) {
+        struct letter *letter = LIST_ENTRY(i, struct letter, link);
+        if (letter->kind == LANE_REQUEST)
+            request_free((struct request *)letter);
+        else if (letter->kind == LANE_ENTRY)
+            free_entry((struct lane_entry *)letter);
+        else
+            free(letter);
+    }
+}
+
 void lane_close(struct lane *l)
 {
     if (l->started)
@@ -409,6 +457,7 @@ void lane_close(struct lane *l)
     if (e != ERR_OK)
         log_error("lane", "close reason=\"%s\"", err_text());
     thread_become(THREAD_LOOP);
+    drain(l);
     mail_fini(&l->inbox);
     free(l);
 }

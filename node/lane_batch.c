@@ -108,6 +108,19 @@ static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
     lane_depart(l, batch);
 }
 
+/* The transaction is over, and no statement failed. The guard lets no client's statement end it, so
+ * it cannot be told what was committed: nothing is run again, and nothing is claimed. */
+static bool not_by_the_rules(struct lane *l, struct list *batch) ON_OWNER
+{
+    LIST_EACH(i, batch)
+    request_fail(LIST_ENTRY(i, struct request, letter.link), ERR_UNKNOWN,
+                 "another statement of the same moment ended the transaction: look whether this "
+                 "was written");
+    roll_back(l);
+    lane_depart(l, batch);
+    return true;
+}
+
 /* Runs the batch in one transaction. False: a request was taken out and the rest must be run again.
  */
 static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
@@ -122,6 +135,8 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         if (run_one(l, r) != ENDED)
             continue;
+        if (r->answer.code == ERR_OK)
+            return not_by_the_rules(l, batch);
         roll_back(l);
         if (single) {
             lane_depart(l, batch); /* its own error is its answer */
@@ -136,8 +151,9 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
         return true;
     }
     if (single) {
-        fail_batch(l, batch, rc);
+        (void)sqlconn_fail(l->group, head(batch), rc);
         roll_back(l);
+        lane_depart(l, batch);
         return true;
     }
     roll_back(l);
@@ -158,15 +174,13 @@ static void run_alone(struct lane *l, struct list *batch) ON_OWNER
     lane_depart(l, batch);
 }
 
-/* Answers what need not run any more. */
-static void drop_overdue(struct lane *l, struct list *batch) ON_OWNER
+void lane_drop_overdue(struct lane *l, struct list *queue, uint64_t now_ms)
 {
-    uint64_t now = clock_mono_ms();
-    LIST_EACH(i, batch)
+    LIST_EACH(i, queue)
     {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         bool cancelled = atomic_load_explicit(&r->cancelled, memory_order_relaxed);
-        if (!cancelled && (r->deadline_ms == 0 || now <= r->deadline_ms))
+        if (!cancelled && (r->deadline_ms == 0 || now_ms <= r->deadline_ms))
             continue;
         list_remove(&r->letter.link);
         request_fail(r, cancelled ? ERR_CANCELLED : ERR_TIMEOUT,
@@ -180,7 +194,7 @@ void lane_run_batch(struct lane *l)
     struct list batch;
     list_init(&batch);
     take_batch(l, &batch);
-    drop_overdue(l, &batch);
+    lane_drop_overdue(l, &batch, clock_mono_ms());
     struct request *first = head(&batch);
     if (first == NULL)
         return;

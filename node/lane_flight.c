@@ -61,7 +61,17 @@ void lane_depart(struct lane *l, struct list *requests)
     LIST_EACH(i, requests)
     LIST_ENTRY(i, struct request, letter.link)->answer.seq = seq;
     if (txn == NULL) {
-        /* Nothing was written, but what was seen may be unpublished: wait with the last flight. */
+        /* Nothing was written, but what was seen may be unpublished: wait with the last flight. And
+         * no commit proves that this node still led when it looked: a majority must. A
+         * transaction's statements at the levels any and session promise less, and are spared the
+         * round. */
+        LIST_EACH(i, requests)
+        {
+            struct request *r = LIST_ENTRY(i, struct request, letter.link);
+            r->needs_confirm =
+                !r->interactive || r->query.level == WIRE_STRONG || r->query.level == WIRE_BOUNDED;
+            r->ran_in_term = l->term;
+        }
         if (list_empty(&l->flights))
             lane_answer_all(l, requests);
         else
@@ -93,11 +103,38 @@ static void drop(struct lane *l, struct flight *f) ON_OWNER
     l->flight_bytes -= f->bytes;
 }
 
-void lane_arrive(struct lane *l)
+static void forget_parts(struct flight *f)
+{
+    for (unsigned i = 0; f->seen != NULL && i < f->parts; i++)
+        if (f->seen[i] != NULL)
+            cns_payload_unref(f->seen[i]);
+    free(f->seen);
+    f->seen = NULL;
+}
+
+void lane_free_flight(struct flight *f)
+{
+    list_remove(&f->link);
+    forget_parts(f);
+    free(f);
+}
+
+/* The overlay has the transaction, so its parts are only counted; but until the last one is here
+ * the leadership may go, and then the database needs the first ones as a follower. */
+static void keep_part(struct flight *f, struct cns_payload *payload)
+{
+    if (f->seen == NULL)
+        f->seen = mem_zalloc(f->parts * sizeof(struct cns_payload *));
+    f->seen[f->parts_seen] = cns_payload_ref(payload);
+}
+
+void lane_arrive(struct lane *l, struct cns_payload *payload)
 {
     CHECK(!list_empty(&l->flights)); /* who else would have proposed in our term? */
     struct flight *f = LIST_ENTRY(l->flights.next, struct flight, link);
     CHECK(f->term == l->term && f->parts_seen < f->parts);
+    if (f->parts > 1)
+        keep_part(f, payload);
     if (++f->parts_seen < f->parts)
         return;
     drop(l, f);
@@ -112,7 +149,22 @@ void lane_arrive(struct lane *l)
     } else {
         lane_answer_all(l, &f->requests);
     }
-    free(f);
+    lane_free_flight(f);
+}
+
+void lane_replay_parts(struct lane *l)
+{
+    LIST_EACH(i, &l->doubtful)
+    {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        enum err e = ERR_OK;
+        for (unsigned k = 0; f->seen != NULL && k < f->parts_seen && !l->failed; k++) {
+            e = repl_db_apply(l->db, f->seen[k]->data, f->seen[k]->len);
+            if (e != ERR_OK)
+                lane_fail(l, e);
+        }
+        forget_parts(f);
+    }
 }
 
 void lane_doubt(struct lane *l)
@@ -143,8 +195,7 @@ static void lose(struct lane *l, struct flight *f) ON_OWNER
             request_fail(r, ERR_NOT_LEADER, "the leader changed before the write was committed");
     }
     lane_answer_all(l, &f->requests);
-    list_remove(&f->link);
-    free(f);
+    lane_free_flight(f);
 }
 
 void lane_judge(struct lane *l, const struct lane_entry *e)
@@ -160,8 +211,7 @@ void lane_judge(struct lane *l, const struct lane_entry *e)
             return;
         if (++f->parts_seen == f->parts) {
             lane_answer_all(l, &f->requests);
-            list_remove(&f->link);
-            free(f);
+            lane_free_flight(f);
         }
         return;
     }

@@ -14,6 +14,7 @@ struct flight {
     uint64_t term, seq, sent_ms;
     size_t bytes;
     unsigned parts, parts_seen;
+    struct cns_payload **seen; /* the committed parts of one that was cut: `parts` places */
     struct list requests;
 };
 
@@ -21,6 +22,7 @@ struct flight {
 struct itxn {
     struct list link;
     uint64_t session_id, began_ms, used_ms;
+    bool busy;            /* a request of it is under way: not idle */
     struct sqlconn *conn; /* NULL: lost */
     char reason[ERR_TEXT_MAX];
 };
@@ -56,7 +58,9 @@ struct lane {
     struct sqlconn *idle_conns[IDLE_CONNS_MAX];
     unsigned n_idle_conns;
 
-    bool wants_quiet;
+    bool wants_quiet; /* nothing new runs until the WAL was restarted: milliseconds */
+    bool bars_begins; /* no new transaction begins */
+    uint64_t queue_looked_ms;
     uint64_t applied_index, told_index;
     struct lane_stop *stop;
 };
@@ -74,9 +78,14 @@ bool lane_tick(void *lane);
  * all before it are published. */
 void lane_depart(struct lane *l, struct list *requests) ON_OWNER;
 /* A committed entry of the lane's own term. */
-void lane_arrive(struct lane *l) ON_OWNER;
+void lane_arrive(struct lane *l, struct cns_payload *payload) ON_OWNER;
 /* The leadership was lost: what is under way becomes doubtful. */
 void lane_doubt(struct lane *l) ON_OWNER;
+/* After the view was closed: hands the database the committed parts of a cut transaction whose
+ * other parts may come through the next leader. */
+void lane_replay_parts(struct lane *l) ON_OWNER;
+/* Removes it from its list, too. */
+void lane_free_flight(struct flight *f) ON_OWNER;
 /* A committed entry after it was applied as a follower: tells the fate of doubtful flights. */
 void lane_judge(struct lane *l, const struct lane_entry *e) ON_OWNER;
 /* Answers "unknown" to what waited too long for the log's word. */
@@ -85,6 +94,8 @@ void lane_give_up(struct lane *l, uint64_t now_ms) ON_OWNER;
 /* lane_batch.c */
 bool lane_can_run(const struct lane *l) ON_OWNER;
 void lane_run_batch(struct lane *l) ON_OWNER;
+/* Answers what need not run any more: cancelled, or over its time. */
+void lane_drop_overdue(struct lane *l, struct list *queue, uint64_t now_ms) ON_OWNER;
 
 /* lane_txn.c */
 /* Does R belong to an interactive transaction (or begin one)? */
@@ -92,6 +103,10 @@ bool lane_is_interactive(struct lane *l, const struct request *r) ON_OWNER;
 /* Transactions that are open, not those that are lost and only wait to tell their clients. */
 unsigned lane_open_transactions(const struct lane *l) ON_OWNER;
 bool lane_has_transaction(struct lane *l, uint64_t session_id) ON_OWNER;
+/* Is R's transaction the one that writes? */
+bool lane_is_holder(struct lane *l, const struct request *r) ON_OWNER;
+/* R's answer leaves: its transaction is idle from now on, or over when the answer says so. */
+void lane_note_answer(struct lane *l, const struct request *r) ON_OWNER;
 void lane_run_interactive(struct lane *l, struct request *r) ON_OWNER;
 void lane_retry_stalled(struct lane *l) ON_OWNER;
 void lane_end_overdue(struct lane *l, uint64_t now_ms) ON_OWNER;

@@ -49,6 +49,11 @@ bool lane_is_interactive(struct lane *l, const struct request *r)
     return r->kind == SQL_TRANSACTION || find(l, r->session_id) != NULL;
 }
 
+bool lane_is_holder(struct lane *l, const struct request *r)
+{
+    return l->holder != NULL && l->holder->session_id == r->session_id;
+}
+
 static enum err take_conn(struct lane *l, struct sqlconn **out) ON_OWNER
 {
     if (l->n_idle_conns > 0) {
@@ -150,7 +155,7 @@ void lane_run_interactive(struct lane *l, struct request *r)
         answer_lost(l, t, r);
         return;
     }
-    if (t == NULL && l->wants_quiet) {
+    if (t == NULL && (l->wants_quiet || l->bars_begins)) {
         list_push_back(&l->stalled, &r->letter.link); /* the WAL starts over in a moment */
         return;
     }
@@ -162,11 +167,19 @@ void lane_run_interactive(struct lane *l, struct request *r)
         return;
     }
     sqlite3 *handle = sqlconn_handle(t->conn);
+    t->busy = true;
     (void)sqlconn_run(t->conn, r, l->config->answer_bytes_max); /* the answer holds the error */
-    t->used_ms = clock_mono_ms();
     bool open = !sqlite3_get_autocommit(handle);
+    if (r->answer.code ==
+        ERR_NOT_LEADER) { /* interrupted: the leadership is lost, its letter comes */
+        end(l, t);
+        request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader changed");
+        lane_answer(l, r);
+        return;
+    }
     if (must_wait(l, t, r)) {
         request_clear_answer(r);
+        r->tried = true;
         if (!open)
             end(l, t); /* BEGIN IMMEDIATE: it takes a connection again when its turn comes */
         list_push_back(&l->stalled, &r->letter.link);
@@ -201,9 +214,11 @@ void lane_retry_stalled(struct lane *l)
         } else if (l->view == NULL) {
             request_fail(r, ERR_NOT_LEADER, "the leader changed");
             lane_answer(l, r);
-        } else if (l->holder != NULL || (t == NULL && l->wants_quiet)) {
+        } else if ((l->holder != NULL && r->tried) ||
+                   (t == NULL && (l->wants_quiet || l->bars_begins))) {
             list_push_back(&l->stalled, &r->letter.link);
         } else {
+            r->tried = false;
             lane_run_interactive(l, r);
         }
     }
@@ -217,7 +232,7 @@ void lane_end_overdue(struct lane *l, uint64_t now_ms)
         char reason[160];
         if (t->conn == NULL)
             continue;
-        if (now_ms > t->used_ms + l->config->txn_idle_ms) {
+        if (!t->busy && now_ms > t->used_ms + l->config->txn_idle_ms) {
             (void)snprintf(reason, sizeof reason,
                            "the transaction was rolled back: no statement came for %" PRIu64
                            " ms (transaction-idle-timeout)",
@@ -237,6 +252,17 @@ void lane_end_session(struct lane *l, uint64_t session_id)
 {
     struct itxn *t = find(l, session_id);
     if (t != NULL)
+        end(l, t);
+}
+
+void lane_note_answer(struct lane *l, const struct request *r)
+{
+    struct itxn *t = find(l, r->session_id);
+    if (t == NULL)
+        return;
+    t->busy = false;
+    t->used_ms = clock_mono_ms();
+    if (!r->answer.in_transaction) /* its client knows now that it is over */
         end(l, t);
 }
 

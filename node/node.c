@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/confirm.h"
 #include "node/gossip.h"
 #include "node/recover.h"
 #include "node/route.h"
@@ -56,8 +57,10 @@ static void propose_all(struct node *n) ON_LOOP
         }
         if (e == ERR_BUSY)
             return; /* on_room goes on */
-        /* Otherwise the leadership is lost: the lane hears of it too and waits for the log's word.
-         */
+        /* The leadership is lost: the lane hears of it too and waits for the log's word. Anything
+         * else would leave a hole in the order of what the lane believes to have proposed. */
+        if (e != ERR_OK && e != ERR_NOT_LEADER)
+            node_fail(n, err_text());
         list_remove(&p->letter.link);
         free_proposal(p);
     }
@@ -184,6 +187,9 @@ static void handle(struct node *n, struct letter *letter) ON_LOOP
         r = (struct request *)letter;
         session_answer(r->session, r);
         return;
+    case LOOP_CONFIRM:
+        confirm_answer(n, (struct request *)letter);
+        return;
     case LOOP_ROWS:
         r = (struct request *)letter;
         session_rows(r->session, r);
@@ -248,6 +254,9 @@ static void on_cns_stopped(void *ctx)
     struct node *n = ctx;
     thread_expect_loop();
     n->cns_stopped = true;
+    n->lane_stopped = !n->lane_started;
+    if (n->lane_stopped)
+        return;
     struct lane_stop *s = MEM_NEW(struct lane_stop);
     s->letter.kind = LANE_STOP;
     lane_send(n->lane, &s->letter);
@@ -299,6 +308,7 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
     bool patient = now_ms <= n->stage_since_ms + LEAVE_MS;
     if (n->stage == NODE_LEAVING && n->cns != NULL && (list_empty(&n->sessions) || !patient)) {
         struct cns *cns = n->cns;
+        confirm_refuse_all(n, ERR_STOPPED, "this node is stopping");
         n->cns = NULL; /* nothing is proposed or told from here on */
         LIST_EACH(i, &n->proposals)
         free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
@@ -401,12 +411,12 @@ static enum err open_all(struct node *n) ON_LOOP
     TRY(readers_open(n->config, lane_db(n->lane), &n->mail, &n->readers));
     TRY(listener_open(n, &n->listener));
     TRY(lane_start(n->lane, applied));
+    n->lane_started = true;
+    /* Before consensus starts its own: libuv runs the newest prepare handle first, and what the end
+     * of its turn asks of the lane must leave before the loop sleeps. */
+    (void)uv_prepare_start(&n->before_sleep, on_before_sleep);
+    (void)uv_check_start(&n->after_sleep, on_after_sleep);
     return cns_start(n->cns, &n->loop, applied);
-}
-
-static void on_abandoned(void *ctx)
-{
-    (void)ctx;
 }
 
 /* Opening failed: gives everything back. */
@@ -416,9 +426,12 @@ static void abandon(struct node *n) ON_LOOP
     (void)snprintf(sentence, sizeof sentence, "%s", err_text());
     if (n->listener != NULL)
         listener_close(n->listener);
-    if (n->cns != NULL)
-        cns_stop(n->cns, on_abandoned, n);
+    struct cns *cns = n->cns;
     n->cns = NULL;
+    if (cns != NULL)
+        cns_stop(cns, on_cns_stopped, n);
+    while (n->lane_started && !n->lane_stopped) /* on_cns_stopped told it to */
+        (void)uv_run(&n->loop, UV_RUN_ONCE);
     finish(n);
     (void)uv_run(&n->loop, UV_RUN_DEFAULT);
     node_close(n);
@@ -433,6 +446,7 @@ enum err node_open(struct node *n, const struct config *config)
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
     list_init(&n->wait_reads);
+    list_init(&n->confirms);
     if (uv_loop_init(&n->loop) != 0)
         return err_fail(ERR_IO, "cannot make an event loop");
     open_handles(n);
@@ -442,8 +456,6 @@ enum err node_open(struct node *n, const struct config *config)
         return e;
     }
     (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
-    (void)uv_prepare_start(&n->before_sleep, on_before_sleep);
-    (void)uv_check_start(&n->after_sleep, on_after_sleep);
     set_stage(n, NODE_SERVING);
     log_info("node", "ready listen=%s peers=%s data=%s seq=%" PRIu64, config->listen,
              config->peer_listen, config->data, repl_db_published(lane_db(n->lane)));

@@ -53,11 +53,12 @@ struct node {
     uint64_t n_in_lane;      /* requests that the lane has */
     struct list wait_leader; /* struct request: until there is a leader to run them */
     struct list wait_seq;    /* struct request: until this node has published a sequence */
+    struct list confirms;    /* confirm.c: answers that wait for a majority's word */
     struct list wait_reads;  /* struct strong_read: ReadIndex rounds and their index */
 
     enum node_stage stage;
     uint64_t stage_since_ms;
-    bool lane_stopped, cns_stopped, closed;
+    bool lane_started, lane_stopped, cns_stopped, closed;
 };
 
 /* Opens everything; the caller then runs the loop until it ends. ERR_*: nothing is left open. */

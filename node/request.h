@@ -34,7 +34,8 @@ enum letter_kind {
     LOOP_FAILED,   /* struct lane_failed: the database stopped */
     LOOP_STOPPED,  /* struct lane_stop, done */
     /* lane, readers -> loop */
-    LOOP_ANSWER, /* struct request */
+    LOOP_ANSWER,  /* struct request */
+    LOOP_CONFIRM, /* struct request: an answer that a majority must confirm first */
     LOOP_ROWS,   /* struct request: some rows, more to come; it comes back by READ_REQUEST */
 };
 
@@ -70,6 +71,9 @@ struct request {
     struct answer answer;
     bool interactive; /* runs inside a transaction of its session: can never be run again */
     bool alone;       /* the lane: not to share a transaction with others */
+    bool tried;       /* the lane: it ran into another writer since it began to wait */
+    bool needs_confirm; /* nothing was written: see LOOP_CONFIRM */
+    uint64_t ran_in_term;
     struct cursor_state *cursor; /* a reader's, between two LOOP_ROWS */
 };
 

@@ -40,20 +40,20 @@ TEST(lane_shows_nothing_uncommitted_when_it_is_cut_off)
     struct stage s;
     open_leading(&s);
     thread_expect_loop();
+    stage_expect(&s, 3, ERR_OK, "BEGIN");
     s.cut = true;
     stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES ('lost')");
     /* Its answer depends on the row that is not committed: it must wait too. */
     for (int i = 0; i < 20; i++)
         stage_step(&s, 10);
     stage_send(&s, 2, 2, "INSERT INTO t(v) VALUES ('lost')");
-    stage_send(&s, 3, 3, "BEGIN");
     stage_send(&s, 3, 4, "SELECT v FROM t");
     for (int i = 0; i < 20; i++)
         stage_step(&s, 10);
     EXPECT_EQ(s.n_answers, 0);
     EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 0);
     stage_depose(&s, 5);
-    stage_wait(&s, 4);
+    stage_wait(&s, 3);
     struct request *r = stage_take(&s, 1);
     EXPECT(r != NULL && r->answer.code == ERR_NOT_LEADER); /* surely not written */
     request_free(r);
@@ -92,6 +92,102 @@ TEST(lane_a_doubtful_write_that_the_log_has_is_answered_as_done)
     EXPECT(r != NULL && r->answer.code == ERR_OK);
     request_free(r);
     EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t WHERE v = 'kept'"), 1);
+    stage_close(&s);
+}
+
+TEST(lane_a_cut_transaction_survives_a_change_of_leader_in_its_middle)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.cut_after = 2; /* of four or more parts of 1 MiB */
+    stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES (randomblob(4500000))");
+    for (int i = 0; i < 2000 && !s.cut; i++)
+        stage_step(&s, 10);
+    EXPECT(s.cut && s.n_outstanding >= 2);
+    stage_step(&s, 20);
+    EXPECT_EQ(s.n_answers, 0);
+    struct lane_role *role = calloc(1, sizeof *role);
+    EXPECT(role != NULL);
+    role->letter.kind = LANE_ROLE;
+    role->term = 5;
+    lane_send(s.lane, &role->letter);
+    s.cut = false; /* the new leader had all parts: it commits the rest */
+    stage_wait(&s, 1);
+    struct request *r = stage_take(&s, 1);
+    EXPECT(r != NULL && r->answer.code == ERR_OK);
+    request_free(r);
+    EXPECT_EQ(stage_number(&s, "SELECT length(v) FROM t"), 4500000);
+    EXPECT(!s.failed);
+    stage_lead(&s, 6);
+    stage_expect(&s, 1, ERR_OK, "INSERT INTO t(v) VALUES ('after')");
+    stage_close(&s);
+}
+
+TEST(lane_autocommit_and_transactions_take_turns)
+{
+    enum { TRANSACTIONS = 4 };
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    uint32_t id = 10, step[TRANSACTIONS] = {0};
+    static const char *const script[] = {"BEGIN IMMEDIATE", "INSERT INTO t(v) VALUES (NULL)",
+                                         "COMMIT"};
+    for (uint32_t c = 0; c < TRANSACTIONS; c++)
+        stage_send(&s, c + 1, id + c, script[0]);
+    stage_send(&s, 99, 1, "INSERT INTO t(v) VALUES ('me too')");
+    struct request *mine = NULL;
+    for (int i = 0; i < 4000 && mine == NULL; i++) {
+        stage_step(&s, 5);
+        mine = stage_take(&s, 1);
+        for (uint32_t c = 0; c < TRANSACTIONS; c++) {
+            struct request *r = stage_take(&s, id + c);
+            if (r == NULL)
+                continue;
+            EXPECT_EQ(r->answer.code, ERR_OK);
+            request_free(r);
+            step[c] = (step[c] + 1) % 3;
+            stage_send(&s, c + 1, id + c, script[step[c]]);
+        }
+    }
+    EXPECT(mine != NULL && mine->answer.code == ERR_OK);
+    request_free(mine);
+    stage_close(&s);
+}
+
+TEST(lane_an_idle_reading_transaction_stops_nobody)
+{
+    struct stage s;
+    stage_open(&s, test_dir());
+    thread_become(THREAD_LOOP);
+    thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
+    s.config.wal_restart_bytes = s.config.wal_checkpoint_bytes;
+    stage_lead(&s, 2);
+    stage_expect(&s, 1, ERR_OK, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    stage_expect(&s, 1, ERR_OK, "BEGIN");
+    stage_expect(&s, 1, ERR_OK, "SELECT count(*) FROM t");
+    for (int i = 0; i < 40; i++) /* 40 MB of WAL, far beyond where it would be restarted */
+        stage_expect(&s, 2, ERR_OK, "INSERT INTO t(v) VALUES (randomblob(1000000))");
+    stage_expect(&s, 1, ERR_OK, "COMMIT");
+    EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 40);
+    stage_close(&s);
+}
+
+TEST(lane_a_waiting_write_keeps_its_time_limit)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
+    stage_expect(&s, 1, ERR_OK, "BEGIN IMMEDIATE");
+    s.timeout_ms = 200;
+    uint64_t began = clock_mono_ms();
+    stage_expect(&s, 2, ERR_TIMEOUT, "INSERT INTO t(v) VALUES ('late')");
+    EXPECT(clock_mono_ms() < began + 5000);
+    s.timeout_ms = 0;
+    stage_expect(&s, 1, ERR_OK, "COMMIT");
+    EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 0);
     stage_close(&s);
 }
 

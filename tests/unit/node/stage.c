@@ -87,6 +87,7 @@ static void handle(struct stage *s, struct letter *l)
         on_proposal(s, (struct lane_proposal *)l);
         return;
     case LOOP_ANSWER:
+    case LOOP_CONFIRM: /* the majority says yes, unless it is cut off */
         list_push_back(&s->answers, &l->link);
         s->n_answers++;
         return;
@@ -125,6 +126,8 @@ static void commit_due(struct stage *s) ON_LOOP
         s->n_outstanding--;
         send_entry(s, h->term, CNS_COMMAND, h->payload);
         free(h);
+        if (s->cut_after > 0 && --s->cut_after == 0)
+            s->cut = true;
     }
 }
 
@@ -180,6 +183,7 @@ void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
     struct request *r = request_new(NULL, session, id, &q, body, body_len);
     r->kind = sql_classify(r->query.sql, r->query.sql_len);
     r->foreign_keys = true;
+    r->deadline_ms = s->timeout_ms == 0 ? 0 : clock_mono_ms() + s->timeout_ms;
     r->letter.kind = LANE_REQUEST;
     lane_send(s->lane, &r->letter);
     lane_flush(s->lane);
