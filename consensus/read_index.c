@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/check.h"
 #include "base/mem.h"
+#include "consensus/members.h"
 
 #include <stdlib.h>
 
@@ -156,6 +157,9 @@ static void on_confirm(struct reads *r, const struct reads_view *v, uint64_t fro
 {
     if (v->leader_id != v->self || term != v->term || term != r->term || round > r->round)
         return;
+    const struct raft_server *voter = members_find(v->members, from);
+    if (voter == NULL || voter->role != RAFT_VOTER)
+        return; /* it counts for nothing, and is not to fill the places of those that count */
     unsigned i = 0;
     while (i < r->n_confirmed && r->confirmed[i].id != from)
         i++;

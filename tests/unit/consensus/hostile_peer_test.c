@@ -1,6 +1,7 @@
 /* Room: tests. What one member of the group can do to the others by lying: cost them an election,
  * never the process and never the service. Found by a hostile review; each test has its finding's
  * name. */
+#include "base/buf.h"
 #include "consensus/guard.h"
 #include "tests/lib/test.h"
 #include "tests/sim/sim.h"
@@ -231,5 +232,26 @@ TEST(m1_a_member_at_the_last_term_does_not_stop_the_others)
     EXPECT(accepted > 500);
     EXPECT(sim_committed(s) > 500);
     EXPECT(status(s, 1).term < 1000 * GUARD_TERM_STEP);
+    sim_free(s);
+}
+
+/* --- L6 -----------------------------------------------------------------------------------------
+ */
+
+TEST(l6_confirmations_of_strangers_do_not_fill_the_voters_places)
+{
+    struct sim *s = three();
+    uint64_t leader = settled_leader(s);
+    uint8_t p[17] = {4}; /* CONFIRM, of round 0 */
+    set_le64(p + 1, status(s, leader).term);
+    for (uint64_t from = 1000; from < 1100; from++) {
+        thread_expect_loop();
+        driver_receive_bytes(sim_member(s, leader)->d, from, CNS_BYTES_READ_INDEX, p, sizeof p);
+    }
+    for (uint64_t id = 1; id <= 3; id++)
+        sim_read(s, id, 5000);
+    sim_run_ms(s, 1000);
+    EXPECT_EQ(sim_reads_ok(s), 3);
+    EXPECT_EQ(status(s, leader).role, CNS_LEADER);
     sim_free(s);
 }
