@@ -30,7 +30,7 @@ static const struct pragma pragmas[] = {
     {"encoding", READ_ONLY, false},
     {"foreign_key_check", READ_ONLY, true},
     {"foreign_key_list", READ_ONLY, true},
-    {"foreign_keys", READ_ONLY, false}, /* setting it is the session's, before it comes here */
+    {"foreign_keys", READ_ONLY, false},
     {"freelist_count", READ_ONLY, false},
     {"function_list", READ_ONLY, false},
     {"incremental_vacuum", ANY, false},
@@ -62,8 +62,16 @@ static int refuse(struct guard *g, const char *what, const char *name, const cha
     return SQLITE_DENY;
 }
 
-static int judge_pragma(struct guard *g, const char *name, const char *argument)
+static int judge_pragma(struct guard *g, const char *name, const char *argument,
+                        const char *database)
 {
+    /* The temporary database belongs to the connection: what is set there meets the next client. */
+    if (argument != NULL && database != NULL && strcmp(database, "temp") == 0)
+        return refuse(g, "PRAGMA temp.", name, "cannot be set here");
+    /* Plainly written it is a setting of the session, and does not come here (node/sqltext). */
+    if (argument != NULL && strcasecmp(name, "foreign_keys") == 0)
+        return refuse(g, "PRAGMA ", name,
+                      "is set only by a statement of its own, with a plain value: ON or OFF");
     for (size_t i = 0; i < sizeof pragmas / sizeof pragmas[0]; i++) {
         const struct pragma *p = &pragmas[i];
         if (strcasecmp(p->name, name) != 0)
@@ -76,11 +84,74 @@ static int judge_pragma(struct guard *g, const char *name, const char *argument)
     return refuse(g, "PRAGMA ", name, "is not allowed here");
 }
 
+/* Functions that reach outside the database: native code, addresses of the process, its log. */
+static int judge_function(struct guard *g, const char *name)
+{
+    static const char *const refused[] = {"load_extension", "fts3_tokenizer", "sqlite_log"};
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        if (strcasecmp(name, refused[i]) == 0)
+            return refuse(g, "", refused[i], "is not allowed here");
+    return SQLITE_OK;
+}
+
+/* Virtual tables that show what other clients of the connection do, or raw pages. */
+static int judge_read(struct guard *g, const char *table)
+{
+    static const char *const refused[] = {"sqlite_stmt", "sqlite_dbpage"};
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+        if (strcasecmp(table, refused[i]) == 0)
+            return refuse(g, "", refused[i],
+                          "may not be read here: connections are shared by clients");
+    return SQLITE_OK;
+}
+
+static int judge_transaction(struct guard *g, const char *operation)
+{
+    if (!g->no_transaction_control)
+        return SQLITE_OK;
+    return refuse(g, "", operation,
+                  "is not allowed here: this transaction is shared with other clients");
+}
+
+/* `CREATE TABLE temp.t` is not a CREATE_TEMP_TABLE to SQLite, and `CREATE TRIGGER temp.x ON main.t`
+ * names "main": so what counts is the row every one of them puts into the temporary schema. ALTER
+ * TABLE of a lasting table updates that schema too (and finds it empty), which must stay allowed.
+ */
+static bool makes_temporary(int action, const char *a, const char *database)
+{
+    switch (action) {
+    case SQLITE_CREATE_TEMP_INDEX:
+    case SQLITE_CREATE_TEMP_TABLE:
+    case SQLITE_CREATE_TEMP_TRIGGER:
+    case SQLITE_CREATE_TEMP_VIEW:
+        return true;
+    case SQLITE_CREATE_INDEX:
+    case SQLITE_CREATE_TABLE:
+    case SQLITE_CREATE_TRIGGER:
+    case SQLITE_CREATE_VIEW:
+    case SQLITE_CREATE_VTABLE:
+    case SQLITE_DROP_INDEX:
+    case SQLITE_DROP_TABLE:
+    case SQLITE_DROP_TRIGGER:
+    case SQLITE_DROP_VIEW:
+    case SQLITE_DROP_VTABLE:
+    case SQLITE_ANALYZE:
+    case SQLITE_INSERT:
+        return database != NULL && strcmp(database, "temp") == 0;
+    case SQLITE_ALTER_TABLE: /* the one that names the database first */
+        return a != NULL && strcmp(a, "temp") == 0;
+    default:
+        return false;
+    }
+}
+
 static int judge(void *arg, int action, const char *a, const char *b, const char *c, const char *d)
 {
     struct guard *g = arg;
-    (void)c;
     (void)d;
+    if (makes_temporary(action, a, c))
+        return refuse(g, "temporary tables, indexes, views and triggers", "",
+                      "are not allowed here: connections are shared by clients");
     switch (action) {
     case SQLITE_ATTACH:
         if (g->vacuum && (a == NULL || a[0] == 0))
@@ -94,17 +165,15 @@ static int judge(void *arg, int action, const char *a, const char *b, const char
         return g->vacuum ? SQLITE_OK
                          : refuse(g, "DETACH", "", "is not allowed here: nothing is attached");
     case SQLITE_PRAGMA:
-        return judge_pragma(g, a == NULL ? "" : a, b);
+        return judge_pragma(g, a == NULL ? "" : a, b, c);
     case SQLITE_FUNCTION:
-        if (b != NULL && strcasecmp(b, "load_extension") == 0)
-            return refuse(g, "", b, "is not allowed here");
-        return SQLITE_OK;
-    case SQLITE_CREATE_TEMP_INDEX:
-    case SQLITE_CREATE_TEMP_TABLE:
-    case SQLITE_CREATE_TEMP_TRIGGER:
-    case SQLITE_CREATE_TEMP_VIEW:
-        return refuse(g, "temporary ", a == NULL ? "" : a,
-                      "is not allowed here: connections are shared by clients");
+        return judge_function(g, b == NULL ? "" : b);
+    case SQLITE_READ:
+        return judge_read(g, a == NULL ? "" : a);
+    case SQLITE_TRANSACTION:
+        return judge_transaction(g, a == NULL ? "" : a);
+    case SQLITE_SAVEPOINT:
+        return judge_transaction(g, "SAVEPOINT");
     default:
         return SQLITE_OK;
     }
@@ -117,6 +186,7 @@ void guard_install(struct guard *g, sqlite3 *conn)
     (void)sqlite3_enable_load_extension(conn, 0);
     (void)sqlite3_db_config(conn, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
     (void)sqlite3_db_config(conn, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 1, (int *)NULL);
+    (void)sqlite3_db_config(conn, SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, 0, (int *)NULL);
 }
 
 void guard_reset(struct guard *g)

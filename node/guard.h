@@ -13,6 +13,8 @@ struct guard {
     /* The reason of the last refusal, "" when there was none since guard_reset. */
     char reason[256];
     bool vacuum; /* VACUUM attaches a temporary database of its own: let it, while set */
+    /* Set while a client's text is prepared where the transaction is shared with others. */
+    bool no_transaction_control;
 };
 
 void guard_install(struct guard *g, sqlite3 *conn);

@@ -26,6 +26,7 @@ struct sqlstmt {
     size_t sql_len;
     int columns;
     bool kept, columns_sent;
+    bool ours;             /* sqlconn_exec's: never lent to a request with the same text */
     bool row_waits;        /* stepped to, not yet put: the block was full */
     int64_t total_changes; /* before the statement */
 };
@@ -33,6 +34,7 @@ struct sqlstmt {
 struct sqlconn {
     sqlite3 *conn;
     struct guard guard;
+    bool forbid_transactions; /* to requests */
     bool (*tick)(void *ctx);
     void *tick_ctx;
     struct request *running; /* for the progress handler; NULL between statements */
@@ -96,6 +98,11 @@ void sqlconn_allow_vacuum(struct sqlconn *c, bool on)
     c->guard.vacuum = on;
 }
 
+void sqlconn_forbid_transactions(struct sqlconn *c, bool on)
+{
+    c->forbid_transactions = on;
+}
+
 enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
 {
     bool cancelled = atomic_load_explicit(&r->cancelled, memory_order_relaxed);
@@ -126,11 +133,15 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
 /* --- statements
  * ----------------------------------------------------------------------------------- */
 
-static struct sqlstmt *find_kept(struct sqlconn *c, uint64_t hash, const char *sql, size_t n)
+/* A statement of ours was let through the guard as ours: a request's with the same text is another
+ * one, judged for itself. */
+static struct sqlstmt *find_kept(struct sqlconn *c, uint64_t hash, const char *sql, size_t n,
+                                 bool ours)
 {
     for (int i = 0; i < KEPT; i++) {
         struct sqlstmt *s = c->kept[i];
-        if (s != NULL && s->hash == hash && s->sql_len == n && memcmp(s->sql, sql, n) == 0)
+        if (s != NULL && s->hash == hash && s->ours == ours && s->sql_len == n &&
+            memcmp(s->sql, sql, n) == 0)
             return s;
     }
     return NULL;
@@ -152,11 +163,11 @@ static void keep(struct sqlconn *c, struct sqlstmt *s)
     s->kept = true;
 }
 
-static int prepare(struct sqlconn *c, const char *sql, size_t n, struct sqlstmt **out,
+static int prepare(struct sqlconn *c, const char *sql, size_t n, bool ours, struct sqlstmt **out,
                    const char **tail)
 {
     uint64_t hash = hash64(sql, n, 0);
-    struct sqlstmt *s = find_kept(c, hash, sql, n);
+    struct sqlstmt *s = find_kept(c, hash, sql, n, ours);
     *tail = sql + n;
     *out = s;
     if (s != NULL) {
@@ -164,12 +175,17 @@ static int prepare(struct sqlconn *c, const char *sql, size_t n, struct sqlstmt 
         return SQLITE_OK;
     }
     sqlite3_stmt *stmt = NULL;
+    /* Only while preparing: FTS3's optimize() runs savepoints of its own while it is stepped. When
+     * SQLite prepares a statement anew it is one that was let through here. */
+    c->guard.no_transaction_control = !ours && c->forbid_transactions;
     int rc = sqlite3_prepare_v3(c->conn, sql, (int)n, 0, &stmt, tail);
+    c->guard.no_transaction_control = false;
     if (rc != SQLITE_OK || stmt == NULL)
         return rc;
     s = MEM_NEW(struct sqlstmt);
     s->stmt = stmt;
     s->hash = hash;
+    s->ours = ours;
     s->sql = mem_alloc(n);
     memcpy(s->sql, sql, n);
     s->sql_len = n;
@@ -186,7 +202,7 @@ int sqlconn_exec(struct sqlconn *c, const char *sql)
 {
     struct sqlstmt *s;
     const char *tail;
-    int rc = prepare(c, sql, strlen(sql), &s, &tail);
+    int rc = prepare(c, sql, strlen(sql), true, &s, &tail);
     if (rc != SQLITE_OK)
         return rc;
     CHECK(s != NULL);
@@ -283,7 +299,7 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");
         return ERR_TOO_BIG;
     }
-    int rc = prepare(c, sql, (size_t)(end - sql), &s, &tail);
+    int rc = prepare(c, sql, (size_t)(end - sql), false, &s, &tail);
     enum err e = rc == SQLITE_OK ? ERR_OK : sqlconn_fail(c, r, rc);
     if (e == ERR_OK && s == NULL) {
         c->running = NULL;

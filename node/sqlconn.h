@@ -45,5 +45,9 @@ enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max);
 enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc);
 /* Lets VACUUM through the guard while on. */
 void sqlconn_allow_vacuum(struct sqlconn *c, bool on);
+/* While on, a request's statement may not begin, end or roll back a transaction or savepoint
+ * (ERR_FORBIDDEN), whatever its text looks like: for a connection whose transaction several
+ * requests share. sqlconn_exec may. */
+void sqlconn_forbid_transactions(struct sqlconn *c, bool on);
 
 #endif
