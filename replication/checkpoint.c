@@ -58,6 +58,7 @@ struct checkpointer {
     sqlite3 *conn; /* the thread's, once it runs */
     /* The owner's. */
     uint32_t backfilled_before; /* when the running one began */
+    bool foreign;               /* when last asked for, CHECKPOINT was another process's */
     uint64_t checkpoint_not_before_ms;
     uint64_t restart_not_before_ms, restart_pause_ms;
     uint64_t still_since_ms; /* since when a quiet leader waits for its restart; 0: it does not */
@@ -216,7 +217,7 @@ static enum err take_result(struct repl_db *db, int rc) ON_OWNER
     return ERR_OK;
 }
 
-/* *free: no checkpoint runs and the lock is ours again. */
+/* *is_free: no checkpoint runs and the lock is ours again. */
 static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
 {
     struct checkpointer *c = db->checkpointer;
@@ -225,11 +226,13 @@ static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
     enum checkpoint_state state = c->state;
     int rc = c->rc;
     (void)pthread_mutex_unlock(&c->lock);
+    c->foreign = false;
     if (state == CHECKPOINT_RUNNING)
         return ERR_OK;
     if (!db->holds_checkpoint) {
         enum err e = wal_lock(db->db_file, WAL_LOCK_CHECKPOINT, 1, true);
-        if (e == ERR_LOCKED)
+        c->foreign = e == ERR_LOCKED;
+        if (c->foreign)
             return ERR_OK; /* another process was quicker: next time */
         TRY(e);
         db->holds_checkpoint = true;
@@ -331,10 +334,21 @@ static void restart_attempted(struct checkpointer *c, bool done)
         c->restart_pause_ms = RESTART_PAUSE_MAX_MS;
 }
 
+/* Not worth that anybody stands still: another process checkpoints, for as long as it likes, or the
+ * node says quiet while a connection of the view is inside a transaction. */
+static bool restart_is_hopeless(const struct repl_db *db, bool quiet) ON_OWNER
+{
+    return db->checkpointer->foreign || (quiet && view_in_use(db->view));
+}
+
 static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
 {
     struct checkpointer *c = db->checkpointer;
     bool done;
+    if (restart_is_hopeless(db, quiet)) {
+        restart_attempted(c, false);
+        return ERR_OK;
+    }
     *wants_quiet = true;
     if (!quiet || view_unpublished(db->view) > 0) {
         c->still_since_ms = 0;
@@ -347,8 +361,8 @@ static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_qu
     uint64_t still_ms = clock_mono_ms() - c->still_since_ms;
     if (done)
         view_allow_restart(db->view);
-    else if (still_ms <= (db->holds_checkpoint ? QUIET_MAX_MS : COPY_MAX_MS))
-        return ERR_OK; /* a copy is on its way, or readers may still end */
+    else if (!c->foreign && still_ms <= (db->holds_checkpoint ? QUIET_MAX_MS : COPY_MAX_MS))
+        return ERR_OK; /* our copy is on its way, or readers may still end */
     restart_attempted(c, done);
     *wants_quiet = false;
     return ERR_OK;

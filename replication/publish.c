@@ -14,7 +14,7 @@
  *
  * Nothing is synced per transaction: the Raft log is the durability, a checkpoint syncs the WAL.
  *
- * A new WAL is written over the old one, whose frames are all in the database file (synced).
+ * A new WAL is written over the old one, whose frames are all in the database file (synced here).
  * Readers cannot be inside the old one: we hold the read-mark locks 1..4, so they are at mark 0 and
  * read the database file only. Old frames behind the new ones do not count: their salts differ. */
 #include "replication/database.h"
@@ -61,6 +61,15 @@ static enum err prove(const struct repl_db *db, const struct publish_frames *p) 
                     "stop this node, remove its data and let it fetch the database again",
                     (unsigned long long)p->seq, (unsigned long long)preview.checksum,
                     (unsigned long long)p->checksum_after);
+}
+
+/* All of the old WAL is in the database file, but whoever copied it may not have synced it: another
+ * process's checkpoint with synchronous=OFF, in the gap while CHECKPOINT is not ours. It is synced
+ * before the old frames are given up; nearly free when our own checkpoint did so. */
+static enum err sync_database(struct repl_db *db) ON_OWNER
+{
+    return sqlite_error(db->db_file->pMethods->xSync(db->db_file, SQLITE_SYNC_NORMAL), "sync",
+                        db->config.path);
 }
 
 /* Durable before the new WAL's header is: whichever of the two a crash leaves, the salts found in
@@ -117,6 +126,7 @@ static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON
     struct wal_header h = p->header;
     wal_header_encode(&h, bytes);
     CHECK(memcmp(h.chain.s, p->header.chain.s, sizeof h.chain.s) == 0); /* the frames' beginning */
+    TRY(sync_database(db));
     TRY(note_new_wal(db, &h));
     TRY(cut_wal_file(db));
     TRY(database_write_wal(db, bytes, sizeof bytes, 0));

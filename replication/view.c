@@ -449,6 +449,11 @@ unsigned view_unpublished(const struct repl_view *v)
     return v->unpublished;
 }
 
+bool view_in_use(const struct repl_view *v)
+{
+    return private_shm_write_locked(&v->capture->shm) || private_shm_reading(&v->capture->shm);
+}
+
 void view_allow_restart(struct repl_view *v)
 {
     CHECK(v->unpublished == 0 && v->frames == v->db->frames);

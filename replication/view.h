@@ -12,6 +12,8 @@ MUST_USE enum err view_each(struct repl_view *v, uint64_t offset, uint64_t n, vi
                             void *ctx);
 /* They are in the real file now: the overlay forgets them, reads fall through. */
 void view_forget(struct repl_view *v, uint64_t offset, uint64_t n);
+/* A connection is inside a transaction. */
+bool view_in_use(const struct repl_view *v);
 /* Quiet, everything published and checkpointed: sets nBackfill = mxFrame in the private wal-index,
  * so that SQLite restarts the WAL by itself at its next write. */
 void view_allow_restart(struct repl_view *v);
