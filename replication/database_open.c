@@ -14,6 +14,7 @@
 #include "replication/database.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -24,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* --- creation --------------------------------------------------------------------------------- */
 
@@ -147,6 +149,10 @@ static enum err keeper_pragma(struct repl_db *db, const char *sql, char *out, si
     return sqlite_error(rc, "read", db->config.path);
 }
 
+/* Others may hold a lock for a moment: a backup that checkpoints, a reader that recovers. */
+#define LOCK_WAIT_MS 3000
+#define LOCK_LOOK_NS 5000000
+
 /* The first read makes SQLite recover the WAL and open the shared memory. */
 static int keeper_first_read(sqlite3 *c)
 {
@@ -159,7 +165,11 @@ static int keeper_first_read(sqlite3 *c)
     if (rc == SQLITE_OK)
         rc = sqlite3_file_control(c, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
     if (rc == SQLITE_OK)
+        rc = sqlite3_busy_timeout(c, LOCK_WAIT_MS);
+    if (rc == SQLITE_OK)
         rc = sqlite3_exec(c, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_busy_timeout(c, 0);
     return rc;
 }
 
@@ -171,8 +181,10 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
     if (rc == SQLITE_OK)
         rc = keeper_first_read(db->keeper);
     if ((rc & 0xff) == SQLITE_BUSY)
-        return err_fail(ERR_LOCKED, "another process writes to %s; stop it and start again",
-                        db->config.path);
+        return err_fail(ERR_LOCKED,
+                        "another process holds %s, and this one may not even read it (%s); stop it "
+                        "and start again",
+                        db->config.path, sqlite3_errstr(sqlite3_extended_errcode(db->keeper)));
     TRY(sqlite_error(rc, "open", db->config.path));
     TRY(keeper_pragma(db, "PRAGMA journal_mode", text, sizeof text));
     if (strcmp(text, "wal") != 0)
@@ -194,18 +206,33 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
     return ERR_OK;
 }
 
+/* ERR_LOCKED: still held when UNTIL_MS has come. */
+static enum err take_lock(struct repl_db *db, int lock, uint64_t until_ms, bool *held) ON_OWNER
+{
+    enum err e;
+    while ((e = wal_lock(db->db_file, lock, 1, true)) == ERR_LOCKED && clock_mono_ms() < until_ms)
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOCK_LOOK_NS}, NULL);
+    *held = e == ERR_OK;
+    return e;
+}
+
 static enum err take_locks(struct repl_db *db) ON_OWNER
 {
-    enum err e = wal_lock(db->db_file, WAL_LOCK_WRITE, 1, true);
-    db->holds_write = e == ERR_OK;
-    if (e == ERR_OK) {
-        e = wal_lock(db->db_file, WAL_LOCK_CHECKPOINT, 1, true);
-        db->holds_checkpoint = e == ERR_OK;
-    }
-    if (e != ERR_LOCKED)
-        return e;
-    return err_fail(ERR_LOCKED, "another process writes to %s; stop it and start again",
-                    db->config.path);
+    uint64_t until_ms = clock_mono_ms() + LOCK_WAIT_MS;
+    enum err e = take_lock(db, WAL_LOCK_WRITE, until_ms, &db->holds_write);
+    if (e == ERR_LOCKED)
+        return err_fail(ERR_LOCKED,
+                        "another process writes to %s (it holds the lock WRITE of its wal-index); "
+                        "stop it and start again",
+                        db->config.path);
+    TRY(e);
+    e = take_lock(db, WAL_LOCK_CHECKPOINT, until_ms, &db->holds_checkpoint);
+    if (e == ERR_LOCKED)
+        return err_fail(ERR_LOCKED,
+                        "another process checkpoints %s (it holds the lock CHECKPOINT of its "
+                        "wal-index); wait for it or stop it, and start again",
+                        db->config.path);
+    return e;
 }
 
 /* --- what the files contain ------------------------------------------------------------------- */

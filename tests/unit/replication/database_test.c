@@ -7,8 +7,10 @@
 #include "tests/unit/replication/stock.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static void read_file(const char *path, struct buf *b)
@@ -484,7 +486,57 @@ TEST(database_does_not_open_while_another_writes)
     sqlite3 *stock = stock_open(test_path("a/main.db"), 1024);
     stock_exec(stock, "BEGIN IMMEDIATE");
     expect_open_fails(ERR_LOCKED, "a");
+    EXPECT(strstr(err_text(), "the lock WRITE") != NULL);
     stock_exec(stock, "ROLLBACK");
     stock_close(stock);
     EXPECT_OK(repl_db_close(replica_open("a")));
+}
+
+/* Another process's lock, for a moment. */
+struct holder {
+    sqlite3_file *file;
+    int first, n;
+};
+
+static void *hold_for_a_moment(void *arg)
+{
+    struct holder *h = arg;
+    (void)nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    wal_unlock(h->file, h->first, h->n, true);
+    return NULL;
+}
+
+/* A writer or a backup's checkpoint; what recovery holds, before the keeper's first read. */
+TEST(database_opens_when_another_process_holds_a_lock_for_a_moment)
+{
+    replica_become_owner();
+    make("a", 3);
+    sqlite3 *stock = stock_open(test_path("a/main.db"), 1024);
+    EXPECT_EQ(stock_int(stock, "SELECT count(*) FROM t"), 3);
+    const int locks[][2] = {{WAL_LOCK_WRITE, 1}, {WAL_LOCK_CHECKPOINT, 1}, {WAL_LOCK_READ(0), 5}};
+    for (unsigned i = 0; i < 3; i++) {
+        struct holder h = {stock_file(stock, SQLITE_FCNTL_FILE_POINTER), locks[i][0], locks[i][1]};
+        pthread_t thread;
+        EXPECT_OK(wal_lock(h.file, h.first, h.n, true));
+        EXPECT(pthread_create(&thread, NULL, hold_for_a_moment, &h) == 0);
+        struct repl_db *db = replica_open("a");
+        EXPECT(pthread_join(thread, NULL) == 0);
+        EXPECT_EQ(repl_db_position(db).seq, 4);
+        EXPECT_OK(repl_db_close(db));
+    }
+    stock_close(stock);
+}
+
+TEST(database_names_the_lock_that_stays)
+{
+    replica_become_owner();
+    make("a", 3);
+    sqlite3 *stock = stock_open(test_path("a/main.db"), 1024);
+    sqlite3_file *f = stock_file(stock, SQLITE_FCNTL_FILE_POINTER);
+    EXPECT_EQ(stock_int(stock, "SELECT count(*) FROM t"), 3);
+    EXPECT_OK(wal_lock(f, WAL_LOCK_CHECKPOINT, 1, true));
+    expect_open_fails(ERR_LOCKED, "a");
+    EXPECT(strstr(err_text(), "the lock CHECKPOINT") != NULL);
+    wal_unlock(f, WAL_LOCK_CHECKPOINT, 1, true);
+    stock_close(stock);
 }
