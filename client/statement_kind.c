@@ -16,6 +16,8 @@ static const char *skip_blanks(const char *p, const char *end)
     while (p < end) {
         if (isspace((unsigned char)*p) || *p == ';') {
             p++;
+        } else if (end - p >= 3 && memcmp(p, "\xef\xbb\xbf", 3) == 0) {
+            p += 3; /* a byte order mark: a space to SQLite */
         } else if (end - p >= 2 && p[0] == '-' && p[1] == '-') {
             const char *newline = memchr(p, '\n', (size_t)(end - p));
             p = newline == NULL ? end : newline + 1;

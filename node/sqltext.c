@@ -2,6 +2,7 @@
 #include "node/sqltext.h"
 
 #include <ctype.h>
+#include <stdint.h>
 #include <string.h>
 #include <strings.h>
 
@@ -30,12 +31,21 @@ static bool skip_comment(struct cursor *c)
     return false;
 }
 
+/* SQLite takes a UTF-8 byte order mark for a space, anywhere between two words. */
+static bool skip_byte_order_mark(struct cursor *c)
+{
+    if (c->end - c->p < 3 || memcmp(c->p, "\xef\xbb\xbf", 3) != 0)
+        return false;
+    c->p += 3;
+    return true;
+}
+
 static void skip(struct cursor *c, bool semicolons)
 {
     while (c->p < c->end) {
         if (isspace((unsigned char)*c->p) || (semicolons && *c->p == ';'))
             c->p++;
-        else if (!skip_comment(c))
+        else if (!skip_byte_order_mark(c) && !skip_comment(c))
             return;
     }
 }
@@ -47,13 +57,18 @@ size_t sql_skip_space(const char *sql, size_t n)
     return (size_t)(c.p - sql);
 }
 
-/* The next word of letters, digits and underscores, after space; empty when something else comes.
- */
+/* What SQLite takes into a word: in it, a byte order mark is no space either. */
+static bool in_word(char c)
+{
+    return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80) != 0;
+}
+
+/* The next word, after space; empty when something else comes. */
 static size_t word(struct cursor *c, const char **start)
 {
     skip(c, false);
     *start = c->p;
-    while (c->p < c->end && (isalnum((unsigned char)*c->p) || *c->p == '_'))
+    while (c->p < c->end && in_word(*c->p))
         c->p++;
     return (size_t)(c->p - *start);
 }
@@ -63,16 +78,69 @@ static bool is(const char *start, size_t n, const char *keyword)
     return n == strlen(keyword) && strncasecmp(start, keyword, n) == 0;
 }
 
-static bool pragma_is_foreign_keys(struct cursor c)
+/* SQLite's rule for a number: its lowest eight bits count, and 0 what does not fit into 31. */
+static bool number_is_on(const char *digits, size_t n)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < n && value <= INT32_MAX; i++)
+        value = value * 10 + (uint64_t)(digits[i] - '0');
+    return value <= INT32_MAX && (value & 0xff) != 0;
+}
+
+/* The value of a switch: a number with or without a sign, a word, or one of these in quotes. False:
+ * something else, for SQLite to judge. */
+static bool switch_value(struct cursor *c, int *value)
+{
+    static const char *const on[] = {"on", "true", "yes"};
+    const char *w;
+    skip(c, false);
+    char first = c->p < c->end ? *c->p : 0;
+    char quote = first == '\'' || first == '"' ? first : 0;
+    if (quote != 0 || first == '+' || first == '-')
+        c->p++;
+    const char *start = c->p;
+    size_t n = word(c, &w), digits = 0;
+    while (digits < n && isdigit((unsigned char)w[digits]))
+        digits++;
+    if (n == 0 || (digits > 0 && digits < n) || (quote == 0 && first != *w && digits == 0))
+        return false;
+    if (quote != 0 && (w != start || c->p == c->end || *c->p++ != quote))
+        return false;
+    *value = digits > 0 && first != '-' && number_is_on(w, n);
+    for (size_t i = 0; i < sizeof on / sizeof on[0]; i++)
+        if (is(w, n, on[i]))
+            *value = 1;
+    return true; /* any other word is off to SQLite, too */
+}
+
+/* Behind PRAGMA: is it foreign_keys, whole and alone? VALUE: 1 on, 0 off, -1 when it asks. */
+static bool parse_foreign_keys(struct cursor c, int *value)
 {
     const char *w;
     size_t n = word(&c, &w);
+    *value = -1;
     skip(&c, false);
     if (c.p < c.end && *c.p == '.') { /* PRAGMA main.foreign_keys */
         c.p++;
         n = word(&c, &w);
+        skip(&c, false);
     }
-    return is(w, n, "foreign_keys");
+    if (!is(w, n, "foreign_keys"))
+        return false;
+    char sign = c.p < c.end ? *c.p : 0;
+    if (sign == '=' || sign == '(') {
+        c.p++;
+        if (!switch_value(&c, value))
+            return false;
+        skip(&c, false);
+        if (sign == '(' && (c.p == c.end || *c.p++ != ')'))
+            return false;
+        skip(&c, false);
+    }
+    if (c.p < c.end && *c.p != ';')
+        return false;
+    skip(&c, true);
+    return c.p == c.end; /* more text: another statement, which must not be lost in silence */
 }
 
 enum sql_kind sql_classify(const char *sql, size_t n)
@@ -92,7 +160,8 @@ enum sql_kind sql_classify(const char *sql, size_t n)
     if (c.p == c.end)
         return SQL_EMPTY;
     size_t len = word(&c, &w);
-    if (is(w, len, "PRAGMA") && pragma_is_foreign_keys(c))
+    int value;
+    if (is(w, len, "PRAGMA") && parse_foreign_keys(c, &value))
         return SQL_FOREIGN_KEYS;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (is(w, len, known[i].keyword))
@@ -116,27 +185,10 @@ bool sql_is_rollback(const char *sql, size_t n)
 
 int sql_foreign_keys_value(const char *sql, size_t n)
 {
-    static const char *const on[] = {"1", "on", "true", "yes"};
     struct cursor c = {sql, sql + n};
     const char *w;
+    int value;
     skip(&c, true);
     (void)word(&c, &w); /* PRAGMA */
-    (void)word(&c, &w); /* foreign_keys, or the schema's name */
-    skip(&c, false);
-    if (c.p < c.end && *c.p == '.') {
-        c.p++;
-        (void)word(&c, &w);
-        skip(&c, false);
-    }
-    if (c.p == c.end || (*c.p != '=' && *c.p != '('))
-        return -1;
-    c.p++;
-    skip(&c, false);
-    if (c.p < c.end && (*c.p == '\'' || *c.p == '"'))
-        c.p++;
-    size_t len = word(&c, &w);
-    for (size_t i = 0; i < sizeof on / sizeof on[0]; i++)
-        if (is(w, len, on[i]))
-            return 1;
-    return 0; /* what SQLite makes of any other word */
+    return parse_foreign_keys(c, &value) ? value : -1;
 }

@@ -15,7 +15,7 @@ enum sql_kind {
     SQL_WRITE,       /* anything else */
     SQL_ALONE,       /* VACUUM: cannot share a transaction */
     SQL_TRANSACTION, /* BEGIN, SAVEPOINT, COMMIT, END, RELEASE, ROLLBACK */
-    SQL_FOREIGN_KEYS /* PRAGMA foreign_keys, with or without a value: a setting of the session */
+    SQL_FOREIGN_KEYS /* PRAGMA foreign_keys, alone, plain value or none: a setting of the session */
 };
 
 /* Skips white space, comments and semicolons. Returns the number of bytes skipped. */

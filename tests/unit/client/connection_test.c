@@ -430,6 +430,7 @@ TEST(statement_kinds_never_call_a_write_a_read)
         {"", STATEMENT_WRITE},
         {"/* open", STATEMENT_WRITE},
         {"-- only", STATEMENT_WRITE},
+        {"\xef\xbb\xbf begin", STATEMENT_BEGIN}, /* a byte order mark is a space to SQLite */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         EXPECT_EQ(statement_kind(cases[i].sql, strlen(cases[i].sql)), cases[i].kind);

@@ -47,3 +47,48 @@ TEST(sqltext_tells_rollback_from_rollback_to)
     EXPECT(!ROLLS("ROLLBACK TRANSACTION TO a"));
     EXPECT(!ROLLS("COMMIT"));
 }
+
+#define BOM "\xef\xbb\xbf"
+
+TEST(sqltext_takes_a_byte_order_mark_for_a_space)
+{
+    EXPECT_EQ(kind(BOM "COMMIT"), SQL_TRANSACTION);
+    EXPECT_EQ(kind(" " BOM "/**/" BOM ";" BOM "begin"), SQL_TRANSACTION);
+    EXPECT_EQ(kind(BOM), SQL_EMPTY);
+    EXPECT_EQ(kind(BOM "VACUUM"), SQL_ALONE);
+    EXPECT_EQ(kind("\xef\xbb"), SQL_WRITE);
+    EXPECT_EQ(kind("COMMIT" BOM), SQL_WRITE); /* in a word it is a letter: a syntax error */
+    EXPECT_EQ(kind("PRAGMA " BOM "foreign_keys = " BOM "1"), SQL_FOREIGN_KEYS);
+    EXPECT(ROLLS(BOM "ROLLBACK"));
+    EXPECT(!ROLLS("ROLLBACK " BOM "TO a"));
+    EXPECT_EQ(sql_skip_space(BOM " x", 5), 4);
+}
+
+TEST(sqltext_reads_numbers_of_foreign_keys_as_sqlite_does)
+{
+    EXPECT(VALUE("PRAGMA foreign_keys = 2") == 1);
+    EXPECT(VALUE("PRAGMA foreign_keys(+7)") == 1);
+    EXPECT(VALUE("PRAGMA foreign_keys = -1") == 0);
+    EXPECT(VALUE("PRAGMA foreign_keys = 256") == 0);
+    EXPECT(VALUE("PRAGMA foreign_keys = 257") == 1);
+    EXPECT(VALUE("PRAGMA foreign_keys = 4294967297") == 0);
+    EXPECT(VALUE("PRAGMA foreign_keys = 00") == 0);
+    EXPECT(VALUE("PRAGMA foreign_keys = \"3\" ;; -- end") == 1);
+    EXPECT(VALUE("PRAGMA foreign_keys = maybe") == 0);
+}
+
+TEST(sqltext_a_pragma_with_more_behind_it_is_not_the_sessions)
+{
+    EXPECT_EQ(kind("PRAGMA foreign_keys=1; DROP TABLE t"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys; SELECT 1"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys(1); SELECT 1"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys 1"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys="), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys=(1)"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys(1"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys='1"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys=' 1'"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys=1e3"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys=-on"), SQL_READ);
+    EXPECT_EQ(kind("PRAGMA foreign_keys=1;; /* no more */"), SQL_FOREIGN_KEYS);
+}
