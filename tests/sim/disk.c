@@ -122,38 +122,71 @@ void sim_disk_event(struct sim_member *m)
     schedule(m);
 }
 
+/* A read that is under way: what it found, until the member hears of it. */
+struct sim_read {
+    struct cns_disk_read *read;
+    bool looked;
+    struct cns_item *items;
+    unsigned n;
+};
+
+/* The real one runs on a thread of its own: jobs (a truncation, too) may end between its look at
+ * the files and its answer. */
 void sim_disk_submit_read(struct sim_member *m, struct cns_disk_read *read)
 {
     CHECK(read->index > 0 && read->max_items > 0);
     m->disk.reads++;
-    sim_post(m->sim, delay(m) / 2 + 1, SIM_READ, m->id, 0, 0, read);
+    struct sim_read *r = MEM_NEW(struct sim_read);
+    r->read = read;
+    sim_post(m->sim, delay(m) / 2 + 1, SIM_READ, m->id, 0, 0, r);
 }
 
-void sim_disk_read_event(struct sim_member *m, struct cns_disk_read *read)
+void sim_disk_read_drop(void *read)
 {
-    struct sim_disk *k = &m->disk;
-    if (read->index > k->n) {
-        read->done(read, err_fail(ERR_NOT_FOUND, "entry %llu is not in the virtual log",
-                                  (unsigned long long)read->index));
+    struct sim_read *r = read;
+    cns_items_free(r->items, r->n);
+    free(r);
+}
+
+static void look(const struct sim_disk *k, struct sim_read *r)
+{
+    const struct cns_disk_read *want = r->read;
+    r->looked = true;
+    if (want->index > k->n)
         return;
-    }
     uint64_t bytes = 0;
-    unsigned left = k->n - (unsigned)read->index + 1;
-    if (left > read->max_items)
-        left = read->max_items;
-    read->items = mem_alloc(left * sizeof *read->items);
-    read->n_items = 0;
+    unsigned left = k->n - (unsigned)want->index + 1;
+    if (left > want->max_items)
+        left = want->max_items;
+    r->items = mem_alloc(left * sizeof *r->items);
     for (unsigned i = 0; i < left; i++) {
-        struct cns_item item = k->entries[read->index - 1 + i];
+        struct cns_item item = k->entries[want->index - 1 + i];
         uint64_t len = item.payload == NULL ? 0 : item.payload->len;
-        if (i > 0 && bytes + len > read->max_bytes)
+        if (i > 0 && bytes + len > want->max_bytes)
             break;
         bytes += len;
         if (item.payload != NULL)
             (void)cns_payload_ref(item.payload);
-        read->items[read->n_items++] = item;
+        r->items[r->n++] = item;
     }
-    read->done(read, ERR_OK);
+}
+
+void sim_disk_read_event(struct sim_member *m, void *read)
+{
+    struct sim_read *r = read;
+    if (!r->looked) {
+        look(&m->disk, r);
+        sim_post(m->sim, delay(m) / 2 + 1, SIM_READ, m->id, 0, 0, r);
+        return;
+    }
+    struct cns_disk_read *want = r->read;
+    want->items = r->items;
+    want->n_items = r->n;
+    free(r);
+    want->done(want, want->n_items > 0
+                         ? ERR_OK
+                         : err_fail(ERR_NOT_FOUND, "entry %llu is not in the virtual log",
+                                    (unsigned long long)want->index));
 }
 
 void sim_disk_crash(struct sim_member *m, unsigned jobs, unsigned part)

@@ -143,7 +143,9 @@ void sim_disk_fini(struct sim_disk *k);
 void sim_disk_submit(struct sim_member *m, struct cns_disk_job *job);
 void sim_disk_submit_read(struct sim_member *m, struct cns_disk_read *read);
 void sim_disk_event(struct sim_member *m);
-void sim_disk_read_event(struct sim_member *m, struct cns_disk_read *read);
+/* READ: the argument of the SIM_READ event; dropped when its member's life has ended. */
+void sim_disk_read_event(struct sim_member *m, void *read);
+void sim_disk_read_drop(void *read);
 /* JOBS of the queue reach the disk, then PART items of the next append. */
 void sim_disk_crash(struct sim_member *m, unsigned jobs, unsigned part);
 

@@ -344,6 +344,8 @@ void sim_free(struct sim *s)
     for (size_t i = 0; i < s->n; i++)
         if (s->heap[i].kind == SIM_PACKET)
             sim_net_packet_drop(s->heap[i].arg);
+        else if (s->heap[i].kind == SIM_READ)
+            sim_disk_read_drop(s->heap[i].arg);
     free(s->heap);
     sim_net_free(s->net);
     sim_check_free(s->check);
@@ -383,8 +385,11 @@ static void run_event(struct sim *s, struct sim_event *e)
         sim_net_packet_event(s, e->arg);
         return;
     }
-    if (m->d == NULL || m->life != e->life)
+    if (m->d == NULL || m->life != e->life) {
+        if (e->kind == SIM_READ)
+            sim_disk_read_drop(e->arg);
         return;
+    }
     if (e->kind == SIM_DISK) {
         sim_disk_event(m);
         sim_turn(m);
