@@ -2,7 +2,9 @@
  * Thread: owner.
  * Owns: struct repl_compare: which pages were compared.
  * Invariants: entries come newest first, so the first version of a page that is seen is the one
- * that the database should hold. Not here: who walks the log. */
+ * that the database should hold. Of a transaction in several parts only those count that end in a
+ * last part: an earlier leader may have left the first parts of another one with the same sequence.
+ * Not here: who walks the log. */
 #include "replication/database.h"
 
 #include "base/mem.h"
@@ -16,6 +18,7 @@
 struct repl_compare {
     struct repl_db *db;
     uint64_t seq;
+    struct repl_entry last; /* the newest part that counted; seq 0: none yet */
     uint32_t pages;
     uint8_t *seen; /* one bit a page */
     uint8_t *page;
@@ -48,14 +51,27 @@ static void compare_page(struct repl_compare *c, uint32_t page_no) ON_OWNER
     c->differ++;
 }
 
+/* Newest first: a sequence begins with its newest last part; then come the parts before it. */
+static bool part_counts(const struct repl_compare *c, const struct repl_entry *h)
+{
+    const struct repl_entry *l = &c->last;
+    if (h->seq > c->seq || h->page_size != c->db->config.page_size)
+        return false;
+    if (h->part + 1 == h->parts && (l->seq == 0 || h->seq < l->seq))
+        return true;
+    return h->seq == l->seq && h->part + 1 == l->part && h->parts == l->parts &&
+           h->checksum_after == l->checksum_after;
+}
+
 enum err repl_compare_entry(struct repl_compare *c, const uint8_t *p, size_t n)
 {
     struct txn_decoder d;
     bool done = false;
     uint32_t page_no;
     TRY(txn_decoder_init(&d, p, n));
-    if (d.head.seq > c->seq || d.head.page_size != c->db->config.page_size)
+    if (!part_counts(c, &d.head))
         return ERR_OK;
+    c->last = d.head;
     for (;;) {
         TRY(txn_decoder_page(&d, &page_no, c->page, &done));
         if (done)
