@@ -292,7 +292,7 @@ void framed_send(struct framed *f, struct buf *b)
 
 size_t framed_backlog(const struct framed *f)
 {
-    return f->backlog;
+    return uv_stream_get_write_queue_size((const uv_stream_t *)&f->tcp);
 }
 
 /* In a turn of its own: the one who goes on reading must not be called back at once. */

@@ -194,3 +194,33 @@ void readers_run(struct readers *p, struct request *r)
     (void)pthread_cond_signal(&p->work);
     (void)pthread_mutex_unlock(&p->lock);
 }
+
+static bool expired(const struct request *r, uint64_t now_ms)
+{
+    return atomic_load_explicit(&r->cancelled, memory_order_relaxed) ||
+           (r->deadline_ms != 0 && now_ms > r->deadline_ms);
+}
+
+void readers_expire(struct readers *p, uint64_t now_ms)
+{
+    struct list over, *l;
+    thread_expect_loop();
+    list_init(&over);
+    (void)pthread_mutex_lock(&p->lock);
+    LIST_EACH(i, &p->fresh)
+    {
+        if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
+            list_remove(i);
+            list_push_back(&over, i);
+        }
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    while ((l = list_pop_front(&over)) != NULL) {
+        struct request *r = LIST_ENTRY(l, struct request, letter.link);
+        if (atomic_load_explicit(&r->cancelled, memory_order_relaxed))
+            request_fail(r, ERR_CANCELLED, "interrupted");
+        else
+            request_fail(r, ERR_TIMEOUT, "timed out while it waited for a reader");
+        send_back(p, r, LOOP_ANSWER);
+    }
+}

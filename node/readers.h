@@ -24,5 +24,8 @@ MUST_USE enum err readers_open(const struct config *config, const struct repl_db
 void readers_close(struct readers *readers);
 /* A new request, or one that came by LOOP_ROWS and goes on. Thread: loop. */
 void readers_run(struct readers *readers, struct request *r) ON_LOOP;
+/* Answers requests that still wait for a connection and are cancelled (ERR_CANCELLED) or past their
+ * deadline (ERR_TIMEOUT). */
+void readers_expire(struct readers *readers, uint64_t now_ms) ON_LOOP;
 
 #endif

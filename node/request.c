@@ -21,6 +21,7 @@ struct request *request_new(struct session *session, uint64_t session_id, uint32
     r->id = id;
     r->frame = mem_alloc(body_len);
     memcpy(r->frame, body, body_len);
+    r->frame_len = body_len;
     r->query = *q;
     /* The query borrows from BODY: the same places in the copy. */
     r->query.sql = (const char *)r->frame + (q->sql - (const char *)body);

@@ -36,7 +36,7 @@ enum letter_kind {
     /* lane, readers -> loop */
     LOOP_ANSWER,  /* struct request */
     LOOP_CONFIRM, /* struct request: an answer that a majority must confirm first */
-    LOOP_ROWS,   /* struct request: some rows, more to come; it comes back by READ_REQUEST */
+    LOOP_ROWS,    /* struct request: some rows, more to come; it comes back by READ_REQUEST */
 };
 
 struct letter {
@@ -61,6 +61,7 @@ struct request {
     uint64_t session_id;
     uint32_t id;
     uint8_t *frame; /* the bytes that `query` points into; owned */
+    size_t frame_len;
     struct wire_query query;
     enum sql_kind kind;
     bool is_status; /* STATUS, not a query */
@@ -69,9 +70,9 @@ struct request {
     uint64_t deadline_ms;      /* monotonic: the statement is interrupted */
     _Atomic bool cancelled;
     struct answer answer;
-    bool interactive; /* runs inside a transaction of its session: can never be run again */
-    bool alone;       /* the lane: not to share a transaction with others */
-    bool tried;       /* the lane: it ran into another writer since it began to wait */
+    bool interactive;   /* runs inside a transaction of its session: can never be run again */
+    bool alone;         /* the lane: not to share a transaction with others */
+    bool tried;         /* the lane: it ran into another writer since it began to wait */
     bool needs_confirm; /* nothing was written: see LOOP_CONFIRM */
     uint64_t ran_in_term;
     struct cursor_state *cursor; /* a reader's, between two LOOP_ROWS */

@@ -222,7 +222,9 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
 static void dispatch(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    if (r->answer.code != ERR_OK) { /* refused before it was read */
+    if (atomic_load_explicit(&r->cancelled, memory_order_relaxed)) { /* while it waited */
+        fail(s, ERR_CANCELLED, "interrupted");
+    } else if (r->answer.code != ERR_OK) { /* refused before it was read */
         r->answer.in_transaction = s->home != HOME_NONE;
         session_answer(s, r);
     } else if (r->is_status) {
@@ -308,9 +310,10 @@ static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
 
 void route_timer(struct node *n, uint64_t now_ms)
 {
-    route_leader_changed(n);
+    /* First what is overdue: a leader that cannot be reached sends its requests back here. */
     end_overdue(&n->wait_leader, now_ms, ERR_NO_LEADER,
                 "the cluster has no leader now (no majority of the nodes can talk to each other?)");
+    route_leader_changed(n);
     end_overdue(&n->wait_seq, now_ms, ERR_TIMEOUT,
                 "this node is behind: it has not yet applied what this session has seen");
     struct list overdue, *i;

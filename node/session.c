@@ -19,6 +19,7 @@
 #define HELLO_MS    5000 /* a connection without HELLO is closed: it may be half open, or hostile */
 #define BACKLOG_MAX KIB(512) /* not taken by the client: its statement pauses */
 #define MESSAGE_MAX KIB(32)  /* of an error */
+#define SLOW_MS     10000    /* a client that takes no byte of an answer for so long is gone */
 #define ACCEPTS     1024     /* the kernel's queue of new connections */
 
 struct listener {
@@ -84,6 +85,7 @@ static void end_session(struct session *s, bool flush) ON_LOOP
     while ((i = list_pop_front(&s->pending)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
     s->n_pending = 0;
+    s->pending_bytes = 0;
     drop_current(s);
     upstream_close(s);
     if (s->home == HOME_LANE)
@@ -106,7 +108,7 @@ static void on_eof(void *ctx)
     struct session *s = ctx;
     thread_expect_loop();
     s->ending = true;
-    if (s->current == NULL)
+    if (s->current == NULL && s->n_pending == 0)
         end_session(s, true);
 }
 
@@ -191,15 +193,23 @@ static void put_end(struct request *r) ON_LOOP
     CHECK(buf_status(&r->answer.out) == ERR_OK); /* a short sentence in an empty buffer */
 }
 
+/* One at a time, and none for a client that does not take the answers it has asked for. */
+static bool must_wait(const struct session *s) ON_LOOP
+{
+    return s->current != NULL || framed_backlog(s->framed) > BACKLOG_MAX;
+}
+
 /* Begins the next request, if any. S may be gone afterwards. */
 static void next(struct session *s) ON_LOOP
 {
-    struct list *i = s->current == NULL ? list_pop_front(&s->pending) : NULL;
+    struct list *i = must_wait(s) ? NULL : list_pop_front(&s->pending);
     if (i == NULL)
         return;
-    if (--s->n_pending < SESSION_PENDING_MAX / 2)
-        framed_pause(s->framed, false);
     s->current = LIST_ENTRY(i, struct request, letter.link);
+    s->n_pending--;
+    s->pending_bytes -= s->current->frame_len;
+    if (s->n_pending < SESSION_PENDING_MAX / 2 && s->pending_bytes < SESSION_PENDING_BYTES_MAX / 2)
+        framed_pause(s->framed, false);
     s->at = AT_ROUTE;
     route(s, s->current); /* may answer at once, and end the session: S may be gone */
 }
@@ -239,11 +249,15 @@ void session_answer(struct session *s, struct request *r)
         bool at_once = r->answer.not_read_only;
         request_clear_answer(r);
         s->at = AT_ROUTE;
-        if (at_once)
+        if (at_once) {
             route_write(s, r);
-        else
+            return;
+        }
+        if (clock_mono_ms() <= s->give_up_ms) {
             list_push_back(&s->node->wait_leader, &r->letter.link);
-        return;
+            return;
+        }
+        request_fail(r, ERR_NO_LEADER, "the leader could not be reached in time");
     }
     if (s->home != HOME_UPSTREAM || r->answer.code == ERR_TXN_LOST)
         s->home = r->answer.in_transaction ? HOME_LANE : HOME_NONE;
@@ -251,6 +265,10 @@ void session_answer(struct session *s, struct request *r)
         s->last_insert_rowid = r->answer.last_insert_rowid;
     if (r->answer.seq > s->seen_seq)
         s->seen_seq = r->answer.seq;
+    if (s->overdue) {
+        s->overdue = false;
+        request_fail(r, ERR_TIMEOUT, "timed out while its client took the rows too slowly");
+    }
     put_end(r);
     framed_send(s->framed, &r->answer.out);
     finish(s, r);
@@ -263,6 +281,8 @@ void session_rows(struct session *s, struct request *r)
         framed_send(s->framed, &r->answer.out);
         if (framed_backlog(s->framed) > BACKLOG_MAX) {
             s->at = AT_BLOCKED;
+            s->blocked_backlog = framed_backlog(s->framed);
+            s->blocked_ms = clock_mono_ms();
             return;
         }
     }
@@ -290,21 +310,40 @@ void session_relayed(struct session *s, bool in_transaction)
     finish(s, s->current);
 }
 
+static void unblock(struct session *s) ON_LOOP
+{
+    s->at = AT_READER;
+    buf_reset(&s->current->answer.out);
+    readers_run(s->node->readers, s->current);
+}
+
 static void on_drain(void *ctx)
 {
     struct session *s = ctx;
     thread_expect_loop();
-    if (s->at == AT_BLOCKED) {
-        s->at = AT_READER;
-        buf_reset(&s->current->answer.out);
-        readers_run(s->node->readers, s->current);
-    } else if (s->at == AT_UPSTREAM) {
+    if (s->at == AT_BLOCKED)
+        unblock(s);
+    else if (s->at == AT_UPSTREAM)
         upstream_resume(s);
-    }
+    else
+        next(s);
 }
 
 /* --- frames
  * ----------------------------------------------------------------------------------------- */
+
+/* The name comes from the network and goes into the log: printable, and without quotes. */
+static enum err no_such_database(const struct wire_hello *h) ON_LOOP
+{
+    char name[65];
+    size_t n = h->database_len < sizeof name - 1 ? h->database_len : sizeof name - 1;
+    for (size_t i = 0; i < n; i++) {
+        char c = h->database[i];
+        name[i] = c > ' ' && c <= '~' && c != '"' && c != '\\' ? c : '?';
+    }
+    name[n] = 0;
+    return err_fail(ERR_NOT_FOUND, "there is no database '%s' here", name);
+}
 
 static void greet(struct session *s, struct wire_frame *f) ON_LOOP
 {
@@ -317,8 +356,7 @@ static void greet(struct session *s, struct wire_frame *f) ON_LOOP
                      WIRE_VERSION, h.version);
     if (e == ERR_OK && h.database_len != 0 &&
         !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
-        e = err_fail(ERR_NOT_FOUND, "there is no database \"%.*s\" here",
-                     (int)(h.database_len > 64 ? 64 : h.database_len), h.database);
+        e = no_such_database(&h);
     if (e != ERR_OK) {
         refuse(s, f->request, e, err_text());
         return;
@@ -336,7 +374,10 @@ static void take(struct session *s, struct request *r) ON_LOOP
 {
     list_push_back(&s->pending, &r->letter.link);
     s->n_pending++;
-    if (s->n_pending >= SESSION_PENDING_MAX)
+    s->pending_bytes += r->frame_len;
+    bool full =
+        s->n_pending >= SESSION_PENDING_MAX || s->pending_bytes >= SESSION_PENDING_BYTES_MAX;
+    if (full && must_wait(s))
         framed_pause(s->framed, true); /* back-pressure, not an error */
     next(s);
 }
@@ -386,16 +427,30 @@ static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
     take(s, r);
 }
 
+static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
+{
+    LIST_EACH(i, &s->pending)
+    {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        if (r->id == request)
+            atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
+    }
+}
+
 static void on_cancel(struct session *s, uint32_t request) ON_LOOP
 {
     struct request *r = s->current;
-    if (r == NULL || r->id != request)
+    if (r == NULL || r->id != request) { /* of those that wait: it ends when it comes to its turn */
+        cancel_pending(s, request);
         return;
+    }
     atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     if (s->at == AT_UPSTREAM)
         upstream_cancel(s);
     else if (s->at == AT_ROUTE)
         route_forget(s);
+    else if (s->at == AT_BLOCKED) /* its reader ends it */
+        unblock(s);
 }
 
 static void on_frame(void *ctx, struct wire_frame *f)
@@ -468,6 +523,25 @@ static void on_connection(uv_stream_t *stream, int status)
         refuse(s, 0, ERR_STOPPED, "this node is stopping");
 }
 
+/* A blocked statement keeps one of the few reader connections, and an old snapshot. */
+static void blocked_timer(struct session *s, uint64_t now_ms) ON_LOOP
+{
+    size_t backlog = framed_backlog(s->framed);
+    if (backlog < s->blocked_backlog) {
+        s->blocked_backlog = backlog;
+        s->blocked_ms = now_ms;
+    }
+    if (now_ms > s->blocked_ms + SLOW_MS) {
+        log_info("session", "closed session=%" PRIu64 " why=\"its client takes no answers\"",
+                 s->id);
+        end_session(s, false);
+    } else if (now_ms > s->current->deadline_ms) {
+        s->overdue = true;
+        atomic_store_explicit(&s->current->cancelled, true, memory_order_relaxed);
+        unblock(s);
+    }
+}
+
 void sessions_timer(struct node *n, uint64_t now_ms)
 {
     LIST_EACH(i, &n->sessions)
@@ -475,9 +549,13 @@ void sessions_timer(struct node *n, uint64_t now_ms)
         struct session *s = LIST_ENTRY(i, struct session, link);
         if (s->framed != NULL && !s->greeted && now_ms > s->born_ms + HELLO_MS)
             refuse(s, 0, ERR_TIMEOUT, "no HELLO came");
+        else if (s->at == AT_BLOCKED)
+            blocked_timer(s, now_ms);
         else if (s->framed != NULL && s->upstream != NULL)
             upstream_timer(s, now_ms);
     }
+    if (n->readers != NULL)
+        readers_expire(n->readers, now_ms);
 }
 
 static enum err bind_to(struct listener *l, const char *address)

@@ -8,10 +8,13 @@
 #ifndef NODE_SESSION_H
 #define NODE_SESSION_H
 
+#include "base/sizes.h"
 #include "node/framed.h"
 #include "node/node.h"
 
-#define SESSION_PENDING_MAX 64 /* requests sent ahead on one connection */
+/* Sent ahead on one connection, before it is read no further; one request may be above it. */
+#define SESSION_PENDING_MAX       64
+#define SESSION_PENDING_BYTES_MAX MIB(1)
 
 struct upstream;
 
@@ -29,6 +32,7 @@ struct session {
     uint64_t born_ms;
     struct list pending;
     unsigned n_pending;
+    size_t pending_bytes;
     struct request *current;
     enum session_at at;
     enum session_home home; /* where the open transaction lives */
@@ -37,6 +41,10 @@ struct session {
     uint64_t seen_seq;
     struct upstream *upstream;
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */
+    /* AT_BLOCKED: what the client had not taken when it last took something, and when that was. */
+    size_t blocked_backlog;
+    uint64_t blocked_ms;
+    bool overdue; /* the deadline of `current` passed while it was blocked */
 };
 
 /* Listens on config->listen. */
@@ -44,7 +52,8 @@ MUST_USE enum err listener_open(struct node *n, struct listener **out) ON_LOOP;
 void listener_close(struct listener *l) ON_LOOP; /* no new connections */
 /* Closes all clients' connections; what runs comes back in its time. */
 void sessions_close_all(struct node *n) ON_LOOP;
-/* Closes connections that never said HELLO. */
+/* Closes connections that never said HELLO; ends what waits too long for a client that takes
+ * nothing, or for a reader. */
 void sessions_timer(struct node *n, uint64_t now_ms) ON_LOOP;
 
 /* A request of this session is answered (by the lane, a reader or the router): sends it, goes on.
@@ -53,7 +62,7 @@ void session_answer(struct session *s, struct request *r) ON_LOOP;
 /* Some rows; R goes on when the client has taken them. */
 void session_rows(struct session *s, struct request *r) ON_LOOP;
 /* Frames of the leader's answer to a forwarded request, as they are; false when the client is slow:
- * stop reading until session_drained calls upstream_resume. */
+ * stop reading until upstream_resume. */
 bool session_relay(struct session *s, struct wire_frame *f) ON_LOOP;
 /* The forwarded request is answered; DONE or ERROR was relayed. */
 void session_relayed(struct session *s, bool in_transaction) ON_LOOP;

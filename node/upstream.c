@@ -216,6 +216,11 @@ void upstream_cancel(struct session *s)
 {
     struct upstream *u = s->upstream;
     struct buf b;
+    if (u != NULL && u->state < READY) { /* it was not sent; the connection serves the next one */
+        request_fail(s->current, ERR_CANCELLED, "interrupted");
+        session_answer(s, s->current);
+        return;
+    }
     if (u == NULL || u->state != BUSY)
         return;
     buf_init(&b, KIB(1));
@@ -229,7 +234,8 @@ void upstream_timer(struct session *s, uint64_t now_ms)
     struct upstream *u = s->upstream;
     bool deposed = u->leader_id != s->node->leader_id;
     u->deposed_ms = !deposed ? 0 : u->deposed_ms == 0 ? now_ms : u->deposed_ms;
-    if (u->state < READY && now_ms > u->since_ms + CONNECT_MS)
+    bool overdue = s->at == AT_UPSTREAM && now_ms > s->give_up_ms;
+    if (u->state < READY && (overdue || now_ms > u->since_ms + CONNECT_MS))
         lose(s, "the leader does not answer");
     else if (u->state == BUSY && deposed && now_ms > u->deposed_ms + DEPOSED_MS)
         lose(s, "another node leads now, and the old leader is silent");

@@ -11,8 +11,10 @@
  * ERR_TXN_LOST. */
 void upstream_send(struct session *s, struct request *r, uint64_t leader_id,
                    const char *address) ON_LOOP;
+/* Of the current request. S may be gone afterwards. */
 void upstream_cancel(struct session *s) ON_LOOP;
-/* Ends waits for a leader that is gone without a word. */
+/* Ends waits for a leader that is gone without a word, or cannot be reached in the request's time.
+ */
 void upstream_timer(struct session *s, uint64_t now_ms) ON_LOOP;
 /* The client took what was relayed. */
 void upstream_resume(struct session *s) ON_LOOP;

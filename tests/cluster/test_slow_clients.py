@@ -1,0 +1,201 @@
+"""Clients that ask for much and take little, and what a session carries from node to node."""
+
+import time
+
+from tests.lib.cluster import (PATIENCE, Cluster, case, expect, expect_equal, expect_error,
+                               wait_for)
+from tests.lib.lectern_client import ConnectionLost, LecternError, hello
+
+FRAME_MAX = 64 * 1024 * 1024
+FORWARDED = 1
+
+
+def resident_mib(node):
+    with open(f"/proc/{node.process.pid}/statm", encoding="ascii") as f:
+        return int(f.read().split()[1]) * 4096 // (1024 * 1024)
+
+
+@case(short=True)
+def test_an_error_carries_its_sequence():
+    with Cluster() as c:
+        follower = c.others(c.leader())[0]
+        with c.leader().client() as w, follower.client() as q:
+            w.query("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+            w.query("INSERT INTO t VALUES (1)")
+            e = expect_error("SQL", lambda: q.query("INSERT INTO t VALUES (1)"), 1555)
+            expect(e.seq >= w.seq, f"the error saw row 1 ({w.seq}) but tells sequence {e.seq}")
+            expect_equal(q.query("SELECT id FROM t").rows, [(1,)], "the row that was in the way")
+
+
+@case(short=True)
+def test_last_insert_rowid_survives_another_leader():
+    with Cluster() as c:
+        leader = c.leader()
+        clients = [n.client() for n in c.others(leader)]
+        clients[0].query("CREATE TABLE p(id INTEGER PRIMARY KEY)")
+        clients[0].query("CREATE TABLE k(pid)")
+        for i, q in enumerate(clients):
+            q.query("INSERT INTO p VALUES (?)", (70 + i,))
+        leader.kill()
+        c.wait_serving()
+        for i, q in enumerate(clients):
+            found = q.query("INSERT INTO k VALUES (last_insert_rowid()) RETURNING pid").rows
+            expect_equal(found, [(70 + i,)], "last_insert_rowid() at the new leader")
+            q.close()
+
+
+@case(short=True)
+def test_only_a_forwarded_query_tells_the_rowid():
+    with Cluster(1) as c, c.client() as q:
+        q.begin("SELECT last_insert_rowid()", last_insert_rowid=5)
+        expect_equal(q.finish().rows, [(0,)], "a client's own word")
+        q.begin("SELECT last_insert_rowid()", flags=FORWARDED, last_insert_rowid=5)
+        expect_equal(q.finish().rows, [(5,)], "another node's word")
+
+
+@case(seconds=90)
+def test_an_answer_that_fills_its_space_to_the_last_bytes():
+    """Two ROWS frames as long as the limits let them be: DONE has room, or it is TOO_BIG."""
+    with Cluster(1) as c, c.client(socket_timeout=60 * PATIENCE) as q:
+        columns = 4 + 9 + 4 + 2 * (4 + 1 + 4)
+        one = 33_000_000
+        first = FRAME_MAX - 1 - columns - 9 - 4 - 2 * 5 - one
+        second = FRAME_MAX - 9 - 4 - 2 * 5 - one
+        for less in (0, 1, 20, 40, 1000):
+            q.query("BEGIN")
+            try:
+                q.query(f"SELECT zeroblob({one}) a, zeroblob({first}) b UNION ALL"
+                        f" SELECT zeroblob({one}), zeroblob({second - less})")
+            except LecternError as e:
+                expect_equal(e.name, "TOO_BIG", "error")
+            q.query("ROLLBACK")
+        expect_equal(q.query("SELECT 1").rows, [(1,)], "afterwards")
+
+
+@case(short=True)
+def test_answers_that_nobody_reads_do_not_pile_up():
+    with Cluster(1) as c, c.client() as q, c.client() as other:
+        node = c.nodes[0]
+        before = resident_mib(node)
+        for _ in range(30):
+            q.begin("SELECT zeroblob(20000000)")
+        # The server has to come to its limit first: the memory stands still then.
+        most = 0
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            most = max(most, resident_mib(node) - before)
+            expect_equal(other.query("SELECT 1").rows, [(1,)], "beside a client that does not read")
+            time.sleep(0.05)
+        expect(most < 300, f"{most} MiB for 600 MB of answers that nobody reads")
+        for _ in range(30):
+            expect_equal(len(q.finish().rows[0][0]), 20000000, "answer when it is read at last")
+
+
+@case(short=True)
+def test_requests_that_wait_are_counted_in_bytes():
+    with (Cluster(1, transaction_idle_timeout=60000) as c, c.client() as holder,
+          c.client(socket_timeout=2) as q):
+        node = c.nodes[0]
+        holder.query("CREATE TABLE t(a)")
+        holder.query("BEGIN IMMEDIATE")
+        before = resident_mib(node)
+        sent = 0
+        try:
+            for _ in range(20):
+                q.begin("INSERT INTO t VALUES (length(?))", (bytes(20_000_000),))
+                sent += 1
+        except ConnectionLost:
+            pass  # a time-out: the server stopped reading
+        expect(sent < 20, "400 MB were taken from one client that has no answer yet")
+        more = resident_mib(node) - before
+        expect(more < 300, f"{more} MiB for requests that wait")
+        holder.query("ROLLBACK")
+
+
+@case(short=True)
+def test_a_large_request_passes_behind_others():
+    with Cluster(1) as c, c.client() as q:
+        q.query("CREATE TABLE t(a)")
+        asked = [q.begin("INSERT INTO t VALUES (length(?))", (bytes(3_000_000),))
+                 for _ in range(12)]
+        for request in asked:
+            expect_equal(q.finish(request).changes, 1, "changes")
+        expect_equal(q.query("SELECT count(*), min(a) FROM t").rows, [(12, 3_000_000)], "rows")
+
+
+MANY_ROWS = ("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c LIMIT 1000)"
+             " SELECT zeroblob(1000000) FROM c")
+
+
+@case(seconds=120)
+def test_clients_that_do_not_read_lose_their_reader_connections():
+    with Cluster(1) as c, c.client() as q:
+        slow = [c.client() for _ in range(32)]
+        for s in slow:
+            s.begin(MANY_ROWS)
+        time.sleep(2)  # so that most of them are blocked; the rest does not matter
+        began = time.monotonic()
+        try:  # in time, or an error in time: never a wait without an end
+            q.query("SELECT 1", timeout_ms=1000)
+        except LecternError as e:
+            expect_equal(e.name, "TIMEOUT", "error")
+        expect(time.monotonic() - began < 3 * PATIENCE, "the error was late")
+
+        def served():
+            try:
+                return q.query("SELECT 1", timeout_ms=500).rows == [(1,)]
+            except LecternError:
+                return False
+        wait_for(served, "the readers are free again", 25)
+        for s in slow:
+            s.close()
+
+
+@case(short=True)
+def test_a_blocked_statement_keeps_its_deadline_and_heeds_cancel():
+    with Cluster(1) as c, c.client() as q:
+        q.begin(MANY_ROWS, timeout_ms=1000)
+        time.sleep(2)  # its client reads nothing meanwhile
+        expect_error("TIMEOUT", q.finish)
+        q.begin(MANY_ROWS)
+        time.sleep(0.5)
+        q.cancel()
+        expect_error("CANCELLED", q.finish)
+        expect_equal(q.query("SELECT 1").rows, [(1,)], "afterwards")
+
+
+@case(short=True)
+def test_cancel_finds_a_request_that_waits_in_the_line():
+    with Cluster(1) as c, c.client() as holder, c.client() as q:
+        holder.query("CREATE TABLE t(a)")
+        holder.query("BEGIN IMMEDIATE")
+        first, second, third = [q.begin("INSERT INTO t VALUES (?)", (i,)) for i in range(3)]
+        q.cancel(second)
+        time.sleep(0.2)
+        holder.query("ROLLBACK")
+        q.finish(first)
+        expect_error("CANCELLED", lambda: q.finish(second))
+        q.finish(third)
+        expect_equal(q.query("SELECT a FROM t").rows, [(0,), (2,)], "rows")
+
+
+@case(short=True)
+def test_a_write_ends_when_the_leaders_port_cannot_be_reached():
+    with Cluster(2, start=False) as c:
+        for node in c.nodes:  # port 9: nobody listens there
+            node.start(c.members, {**c.settings, "advertise": "127.0.0.1:9"})
+        c.wait_serving()
+        with c.others(c.leader())[0].client() as q:
+            began = time.monotonic()
+            expect_error("NO_LEADER", lambda: q.query("CREATE TABLE t(a)", timeout_ms=1000))
+            expect(time.monotonic() - began < 4 * PATIENCE, "the error was late")
+
+
+@case(short=True)
+def test_what_hello_says_does_not_write_the_log():
+    with Cluster(1) as c:
+        with c.nodes[0].client(handshake=False) as q:
+            q.send_raw(hello(database='x"\nforged level=error\x1b[2J'))
+            expect_error("NOT_FOUND", q.read_welcome)
+        text = c.nodes[0].log_text()
+        expect("\nforged" not in text and "\x1b" not in text, "the client wrote into the log")
