@@ -94,6 +94,7 @@ static void start_leading(struct lane *l) ON_OWNER
         return;
     }
     l->group = sqlconn_new(conn, lane_tick, l);
+    sqlconn_forbid_transactions(l->group, true);
     l->group_foreign_keys = true;
     l->term = l->role_term;
     struct lane_serving *s = MEM_NEW(struct lane_serving);

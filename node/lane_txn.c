@@ -78,8 +78,8 @@ static void give_conn(struct lane *l, struct sqlconn *conn) ON_OWNER
         sqlconn_close(conn);
 }
 
-/* Rolls back and gives the lane free; the struct stays, to tell its client why. */
-static void lose(struct lane *l, struct itxn *t, const char *reason) ON_OWNER
+/* Rolls back and gives the lane free. */
+static void release(struct lane *l, struct itxn *t) ON_OWNER
 {
     if (t->conn == NULL)
         return;
@@ -87,13 +87,21 @@ static void lose(struct lane *l, struct itxn *t, const char *reason) ON_OWNER
         l->holder = NULL;
     give_conn(l, t->conn);
     t->conn = NULL;
+}
+
+/* It ends against its client's will; the struct stays, to tell the client why. */
+static void lose(struct lane *l, struct itxn *t, const char *reason) ON_OWNER
+{
+    if (t->conn == NULL)
+        return;
+    release(l, t);
     (void)snprintf(t->reason, sizeof t->reason, "%s", reason);
     log_info("lane", "transaction-lost session=%" PRIu64 " reason=\"%s\"", t->session_id, reason);
 }
 
 static void end(struct lane *l, struct itxn *t) ON_OWNER
 {
-    lose(l, t, "ended");
+    release(l, t);
     list_remove(&t->link);
     free(t);
 }
