@@ -19,6 +19,10 @@
 #define KEPT_SQL_MAX 4096 /* longer texts are one-off scripts: not worth their memory */
 #define PROGRESS_OPS 2000 /* SQLite VM steps between two looks: 50 to 200 us */
 
+/* One VM step cannot be interrupted: LIKE and GLOB take pattern times text, which with SQLite's own
+ * limit of 50,000 bytes is minutes for one row. */
+#define LIKE_PATTERN_MAX 1000
+
 struct sqlstmt {
     sqlite3_stmt *stmt;
     uint64_t hash, used;
@@ -37,6 +41,7 @@ struct sqlconn {
     bool forbid_transactions; /* to requests */
     bool (*tick)(void *ctx);
     void *tick_ctx;
+    bool tick_stopped;       /* tick interrupted this request's statement */
     struct request *running; /* for the progress handler; NULL between statements */
     uint64_t clock;          /* counts uses, for the oldest of `kept` */
     struct sqlstmt *kept[KEPT];
@@ -48,8 +53,10 @@ static int on_progress(void *arg)
     const struct request *r = c->running;
     if (r == NULL) /* our own BEGIN, COMMIT, SAVEPOINT: short, and never interrupted */
         return 0;
-    if (c->tick != NULL && c->tick(c->tick_ctx))
+    if (c->tick != NULL && c->tick(c->tick_ctx)) {
+        c->tick_stopped = true;
         return 1;
+    }
     return atomic_load_explicit(&r->cancelled, memory_order_relaxed) ||
            (r->deadline_ms != 0 && clock_mono_ms() > r->deadline_ms);
 }
@@ -64,6 +71,7 @@ struct sqlconn *sqlconn_new(sqlite3 *conn, bool (*tick)(void *ctx), void *ctx)
     sqlite3_progress_handler(conn, PROGRESS_OPS, on_progress, c);
     (void)sqlite3_limit(conn, SQLITE_LIMIT_SQL_LENGTH, (int)SQL_TEXT_MAX);
     (void)sqlite3_limit(conn, SQLITE_LIMIT_LENGTH, (int)(WIRE_FRAME_MAX - KIB(64)));
+    (void)sqlite3_limit(conn, SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LIKE_PATTERN_MAX);
     (void)sqlite3_extended_result_codes(conn, 1);
     return c;
 }
@@ -107,6 +115,11 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
 {
     bool cancelled = atomic_load_explicit(&r->cancelled, memory_order_relaxed);
     int offset = sqlite3_error_offset(c->conn);
+    if ((rc & 0xff) == SQLITE_INTERRUPT && c->tick_stopped) {
+        request_fail(r, ERR_NOT_LEADER, "the leader changed while the statement ran");
+        r->answer.sqlite_code = SQLITE_INTERRUPT;
+        return ERR_NOT_LEADER;
+    }
     if ((rc & 0xff) == SQLITE_INTERRUPT) {
         request_fail(r, cancelled ? ERR_CANCELLED : ERR_TIMEOUT,
                      cancelled ? "interrupted" : "the statement ran longer than its time limit");
@@ -294,6 +307,7 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     const char *sql = r->query.sql + skipped, *tail, *end = r->query.sql + r->query.sql_len;
     *stmt = NULL;
     guard_reset(&c->guard);
+    c->tick_stopped = false;
     c->running = r;
     if (r->query.sql_len > SQL_TEXT_MAX) {
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");

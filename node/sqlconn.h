@@ -16,8 +16,8 @@ struct sqlconn;
 struct sqlstmt;
 
 /* Takes CONN over (closed by sqlconn_close). TICK (may be NULL) is called every few hundred
- * microseconds of a running statement (the lane publishes from it); true interrupts the statement.
- */
+ * microseconds of a running statement (the lane publishes from it); true interrupts the statement,
+ * whose answer is then ERR_NOT_LEADER: nothing of it was committed. */
 struct sqlconn *sqlconn_new(sqlite3 *conn, bool (*tick)(void *ctx), void *ctx);
 void sqlconn_close(struct sqlconn *c);
 sqlite3 *sqlconn_handle(struct sqlconn *c);

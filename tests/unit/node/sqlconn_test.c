@@ -177,3 +177,38 @@ TEST(sqlconn_refuses_what_reaches_outside_the_database)
     refused(c, "SELECT 1 WHERE EXISTS (SELECT 1 FROM main.sqlite_stmt)", "sqlite_stmt");
     sqlconn_close(c);
 }
+
+static bool stop_at_once(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+#define ENDLESS                                                                                    \
+    "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM " \
+    "n WHERE i < 0"
+
+TEST(sqlconn_tells_a_lost_leadership_from_a_timeout)
+{
+    struct sqlconn *c = open_conn(stop_at_once);
+    runs(c, "CREATE TABLE t(a)");
+    expect_answer(c, ENDLESS, ERR_NOT_LEADER, "the leader changed while the statement ran");
+    runs(c, "INSERT INTO t VALUES (1)");
+    expect_answer(c, "INSERT INTO nowhere VALUES (1)", ERR_SQL, "no such table");
+    sqlconn_close(c);
+}
+
+TEST(sqlconn_no_pattern_keeps_the_writer_for_minutes)
+{
+    struct sqlconn *c = open_conn(NULL);
+    uint64_t begun = clock_mono_ms();
+    runs(c, "SELECT 'abc' LIKE 'a%c'");
+    runs(c, "SELECT 'x' LIKE printf('%.*c', 1000, 'a')");
+    expect_answer(
+        c, "SELECT printf('%.*c', 8000000, 'a') LIKE '%' || printf('%.*c', 40000, 'a') || 'b'",
+        ERR_SQL, "LIKE or GLOB pattern too complex");
+    expect_answer(c, "SELECT printf('%.*c', 8000000, 'a') GLOB '*' || printf('%.*c', 1000, 'a')",
+                  ERR_SQL, "LIKE or GLOB pattern too complex");
+    EXPECT(clock_mono_ms() - begun < 10000);
+    sqlconn_close(c);
+}
