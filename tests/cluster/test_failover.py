@@ -113,6 +113,38 @@ def test_a_paused_leader_is_replaced_and_steps_down():
 
 
 @case(seconds=90)
+def test_a_deposed_leader_gives_no_stale_answer():
+    """A leader that slept through its deposition finds requests in its sockets when it wakes up."""
+    with Cluster() as c:
+        with c.client() as setup:
+            setup.query("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)")
+            setup.query("INSERT INTO t VALUES (1, 'v0'), (2, 'taken')")
+        for i in range(3):
+            old = c.leader()
+            swap, clash = old.client(), old.client()
+            for each in (swap, clash):
+                each.query("SELECT 1")
+            old.pause()
+            new = c.wait(lambda o=old: next((x for x in c.others(o) if (x.status() or {}).get("role")
+                                             == "leader"), None), "a new leader")
+            with new.client() as q:
+                q.query("UPDATE t SET v = ? WHERE id = 1", (f"new{i}",))
+                q.query("UPDATE t SET v = ? WHERE id = 2", (f"free{i}",))
+            asked = swap.begin("UPDATE t SET v = ? WHERE v = ?", (f"v{i + 1}", f"new{i}"))
+            clashes = clash.begin("INSERT INTO t(v) VALUES ('taken')")
+            old.resume()
+            expect_equal(swap.finish(asked).changes, 1, "a compare-and-set after the new value")
+            clash.finish(clashes)  # the name is free since before it was asked for
+            with new.client() as q:
+                q.query("DELETE FROM t WHERE v = 'taken'")
+                q.query("UPDATE t SET v = 'taken' WHERE id = 2")
+            swap.close()
+            clash.close()
+            c.wait_serving()
+        c.check_equal()
+
+
+@case(seconds=90)
 def test_sigterm_hands_leadership_over():
     with Cluster(election_timeout=3000 * PATIENCE, heartbeat=300) as c:
         begin(c)
