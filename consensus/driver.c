@@ -199,6 +199,8 @@ static void send_messages(struct driver *d, struct raft_message *batch, unsigned
             continue;
         if (batch[i].type == RAFT_APPEND_ENTRIES_RESULT)
             improve_hint(d, &batch[i].append_entries_result);
+        if (batch[i].type == RAFT_REQUEST_VOTE_RESULT)
+            guard_tell_term(&d->r, &batch[i].request_vote_result);
         outbox_send(&d->outbox, &batch[i]);
     }
 }

@@ -142,6 +142,12 @@ bool guard_step(const struct raft *r, struct raft_message *m)
     return true;
 }
 
+void guard_tell_term(const struct raft *r, struct raft_request_vote_result *res)
+{
+    if (res->pre_vote && !res->vote_granted && res->term < r->current_term)
+        res->term = r->current_term;
+}
+
 unsigned guard_cut(const struct cns_item *items, unsigned n)
 {
     for (unsigned i = 1; i < n; i++)

@@ -19,6 +19,12 @@ bool guard_is_far(const struct raft *r, const struct raft_message *m);
  * role of R takes no term from such a message. Entries of M are forgotten, not freed. */
 MUST_USE bool guard_step(const struct raft *r, struct raft_message *m);
 
+/* Corrects RES, the core's own answer to a pre-vote: it has the term that was asked for, even when
+ * ours is higher. Then a member with the newer log and a lower term never learns why it is refused,
+ * the one with the older log is refused for that, and when there are no others nobody is ever
+ * elected. Told the term, the core of the asker takes it. */
+void guard_tell_term(const struct raft *r, struct raft_request_vote_result *res);
+
 /* How many of the N items of one AppendEntries may be taken at once: up to a RAFT_CHANGE that is
  * not the first (trap T1 of LIBRAFT.md). */
 unsigned guard_cut(const struct cns_item *items, unsigned n);

@@ -215,6 +215,29 @@ TEST(m1_members_far_apart_find_together)
         }
 }
 
+/* Two of three are up: one has the higher term, the other the newer log. Without a word about the
+ * term in the answer to a pre-vote they refuse each other for ever. */
+TEST(m1_higher_term_and_newer_log_find_together)
+{
+    static const uint64_t terms[] = {6, 7, 8, 10, 1000, 3 * GUARD_TERM_STEP};
+    for (unsigned i = 0; i < sizeof terms / sizeof terms[0]; i++) {
+        struct sim_options o = sim_defaults(3);
+        struct sim *s = sim_new(&o, test_seed());
+        struct cns_payload *p = sim_payload(s, 100);
+        sim_disk_put(s, 2, 5, CNS_COMMAND, p);
+        cns_payload_unref(p);
+        sim_member(s, 2)->disk.term = 5;
+        sim_member(s, 1)->disk.term = terms[i];
+        sim_start(s, 1);
+        sim_start(s, 2);
+        struct goal g = {terms[i]};
+        EXPECT(sim_run_until(s, all_at, &g, 3000000));
+        EXPECT_EQ(sim_elect(s), 2);
+        expect_service(s);
+        sim_free(s);
+    }
+}
+
 /* A member that is out of reach for good costs an election now and then, not the service. */
 TEST(m1_a_member_at_the_last_term_does_not_stop_the_others)
 {
