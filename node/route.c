@@ -163,6 +163,10 @@ static bool try_write(struct session *s, struct request *r) ON_LOOP
 void route_write(struct session *s, struct request *r)
 {
     struct node *n = s->node;
+    if (atomic_load_explicit(&r->cancelled, memory_order_relaxed)) { /* a reader had it till now */
+        fail(s, ERR_CANCELLED, "interrupted");
+        return;
+    }
     if (try_write(s, r))
         return;
     if (s->forwarded && n->role != CNS_LEADER) {

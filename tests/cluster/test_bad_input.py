@@ -56,7 +56,7 @@ def hostile_bytes(rng):
     yield wire.frame(wire.STATUS, 1, b"x"), True, ("PROTOCOL",)
     yield wire.query(1, "SELECT 1", level=9), True, ("PROTOCOL",)
     lying = bytearray(good)
-    struct.pack_into("<I", lying, 9 + 18, 0x7fffffff)              # length of the SQL
+    struct.pack_into("<I", lying, 9 + 26, 0x7fffffff)              # length of the SQL
     yield bytes(lying), True, ("PROTOCOL",)
     lying = bytearray(wire.query(1, "SELECT ?", (1,)))
     struct.pack_into("<I", lying, len(lying) - 4 - 4 - 9, 1000)    # count of parameters
