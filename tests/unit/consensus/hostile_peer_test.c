@@ -105,7 +105,7 @@ TEST(h3_nor_while_it_probes)
 
 static struct raft_message of_term(unsigned kind, uint64_t from, uint64_t term)
 {
-    struct raft_message m = {0};
+    struct raft_message m = {.type = RAFT_APPEND_ENTRIES};
     switch (kind) {
     case 0:
         m.type = RAFT_APPEND_ENTRIES;
