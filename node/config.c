@@ -170,6 +170,23 @@ static enum err check_address(const char *name, const char *value)
     return ERR_OK;
 }
 
+/* A node tells the others where its clients' port is: "every address" is none to connect to. */
+static enum err check_advertise(const struct config *c)
+{
+    static const char *const wildcards[] = {"0.0.0.0", "::", "[::]", "*", "0"};
+    bool own = c->advertise[0] != 0;
+    const char *address = own ? c->advertise : c->listen;
+    const char *colon = strrchr(address, ':');
+    size_t n = colon == NULL ? strlen(address) : (size_t)(colon - address);
+    for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
+        if (strlen(wildcards[i]) == n && strncmp(wildcards[i], address, n) == 0)
+            return err_fail(ERR_CONFIG,
+                            "%s = \"%s\" is every address of this machine: set --advertise "
+                            "HOST:PORT, which the other nodes can connect to",
+                            own ? "advertise" : "listen", address);
+    return ERR_OK;
+}
+
 static enum err check_members(const struct config *c)
 {
     struct config_member members[CLUSTER_MAX];
@@ -193,6 +210,7 @@ static enum err check(const struct config *c)
     TRY(check_address("peer-listen", c->peer_listen));
     if (c->advertise[0] != 0)
         TRY(check_address("advertise", c->advertise));
+    TRY(check_advertise(c));
     TRY(check_members(c));
     if (c->heartbeat_ms == 0 || c->election_ms < 4 * c->heartbeat_ms || c->election_ms > 600000)
         return err_fail(ERR_CONFIG,
@@ -239,6 +257,31 @@ enum err config_load(struct config *c, int argc, char **argv, enum config_wish *
     TRY(walk_flags(c, argc, argv, &file, wish));
     TRY(set_log_level(c->log_level));
     return check(c);
+}
+
+#define DESCRIPTORS_RESERVED   200 /* log segments, snapshots, peers, the loop's own */
+#define DESCRIPTORS_PER_READER 4   /* the database, its WAL, its shared memory, a temporary file */
+#define DESCRIPTORS_PER_CLIENT 2   /* its connection, and one to the leader */
+#define CONNECTIONS_MIN        10
+
+enum err config_fit_descriptors(struct config *c, uint64_t limit)
+{
+    uint64_t reserve =
+        DESCRIPTORS_RESERVED + DESCRIPTORS_PER_READER * (c->readers + c->reader_connections);
+    uint64_t fit = limit <= reserve ? 0 : (limit - reserve) / DESCRIPTORS_PER_CLIENT;
+    if (fit >= c->connections_max)
+        return ERR_OK;
+    if (fit < CONNECTIONS_MIN)
+        return err_fail(ERR_CONFIG,
+                        "the limit of open files is %" PRIu64 ", the node needs at least %" PRIu64
+                        ": raise it (ulimit -n), or lower reader-connections",
+                        limit, reserve + DESCRIPTORS_PER_CLIENT * CONNECTIONS_MIN);
+    log_warn("config",
+             "max-connections lowered from %" PRIu64 " to %" PRIu64 ": the limit of open files is "
+             "%" PRIu64 " (ulimit -n)",
+             c->connections_max, fit, limit);
+    c->connections_max = fit;
+    return ERR_OK;
 }
 
 void config_fini(struct config *c)

@@ -67,3 +67,37 @@ TEST(config_refuses_with_a_sentence)
                    "heartbeats");
     expect_refusal((char *[]){"lecternd", "--config", "/does/not/exist", NULL}, "cannot be read");
 }
+
+TEST(config_refuses_to_advertise_every_address)
+{
+    static char *const every[] = {"0.0.0.0:7701", "[::]:7701", ":::7701", "*:7701"};
+    for (size_t i = 0; i < sizeof every / sizeof every[0]; i++) {
+        expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                                  "--listen", every[i], NULL},
+                       "--advertise HOST:PORT");
+        expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                                  "--advertise", every[i], NULL},
+                       "--advertise HOST:PORT");
+    }
+    struct config c;
+    EXPECT_OK(
+        load(&c, (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE, "--listen",
+                            "0.0.0.0:7701", "--advertise", "10.0.0.1:7701", NULL}));
+    config_fini(&c);
+}
+
+TEST(config_lowers_connections_to_what_can_be_opened)
+{
+    struct config c;
+    EXPECT_OK(
+        load(&c, (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE, NULL}));
+    EXPECT_OK(config_fit_descriptors(&c, 1u << 20));
+    EXPECT_EQ(c.connections_max, 10000);
+    EXPECT_OK(config_fit_descriptors(&c, UINT64_MAX));
+    EXPECT_EQ(c.connections_max, 10000);
+    EXPECT_OK(config_fit_descriptors(&c, 1024));
+    EXPECT(c.connections_max >= 300 && c.connections_max * 2 + 36 * 4 + 200 <= 1024);
+    EXPECT_ERR(ERR_CONFIG, config_fit_descriptors(&c, 256));
+    EXPECT(strstr(err_text(), "ulimit -n") != NULL);
+    config_fini(&c);
+}
