@@ -315,12 +315,11 @@ static enum err check_known(const struct repl_db *db, const struct repl_entry *h
 {
     if (h->seq < db->position.seq || h->checksum_after == db->position.checksum)
         return ERR_OK;
-    return err_fail(ERR_DIVERGED,
-                    "at transaction %llu %s has checksum %016llx, the log says %016llx; stop this "
-                    "node, remove its data and let it fetch the database again",
-                    (unsigned long long)h->seq, db->config.path,
-                    (unsigned long long)db->position.checksum,
-                    (unsigned long long)h->checksum_after);
+    return err_fail(
+        ERR_DIVERGED,
+        "at transaction %llu %s has checksum %016llx, the log says %016llx; " REBUILD_ADVICE,
+        (unsigned long long)h->seq, db->config.path, (unsigned long long)db->position.checksum,
+        (unsigned long long)h->checksum_after);
 }
 
 static enum err check_next(const struct repl_db *db, const struct repl_entry *h)
@@ -333,8 +332,8 @@ static enum err check_next(const struct repl_db *db, const struct repl_entry *h)
                         (unsigned long long)db->position.seq);
     if (h->checksum_before != db->position.checksum)
         return err_fail(ERR_DIVERGED,
-                        "before transaction %llu %s has checksum %016llx, its leader had %016llx; "
-                        "stop this node, remove its data and let it fetch the database again",
+                        "before transaction %llu %s has checksum %016llx, its leader had "
+                        "%016llx; " REBUILD_ADVICE,
                         (unsigned long long)h->seq, db->config.path,
                         (unsigned long long)db->position.checksum,
                         (unsigned long long)h->checksum_before);

@@ -125,16 +125,16 @@ static enum err verify_page(struct repl_db *db, uint32_t page_no, uint8_t *page)
     if (hash == digest_get(db->digest, page_no))
         return ERR_OK;
     if (frame == 0)
-        return err_fail(ERR_CORRUPT,
-                        "page %u in %s is damaged (hash %016llx, published %016llx); stop this "
-                        "node, remove its data and let it fetch the database again",
-                        page_no, db->config.path, (unsigned long long)hash,
-                        (unsigned long long)digest_get(db->digest, page_no));
-    return err_fail(ERR_CORRUPT,
-                    "page %u in %s, frame %u, is damaged (hash %016llx, published %016llx); stop "
-                    "this node, remove its data and let it fetch the database again",
-                    page_no, db->wal_path, frame, (unsigned long long)hash,
-                    (unsigned long long)digest_get(db->digest, page_no));
+        return err_fail(
+            ERR_CORRUPT,
+            "page %u in %s is damaged (hash %016llx, published %016llx); " REBUILD_ADVICE, page_no,
+            db->config.path, (unsigned long long)hash,
+            (unsigned long long)digest_get(db->digest, page_no));
+    return err_fail(
+        ERR_CORRUPT,
+        "page %u in %s, frame %u, is damaged (hash %016llx, published %016llx); " REBUILD_ADVICE,
+        page_no, db->wal_path, frame, (unsigned long long)hash,
+        (unsigned long long)digest_get(db->digest, page_no));
 }
 
 /* Verifies N pages from db->scrub_next on, round and round. */

@@ -11,6 +11,11 @@
 
 #include <stdatomic.h>
 
+/* What helps against a database that is damaged or differs; the log is checked by itself. */
+#define REBUILD_ADVICE                                                                             \
+    "stop this node, remove its main.db, main.db-wal, main.db-shm and position (but keep raft), "  \
+    "and start it: it builds the database again from its log"
+
 struct checkpointer; /* checkpoint.c: its thread and connection */
 struct applier;      /* apply.c */
 

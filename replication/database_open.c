@@ -123,9 +123,7 @@ static enum err open_position(struct repl_db *db) ON_OWNER
     uint64_t bytes;
     TRY(size_of(db->config.path, &exists, &bytes));
     if (!exists)
-        return err_fail(ERR_CORRUPT,
-                        "%s exists without its database %s; remove this node's data and let it "
-                        "fetch the database again",
+        return err_fail(ERR_CORRUPT, "%s exists without its database %s; " REBUILD_ADVICE,
                         db->position_path, db->config.path);
     if (db->record.database_id != db->config.database_id)
         return err_fail(ERR_FORMAT,
@@ -189,8 +187,7 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
     TRY(keeper_pragma(db, "PRAGMA journal_mode", text, sizeof text));
     if (strcmp(text, "wal") != 0)
         return err_fail(ERR_FORMAT,
-                        "%s is in journal mode %s: another program changed it; remove this node's "
-                        "data and let it fetch the database again",
+                        "%s is in journal mode %s: another program changed it; " REBUILD_ADVICE,
                         db->config.path, text);
     TRY(keeper_pragma(db, "PRAGMA page_size", text, sizeof text));
     if (strtoul(text, NULL, 10) != db->config.page_size)
@@ -327,12 +324,11 @@ static enum err check_growth(struct repl_db *db, const struct wal_scan *scan) ON
     uint64_t in_file = (uint64_t)bytes / db->config.page_size;
     if (scan->pages_after <= in_file + scan->frames + 1)
         return ERR_OK;
-    return err_fail(
-        ERR_CORRUPT,
-        "%s says that the database has %u pages, but %s has %llu and the WAL %u frames; "
-        "remove this node's data and let it fetch the database again",
-        db->wal_path, scan->pages_after, db->config.path, (unsigned long long)in_file,
-        scan->frames);
+    return err_fail(ERR_CORRUPT,
+                    "%s says that the database has %u pages, but %s has %llu and the WAL %u "
+                    "frames; " REBUILD_ADVICE,
+                    db->wal_path, scan->pages_after, db->config.path, (unsigned long long)in_file,
+                    scan->frames);
 }
 
 /* Our own scan of the WAL against the wal-index that SQLite built from it. */

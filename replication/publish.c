@@ -56,11 +56,11 @@ static enum err prove(const struct repl_db *db, const struct publish_frames *p) 
         digest_preview_page(&preview, p->pages[i].page_no, p->pages[i].hash);
     if (preview.checksum == p->checksum_after)
         return ERR_OK;
-    return err_fail(ERR_DIVERGED,
-                    "transaction %llu leads to checksum %016llx here, its leader says %016llx; "
-                    "stop this node, remove its data and let it fetch the database again",
-                    (unsigned long long)p->seq, (unsigned long long)preview.checksum,
-                    (unsigned long long)p->checksum_after);
+    return err_fail(
+        ERR_DIVERGED,
+        "transaction %llu leads to checksum %016llx here, its leader says %016llx; " REBUILD_ADVICE,
+        (unsigned long long)p->seq, (unsigned long long)preview.checksum,
+        (unsigned long long)p->checksum_after);
 }
 
 /* All of the old WAL is in the database file, but whoever copied it may not have synced it: another

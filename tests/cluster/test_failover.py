@@ -125,8 +125,9 @@ def test_a_deposed_leader_gives_no_stale_answer():
             for each in (swap, clash):
                 each.query("SELECT 1")
             old.pause()
-            new = c.wait(lambda o=old: next((x for x in c.others(o) if (x.status() or {}).get("role")
-                                             == "leader"), None), "a new leader")
+            new = c.wait(lambda o=old: next(
+                (x for x in c.others(o) if (x.status() or {}).get("role") == "leader"), None),
+                "a new leader")
             with new.client() as q:
                 q.query("UPDATE t SET v = ? WHERE id = 1", (f"new{i}",))
                 q.query("UPDATE t SET v = ? WHERE id = 2", (f"free{i}",))
