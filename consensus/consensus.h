@@ -25,7 +25,7 @@
 struct cns;
 
 /* --- payloads: the bytes of one entry, shared between the log's cache, the transport and the node
- * - */
+ * --- */
 
 struct cns_payload {
     _Atomic uint32_t refs;

@@ -58,7 +58,7 @@ void journal_free(struct journal *j)
     if (j == NULL)
         return;
     LIST_EACH(l, &j->jobs)
-    job_free(LIST_ENTRY(l, struct job, mine));
+        job_free(LIST_ENTRY(l, struct job, mine));
     free(j);
 }
 

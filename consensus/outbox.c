@@ -97,8 +97,7 @@ void outbox_release(struct outbox *o)
 {
     CHECK(o->durable < o->issued);
     o->durable++;
-    LIST_EACH(l, &o->held)
-    {
+    LIST_EACH(l, &o->held) {
         struct held *h = LIST_ENTRY(l, struct held, link);
         if (h->after > o->durable)
             break;

@@ -140,8 +140,7 @@ static void on_answer(struct reads *r, const struct reads_view *v, uint64_t from
         return;
     struct list finished;
     list_init(&finished);
-    LIST_EACH(l, &r->waiting)
-    {
+    LIST_EACH(l, &r->waiting) {
         struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
         if (read->id == 0 || read->id > number)
             continue;
@@ -233,8 +232,7 @@ static void join_round(struct reads *r, const struct reads_view *v)
 {
     uint64_t round = r->round + 1;
     bool any = false;
-    LIST_EACH(l, &r->waiting)
-    {
+    LIST_EACH(l, &r->waiting) {
         struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
         if (read->id != 0)
             continue;
@@ -242,8 +240,7 @@ static void join_round(struct reads *r, const struct reads_view *v)
         read->index = v->commit;
         any = true;
     }
-    LIST_EACH(l, &r->asks)
-    {
+    LIST_EACH(l, &r->asks) {
         struct ask *a = LIST_ENTRY(l, struct ask, link);
         if (a->round != 0)
             continue;
@@ -260,8 +257,7 @@ static void join_round(struct reads *r, const struct reads_view *v)
 
 static void finish_rounds(struct reads *r, const struct reads_view *v)
 {
-    LIST_EACH(l, &r->asks)
-    {
+    LIST_EACH(l, &r->asks) {
         struct ask *a = LIST_ENTRY(l, struct ask, link);
         bool ready = a->round != 0 && is_confirmed(r, v, a->round);
         if (!ready && v->now_ms < a->expires_ms)
@@ -274,8 +270,7 @@ static void finish_rounds(struct reads *r, const struct reads_view *v)
     }
     struct list finished;
     list_init(&finished);
-    LIST_EACH(l, &r->waiting)
-    {
+    LIST_EACH(l, &r->waiting) {
         struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
         if (read->id == 0 || !is_confirmed(r, v, read->id))
             continue;
@@ -292,13 +287,12 @@ static void ask_leader(struct reads *r, const struct reads_view *v)
 {
     bool fresh = false;
     LIST_EACH(l, &r->waiting)
-    if (LIST_ENTRY(l, struct cns_read, link)->id == 0)
-        fresh = true;
+        if (LIST_ENTRY(l, struct cns_read, link)->id == 0)
+            fresh = true;
     if (!fresh && (list_empty(&r->waiting) || v->now_ms - r->sent_ms < r->heartbeat_ms))
         return;
     r->number++;
-    LIST_EACH(l, &r->waiting)
-    {
+    LIST_EACH(l, &r->waiting) {
         struct cns_read *read = LIST_ENTRY(l, struct cns_read, link);
         if (read->id == 0)
             read->id = r->number; /* older ones keep theirs: any later answer serves them too */
@@ -311,8 +305,7 @@ static void expire(struct reads *r, const struct reads_view *v)
 {
     struct list finished;
     list_init(&finished);
-    LIST_EACH(l, &r->waiting)
-    {
+    LIST_EACH(l, &r->waiting) {
         if (v->now_ms < LIST_ENTRY(l, struct cns_read, link)->deadline_ms)
             continue;
         list_remove(l);
@@ -330,7 +323,7 @@ void reads_flush(struct reads *r, const struct reads_view *v)
         r->n_confirmed = 0;
         drop_asks(r); /* the askers ask the new leader */
         LIST_EACH(l, &r->waiting)
-        LIST_ENTRY(l, struct cns_read, link)->id = 0;
+            LIST_ENTRY(l, struct cns_read, link)->id = 0;
     }
     if (v->ready) {
         join_round(r, v);

@@ -115,8 +115,7 @@ static uint64_t now_ms(const struct sender *s)
 
 static struct peer *find(const struct sender *s, uint64_t id)
 {
-    LIST_EACH(l, &s->peers)
-    {
+    LIST_EACH(l, &s->peers) {
         struct peer *p = LIST_ENTRY(l, struct peer, link);
         if (p->id == id)
             return p;
@@ -186,7 +185,7 @@ static void begin(struct sender *s, struct peer *p)
 void sender_set_members(struct sender *s, const struct raft_configuration *conf)
 {
     LIST_EACH(l, &s->peers)
-    LIST_ENTRY(l, struct peer, link)->member = false;
+        LIST_ENTRY(l, struct peer, link)->member = false;
     for (unsigned i = 0; i < conf->n; i++) {
         const struct raft_server *server = &conf->servers[i];
         if (server->id == s->c.self || server->role == RAFT_SPARE)
@@ -211,7 +210,7 @@ void sender_lead(struct sender *s, uint64_t term, uint64_t first)
     s->first = first;
     s->epoch++;
     LIST_EACH(l, &s->peers)
-    begin(s, LIST_ENTRY(l, struct peer, link));
+        begin(s, LIST_ENTRY(l, struct peer, link));
     s->c.dirty(s->c.ctx);
 }
 
@@ -220,7 +219,7 @@ void sender_stop_leading(struct sender *s)
     s->leading = false;
     s->epoch++;
     LIST_EACH(l, &s->peers)
-    drop_read_items(LIST_ENTRY(l, struct peer, link));
+        drop_read_items(LIST_ENTRY(l, struct peer, link));
 }
 
 void sender_set_marks(struct sender *s, uint64_t commit, uint64_t stored)
@@ -269,7 +268,7 @@ void sender_on_result(struct sender *s, uint64_t peer, uint64_t rejected, uint64
 void sender_beat(struct sender *s)
 {
     LIST_EACH(l, &s->peers)
-    LIST_ENTRY(l, struct peer, link)->beat = true;
+        LIST_ENTRY(l, struct peer, link)->beat = true;
     s->c.dirty(s->c.ctx);
 }
 
@@ -450,8 +449,7 @@ void sender_flush(struct sender *s)
 {
     if (!s->leading || !outbox_is_open(s->c.outbox))
         return;
-    LIST_EACH(l, &s->peers)
-    {
+    LIST_EACH(l, &s->peers) {
         struct peer *p = LIST_ENTRY(l, struct peer, link);
         if (p->member)
             flush_peer(s, p);

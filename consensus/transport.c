@@ -65,8 +65,7 @@ struct cns_transport {
 
 static struct peer *find(const struct cns_transport *t, uint64_t id)
 {
-    LIST_EACH(it, &t->peers)
-    {
+    LIST_EACH(it, &t->peers) {
         struct peer *p = LIST_ENTRY(it, struct peer, link);
         if (p->id == id)
             return p;
@@ -229,8 +228,7 @@ static void flush_all(struct cns_transport *t) ON_LOOP
     /* on_peer(down) may change the list: begin again after each. */
     for (bool again = true; again;) {
         again = false;
-        LIST_EACH(it, &t->peers)
-        {
+        LIST_EACH(it, &t->peers) {
             struct peer *p = LIST_ENTRY(it, struct peer, link);
             if (!p->dirty)
                 continue;
@@ -474,9 +472,9 @@ void cns_transport_close(struct cns_transport *t, void (*done)(void *ctx), void 
         uv_close((uv_handle_t *)&t->after_poll, on_handle_closed);
     }
     LIST_EACH(it, &t->strangers)
-    peer_in_close(peer_in_of(it));
+        peer_in_close(peer_in_of(it));
     LIST_EACH(it, &t->greeted)
-    peer_in_close(peer_in_of(it));
+        peer_in_close(peer_in_of(it));
     LIST_EACH(it, &t->peers)
-    forget_peer(t, LIST_ENTRY(it, struct peer, link));
+        forget_peer(t, LIST_ENTRY(it, struct peer, link));
 }

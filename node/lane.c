@@ -21,8 +21,7 @@
 #define WAL_FAR_TOO_LONG 4    /* times wal-restart */
 #define SCRUB_PAGES      256  /* pages compared with their hashes in an idle turn: 1 MiB a second */
 
-/* --- answers and failure
- * --------------------------------------------------------------------------- */
+/* --- answers and failure --- */
 
 /* An answer without a commit behind it may be a deposed leader's: the loop asks a majority first.
  */
@@ -43,7 +42,7 @@ void lane_answer(struct lane *l, struct request *r)
 void lane_answer_all(struct lane *l, struct list *requests)
 {
     LIST_EACH(i, requests)
-    seal_answer(l, LIST_ENTRY(i, struct request, letter.link));
+        seal_answer(l, LIST_ENTRY(i, struct request, letter.link));
     mail_send_all(l->loop, requests);
 }
 
@@ -78,8 +77,7 @@ void lane_fail(struct lane *l, enum err code)
     mail_send(l->loop, &f->letter.link);
 }
 
-/* --- leading
- * ---------------------------------------------------------------------------------------- */
+/* --- leading --- */
 
 static void start_leading(struct lane *l) ON_OWNER
 {
@@ -122,8 +120,7 @@ static void stop_leading(struct lane *l) ON_OWNER
     empty_queues(l, ERR_NOT_LEADER, "the leader changed before this was run");
 }
 
-/* --- letters
- * ---------------------------------------------------------------------------------------- */
+/* --- letters --- */
 
 static void free_entry(struct lane_entry *e)
 {
@@ -242,8 +239,7 @@ bool lane_tick(void *arg)
     struct lane *l = arg;
     thread_expect_owner();
     mail_take(&l->inbox, &l->letters);
-    LIST_EACH(i, &l->letters)
-    {
+    LIST_EACH(i, &l->letters) {
         struct letter *letter = LIST_ENTRY(i, struct letter, link);
         if (letter->kind == LANE_REQUEST || letter->kind == LANE_GONE)
             continue; /* after the running statement */
@@ -256,8 +252,7 @@ bool lane_tick(void *arg)
     return l->failed;
 }
 
-/* --- the turn
- * --------------------------------------------------------------------------------------- */
+/* --- the turn --- */
 
 static void tell_applied(struct lane *l) ON_OWNER
 {
@@ -340,10 +335,10 @@ static void finish(struct lane *l) ON_OWNER
     stop_leading(l);
     lane_free_itxns(l);
     LIST_EACH(d, &l->doubtful)
-    LIST_ENTRY(d, struct flight, link)->sent_ms = 0;
+        LIST_ENTRY(d, struct flight, link)->sent_ms = 0;
     lane_give_up(l, UINT64_MAX);
     LIST_EACH(d, &l->doubtful)
-    lane_free_flight(LIST_ENTRY(d, struct flight, link));
+        lane_free_flight(LIST_ENTRY(d, struct flight, link));
     empty_queues(l, ERR_STOPPED, "this node is stopping");
     mail_take(&l->inbox, &l->letters);
     while ((i = list_pop_front(&l->letters)) != NULL) {
@@ -372,8 +367,7 @@ static void *lane_main(void *arg)
     return NULL;
 }
 
-/* --- the door
- * --------------------------------------------------------------------------------------- */
+/* --- the door --- */
 
 enum err lane_open(const struct config *config, struct mail *loop, struct lane **out)
 {

@@ -19,8 +19,7 @@
 
 struct lane;
 
-/* --- letters
- * --------------------------------------------------------------------------------------- */
+/* --- letters --- */
 
 struct lane_entry {
     struct letter letter;
@@ -69,8 +68,7 @@ struct lane_failed {
     char text[ERR_TEXT_MAX];
 };
 
-/* --- the lane
- * -------------------------------------------------------------------------------------- */
+/* --- the lane --- */
 
 /* Opens the database (blocks). Thread: main, before lane_start. */
 MUST_USE enum err lane_open(const struct config *config, struct mail *loop,

@@ -104,7 +104,7 @@ static void again_alone(struct lane *l, struct request *r) ON_OWNER
 static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
 {
     LIST_EACH(i, batch)
-    (void)sqlconn_fail(l->group, LIST_ENTRY(i, struct request, letter.link), rc);
+        (void)sqlconn_fail(l->group, LIST_ENTRY(i, struct request, letter.link), rc);
     lane_depart(l, batch);
 }
 
@@ -113,9 +113,10 @@ static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
 static bool not_by_the_rules(struct lane *l, struct list *batch) ON_OWNER
 {
     LIST_EACH(i, batch)
-    request_fail(LIST_ENTRY(i, struct request, letter.link), ERR_UNKNOWN,
-                 "another statement of the same moment ended the transaction: look whether this "
-                 "was written");
+        request_fail(
+            LIST_ENTRY(i, struct request, letter.link), ERR_UNKNOWN,
+            "another statement of the same moment ended the transaction: look whether this "
+            "was written");
     roll_back(l);
     lane_depart(l, batch);
     return true;
@@ -130,8 +131,7 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
         fail_batch(l, batch, rc);
         return true;
     }
-    LIST_EACH(i, batch)
-    {
+    LIST_EACH(i, batch) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         if (run_one(l, r) != ENDED)
             continue;
@@ -176,8 +176,7 @@ static void run_alone(struct lane *l, struct list *batch) ON_OWNER
 
 void lane_drop_overdue(struct lane *l, struct list *queue, uint64_t now_ms)
 {
-    LIST_EACH(i, queue)
-    {
+    LIST_EACH(i, queue) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         bool cancelled = atomic_load_explicit(&r->cancelled, memory_order_relaxed);
         if (!cancelled && (r->deadline_ms == 0 || now_ms <= r->deadline_ms))
@@ -211,7 +210,7 @@ void lane_run_batch(struct lane *l)
         if (try_batch(l, &batch, single))
             break;
         LIST_EACH(i, &batch)
-        request_clear_answer(LIST_ENTRY(i, struct request, letter.link));
+            request_clear_answer(LIST_ENTRY(i, struct request, letter.link));
     }
     CHECK(list_empty(&batch));
 }

@@ -59,14 +59,13 @@ void lane_depart(struct lane *l, struct list *requests)
     }
     uint64_t seq = repl_view_seq(l->view);
     LIST_EACH(i, requests)
-    LIST_ENTRY(i, struct request, letter.link)->answer.seq = seq;
+        LIST_ENTRY(i, struct request, letter.link)->answer.seq = seq;
     if (txn == NULL) {
         /* Nothing was written, but what was seen may be unpublished: wait with the last flight. And
          * no commit proves that this node still led when it looked: a majority must. A
          * transaction's statements at the levels any and session promise less, and are spared the
          * round. */
-        LIST_EACH(i, requests)
-        {
+        LIST_EACH(i, requests) {
             struct request *r = LIST_ENTRY(i, struct request, letter.link);
             r->needs_confirm =
                 !r->interactive || r->query.level == WIRE_STRONG || r->query.level == WIRE_BOUNDED;
@@ -154,8 +153,7 @@ void lane_arrive(struct lane *l, struct cns_payload *payload)
 
 void lane_replay_parts(struct lane *l)
 {
-    LIST_EACH(i, &l->doubtful)
-    {
+    LIST_EACH(i, &l->doubtful) {
         struct flight *f = LIST_ENTRY(i, struct flight, link);
         enum err e = ERR_OK;
         for (unsigned k = 0; f->seen != NULL && k < f->parts_seen && !l->failed; k++) {
@@ -184,8 +182,7 @@ void lane_doubt(struct lane *l)
  * session, a transaction is gone. */
 static void lose(struct lane *l, struct flight *f) ON_OWNER
 {
-    LIST_EACH(i, &f->requests)
-    {
+    LIST_EACH(i, &f->requests) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         r->answer.in_transaction = false;
         if (r->interactive)
@@ -200,8 +197,7 @@ static void lose(struct lane *l, struct flight *f) ON_OWNER
 
 void lane_judge(struct lane *l, const struct lane_entry *e)
 {
-    LIST_EACH(i, &l->doubtful)
-    {
+    LIST_EACH(i, &l->doubtful) {
         struct flight *f = LIST_ENTRY(i, struct flight, link);
         if (f->term < e->term) {
             lose(l, f);
@@ -219,8 +215,7 @@ void lane_judge(struct lane *l, const struct lane_entry *e)
 
 void lane_give_up(struct lane *l, uint64_t now_ms)
 {
-    LIST_EACH(i, &l->doubtful)
-    {
+    LIST_EACH(i, &l->doubtful) {
         struct flight *f = LIST_ENTRY(i, struct flight, link);
         if (list_empty(&f->requests) || now_ms < f->sent_ms + l->config->leader_wait_ms)
             continue;

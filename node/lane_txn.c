@@ -22,8 +22,7 @@
 
 static struct itxn *find(struct lane *l, uint64_t session_id) ON_OWNER
 {
-    LIST_EACH(i, &l->itxns)
-    {
+    LIST_EACH(i, &l->itxns) {
         struct itxn *t = LIST_ENTRY(i, struct itxn, link);
         if (t->session_id == session_id)
             return t;
@@ -35,7 +34,7 @@ unsigned lane_open_transactions(const struct lane *l)
 {
     unsigned n = 0;
     LIST_EACH(i, &l->itxns)
-    n += LIST_ENTRY(i, struct itxn, link)->conn != NULL;
+        n += LIST_ENTRY(i, struct itxn, link)->conn != NULL;
     return n;
 }
 
@@ -234,8 +233,7 @@ void lane_retry_stalled(struct lane *l)
 
 void lane_end_overdue(struct lane *l, uint64_t now_ms)
 {
-    LIST_EACH(i, &l->itxns)
-    {
+    LIST_EACH(i, &l->itxns) {
         struct itxn *t = LIST_ENTRY(i, struct itxn, link);
         char reason[160];
         if (t->conn == NULL)
@@ -277,7 +275,7 @@ void lane_note_answer(struct lane *l, const struct request *r)
 void lane_end_all(struct lane *l, const char *reason)
 {
     LIST_EACH(i, &l->itxns)
-    lose(l, LIST_ENTRY(i, struct itxn, link), reason);
+        lose(l, LIST_ENTRY(i, struct itxn, link), reason);
     while (l->n_idle_conns > 0)
         sqlconn_close(l->idle_conns[--l->n_idle_conns]);
 }
@@ -285,5 +283,5 @@ void lane_end_all(struct lane *l, const char *reason)
 void lane_free_itxns(struct lane *l)
 {
     LIST_EACH(i, &l->itxns)
-    end(l, LIST_ENTRY(i, struct itxn, link));
+        end(l, LIST_ENTRY(i, struct itxn, link));
 }

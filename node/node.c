@@ -33,8 +33,7 @@ bool node_is_serving(const struct node *n)
     return n->role == CNS_LEADER && n->serving_term == n->term && !n->failed;
 }
 
-/* --- proposals
- * -------------------------------------------------------------------------------------- */
+/* --- proposals --- */
 
 static void free_proposal(struct lane_proposal *p)
 {
@@ -66,8 +65,7 @@ static void propose_all(struct node *n) ON_LOOP
     }
 }
 
-/* --- consensus
- * -------------------------------------------------------------------------------------- */
+/* --- consensus --- */
 
 static void on_entry(void *ctx, const struct cns_entry *e)
 {
@@ -140,8 +138,7 @@ static void on_failed(void *ctx, enum err code, const char *sentence)
     node_fail(ctx, sentence);
 }
 
-/* --- letters
- * ---------------------------------------------------------------------------------------- */
+/* --- letters --- */
 
 static void on_applied(struct node *n, const struct lane_applied *a) ON_LOOP
 {
@@ -240,8 +237,7 @@ static void wake(void *async)
     (void)uv_async_send(async);
 }
 
-/* --- stopping
- * --------------------------------------------------------------------------------------- */
+/* --- stopping --- */
 
 static void set_stage(struct node *n, enum node_stage stage)
 {
@@ -311,7 +307,7 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
         confirm_refuse_all(n, ERR_STOPPED, "this node is stopping");
         n->cns = NULL; /* nothing is proposed or told from here on */
         LIST_EACH(i, &n->proposals)
-        free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
+            free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
         list_init(&n->proposals);
         cns_stop(cns, on_cns_stopped, n);
     }
@@ -341,8 +337,7 @@ static void on_timer(uv_timer_t *timer)
     go_on_stopping(n, now);
 }
 
-/* --- opening
- * ---------------------------------------------------------------------------------------- */
+/* --- opening --- */
 
 static void open_handles(struct node *n) ON_LOOP
 {
@@ -471,7 +466,7 @@ void node_run(struct node *n)
 void node_close(struct node *n)
 {
     LIST_EACH(i, &n->proposals)
-    free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
+        free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
     if (n->readers != NULL)
         readers_close(n->readers);
     if (n->lane != NULL)

@@ -174,8 +174,7 @@ void readers_close(struct readers *p)
     for (unsigned i = 0; i < p->n_threads; i++)
         (void)pthread_join(p->threads[i], NULL);
     CHECK(list_empty(&p->fresh) && list_empty(&p->parked) && p->conns == 0);
-    LIST_EACH(l, &p->idle)
-    {
+    LIST_EACH(l, &p->idle) {
         struct idle_conn *idle = LIST_ENTRY(l, struct idle_conn, link);
         sqlconn_close(idle->conn);
         free(idle);
@@ -207,8 +206,7 @@ void readers_expire(struct readers *p, uint64_t now_ms)
     thread_expect_loop();
     list_init(&over);
     (void)pthread_mutex_lock(&p->lock);
-    LIST_EACH(i, &p->fresh)
-    {
+    LIST_EACH(i, &p->fresh) {
         if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
             list_remove(i);
             list_push_back(&over, i);

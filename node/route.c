@@ -36,8 +36,7 @@ static void fail(struct session *s, enum err code, const char *sentence) ON_LOOP
     session_answer(s, s->current);
 }
 
-/* --- reads
- * ------------------------------------------------------------------------------------------ */
+/* --- reads --- */
 
 static void run_read(struct session *s, struct request *r) ON_LOOP
 {
@@ -128,8 +127,7 @@ static void route_read(struct session *s, struct request *r) ON_LOOP
     UNREACHABLE("the decoder checked the level");
 }
 
-/* --- writes
- * ----------------------------------------------------------------------------------------- */
+/* --- writes --- */
 
 static void run_in_lane(struct session *s, struct request *r) ON_LOOP
 {
@@ -176,8 +174,7 @@ void route_write(struct session *s, struct request *r)
     list_push_back(&n->wait_leader, &r->letter.link);
 }
 
-/* --- settings of the session
- * ------------------------------------------------------------------------ */
+/* --- settings of the session --- */
 
 static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
 {
@@ -207,8 +204,7 @@ static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
     session_answer(s, r);
 }
 
-/* --- the door
- * --------------------------------------------------------------------------------------- */
+/* --- the door --- */
 
 static void set_limits(struct session *s, struct request *r) ON_LOOP
 {
@@ -262,8 +258,7 @@ void route(struct session *s, struct request *r)
     dispatch(s, r);
 }
 
-/* --- what wakes the waiting
- * -------------------------------------------------------------------------- */
+/* --- what wakes the waiting --- */
 
 void route_leader_changed(struct node *n)
 {
@@ -279,16 +274,14 @@ void route_leader_changed(struct node *n)
 void route_applied(struct node *n)
 {
     uint64_t published = repl_db_published(lane_db(n->lane));
-    LIST_EACH(i, &n->wait_seq)
-    {
+    LIST_EACH(i, &n->wait_seq) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         if (published < wanted_seq(r->session, r))
             continue;
         list_remove(i);
         run_read(r->session, r);
     }
-    LIST_EACH(i, &n->wait_reads)
-    {
+    LIST_EACH(i, &n->wait_reads) {
         struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
         if (w->asked && w->index <= n->applied_index)
             run_strong(w);
@@ -300,8 +293,7 @@ static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
 {
     struct list overdue, *i;
     list_init(&overdue);
-    LIST_EACH(it, q)
-    {
+    LIST_EACH(it, q) {
         const struct request *r = LIST_ENTRY(it, struct request, letter.link);
         if (now_ms > r->session->give_up_ms) {
             list_remove(it);
@@ -322,8 +314,7 @@ void route_timer(struct node *n, uint64_t now_ms)
                 "this node is behind: it has not yet applied what this session has seen");
     struct list overdue, *i;
     list_init(&overdue);
-    LIST_EACH(it, &n->wait_reads)
-    {
+    LIST_EACH(it, &n->wait_reads) {
         struct strong_read *w = LIST_ENTRY(it, struct strong_read, link);
         if (w->asked && now_ms > w->session->give_up_ms) {
             list_remove(it);
@@ -342,8 +333,7 @@ void route_refuse_all(struct node *n, enum err code, const char *sentence)
 {
     end_overdue(&n->wait_leader, UINT64_MAX, code, sentence);
     end_overdue(&n->wait_seq, UINT64_MAX, code, sentence);
-    LIST_EACH(i, &n->wait_reads)
-    {
+    LIST_EACH(i, &n->wait_reads) {
         struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
         struct session *s = w->session;
         drop_strong(w);
@@ -356,8 +346,7 @@ void route_forget(struct session *s)
     struct request *r = s->current;
     CHECK(s->at == AT_ROUTE && r != NULL);
     list_remove(&r->letter.link);
-    LIST_EACH(i, &s->node->wait_reads)
-    {
+    LIST_EACH(i, &s->node->wait_reads) {
         struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
         if (w->session == s)
             drop_strong(w);

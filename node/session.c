@@ -27,8 +27,7 @@ struct listener {
     struct node *node;
 };
 
-/* --- the end of a session
- * -------------------------------------------------------------------------- */
+/* --- the end of a session --- */
 
 static void free_if_done(struct session *s)
 {
@@ -112,8 +111,7 @@ static void on_eof(void *ctx)
         end_session(s, true);
 }
 
-/* --- answers
- * ---------------------------------------------------------------------------------------- */
+/* --- answers --- */
 
 /* SQLite's messages quote the statement, which may be long: they are cut, at a whole character. */
 static size_t text_length(const char *text) ON_LOOP
@@ -329,8 +327,7 @@ static void on_drain(void *ctx)
         next(s);
 }
 
-/* --- frames
- * ----------------------------------------------------------------------------------------- */
+/* --- frames --- */
 
 /* The name comes from the network and goes into the log: printable, and without quotes. */
 static enum err no_such_database(const struct wire_hello *h) ON_LOOP
@@ -429,8 +426,7 @@ static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
 
 static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
 {
-    LIST_EACH(i, &s->pending)
-    {
+    LIST_EACH(i, &s->pending) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         if (r->id == request)
             atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
@@ -487,8 +483,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
     refuse(s, f->request, ERR_PROTOCOL, "a frame that a client does not send here");
 }
 
-/* --- the listener
- * ----------------------------------------------------------------------------------- */
+/* --- the listener --- */
 
 static void on_connection(uv_stream_t *stream, int status)
 {
@@ -544,8 +539,7 @@ static void blocked_timer(struct session *s, uint64_t now_ms) ON_LOOP
 
 void sessions_timer(struct node *n, uint64_t now_ms)
 {
-    LIST_EACH(i, &n->sessions)
-    {
+    LIST_EACH(i, &n->sessions) {
         struct session *s = LIST_ENTRY(i, struct session, link);
         if (s->framed != NULL && !s->greeted && now_ms > s->born_ms + HELLO_MS)
             refuse(s, 0, ERR_TIMEOUT, "no HELLO came");
@@ -608,5 +602,5 @@ void listener_close(struct listener *l)
 void sessions_close_all(struct node *n)
 {
     LIST_EACH(i, &n->sessions)
-    end_session(LIST_ENTRY(i, struct session, link), true);
+        end_session(LIST_ENTRY(i, struct session, link), true);
 }

@@ -143,8 +143,7 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
     return r->answer.code;
 }
 
-/* --- statements
- * ----------------------------------------------------------------------------------- */
+/* --- statements --- */
 
 /* A statement of ours was let through the guard as ours: a request's with the same text is another
  * one, judged for itself. */
@@ -340,8 +339,7 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     return ERR_OK;
 }
 
-/* --- rows
- * ------------------------------------------------------------------------------------------ */
+/* --- rows --- */
 
 static void put_columns(struct sqlstmt *s, struct request *r)
 {

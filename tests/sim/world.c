@@ -282,7 +282,7 @@ void sim_crash(struct sim *s, uint64_t id)
     CHECK(m->d != NULL);
     unsigned waiting = 0;
     LIST_EACH(l, &m->disk.queue)
-    waiting++;
+        waiting++;
     unsigned jobs = (unsigned)rng_below(&s->rng, waiting + 1);
     sim_disk_crash(m, jobs, (unsigned)rng_below(&s->rng, 4));
     /* Delivered only when durable in the own log: the database is never ahead of it, but it may be

@@ -124,8 +124,8 @@ TEST(sqlconn_a_request_cannot_end_the_shared_transaction)
         "COMMIT",
         "END",
         "ROLLBACK",
-        "\xef\xbb\xbf"
-        "COMMIT",
+        ("\xef\xbb\xbf"
+         "COMMIT"), /* two pieces: C would read \xbfC as one character */
         "\xef\xbb\xbf/**/\xef\xbb\xbfROLLBACK",
         "BEGIN",
         "SAVEPOINT s",

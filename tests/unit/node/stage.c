@@ -117,8 +117,7 @@ static void handle(struct stage *s, struct letter *l)
 
 static void commit_due(struct stage *s) ON_LOOP
 {
-    LIST_EACH(i, &s->outstanding)
-    {
+    LIST_EACH(i, &s->outstanding) {
         struct held *h = LIST_ENTRY(i, struct held, link);
         if (s->cut || clock_mono_ms() < h->due_ms)
             return;
@@ -200,8 +199,7 @@ void stage_wait(struct stage *s, unsigned n)
 
 struct request *stage_take(struct stage *s, uint32_t id)
 {
-    LIST_EACH(i, &s->answers)
-    {
+    LIST_EACH(i, &s->answers) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         if (r->id != id)
             continue;
