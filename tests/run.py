@@ -51,7 +51,8 @@ class Job:
     def run(self):
         began = time.monotonic()
         directory = tempfile.mkdtemp(prefix="lectern-job-")
-        env = {**os.environ, **SANITIZER_ENV, **self.env, "TMPDIR": directory}
+        # HOME: the shell of a test must not write into the developer's own history.
+        env = {**os.environ, **SANITIZER_ENV, **self.env, "TMPDIR": directory, "HOME": directory}
         with open(os.path.join(directory, "output"), "w+b") as out:
             process = subprocess.Popen(self.command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
