@@ -556,7 +556,8 @@ static enum err bind_to(struct listener *l, const char *address)
 {
     const char *colon = strrchr(address, ':');
     CHECK(colon != NULL); /* config.c checked */
-    char *host = mem_printf("%.*s", (int)(colon - address), address);
+    bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
+    char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     uv_getaddrinfo_t lookup;
     int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
