@@ -555,7 +555,7 @@ void sessions_timer(struct node *n, uint64_t now_ms)
 static enum err bind_to(struct listener *l, const char *address)
 {
     const char *colon = strrchr(address, ':');
-    CHECK(colon != NULL); /* config.c checked */
+    CHECK(colon != NULL);                                   /* config.c checked */
     bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
     char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
