@@ -53,7 +53,13 @@ static void answer_queue(struct lane *l, struct list *q, enum err code,
     while ((i = list_pop_front(q)) != NULL) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
         r->answer.in_transaction = false;
-        request_fail(r, code, sentence);
+        /* ERR_NOT_LEADER lets its session run it elsewhere: never a part of a transaction. */
+        if (code == ERR_NOT_LEADER && lane_has_transaction(l, r->session_id)) {
+            r->interactive = true;
+            request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader changed");
+        } else {
+            request_fail(r, code, sentence);
+        }
         lane_answer(l, r);
     }
 }
@@ -168,21 +174,23 @@ static void on_role(struct lane *l, const struct lane_role *r) ON_OWNER
     l->role_term = r->term;
 }
 
+/* The client has seen more than this leader has: another one leads by now. */
+static bool is_behind(const struct lane *l, const struct request *r) ON_OWNER
+{
+    return r->query.level == WIRE_SESSION && r->query.min_seq > repl_view_seq(l->view);
+}
+
 static void on_request(struct lane *l, struct request *r) ON_OWNER
 {
+    bool within = lane_has_transaction(l, r->session_id);
     r->needs_confirm = r->tried = false;
     if (l->failed) {
         request_fail(r, ERR_STOPPED, "this node stopped serving: see its log");
         lane_answer(l, r);
-    } else if (l->view == NULL && !lane_has_transaction(l, r->session_id)) {
-        request_fail(r, ERR_NOT_LEADER, "this node is not the leader");
+    } else if (!within && (l->view == NULL || is_behind(l, r))) {
+        request_fail(r, ERR_NOT_LEADER, "this node does not lead");
         lane_answer(l, r);
-    } else if (r->query.min_seq > repl_view_seq(l->view) && r->query.level == WIRE_SESSION) {
-        /* The client has seen more than this leader has: another one leads by now. */
-        r->answer.in_transaction = false;
-        request_fail(r, ERR_NOT_LEADER, "this node does not lead any more");
-        lane_answer(l, r);
-    } else if (!lane_is_interactive(l, r)) {
+    } else if (!within && r->kind != SQL_TRANSACTION) {
         list_push_back(&l->queue, &r->letter.link);
     } else if (!lane_is_holder(l, r) && !(list_empty(&l->queue) && list_empty(&l->stalled))) {
         list_push_back(&l->stalled, &r->letter.link); /* in turn with those who wait */

@@ -98,8 +98,6 @@ void lane_run_batch(struct lane *l) ON_OWNER;
 void lane_drop_overdue(struct lane *l, struct list *queue, uint64_t now_ms) ON_OWNER;
 
 /* lane_txn.c */
-/* Does R belong to an interactive transaction (or begin one)? */
-bool lane_is_interactive(struct lane *l, const struct request *r) ON_OWNER;
 /* Transactions that are open, not those that are lost and only wait to tell their clients. */
 unsigned lane_open_transactions(const struct lane *l) ON_OWNER;
 bool lane_has_transaction(struct lane *l, uint64_t session_id) ON_OWNER;

@@ -43,11 +43,6 @@ bool lane_has_transaction(struct lane *l, uint64_t session_id)
     return find(l, session_id) != NULL;
 }
 
-bool lane_is_interactive(struct lane *l, const struct request *r)
-{
-    return r->kind == SQL_TRANSACTION || find(l, r->session_id) != NULL;
-}
-
 bool lane_is_holder(struct lane *l, const struct request *r)
 {
     return l->holder != NULL && l->holder->session_id == r->session_id;
@@ -218,7 +213,7 @@ void lane_retry_stalled(struct lane *l)
                          "another transaction held the writer until the time limit");
             r->answer.in_transaction = t != NULL && t->conn != NULL;
             lane_answer(l, r);
-        } else if (l->view == NULL) {
+        } else if (l->view == NULL && t == NULL) {
             request_fail(r, ERR_NOT_LEADER, "the leader changed");
             lane_answer(l, r);
         } else if ((l->holder != NULL && r->tried) ||

@@ -229,7 +229,7 @@ static void finish(struct session *s, struct request *r) ON_LOOP
 
 static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
 {
-    return !s->forwarded && r->answer.code == ERR_NOT_LEADER;
+    return !s->forwarded && s->home == HOME_NONE && r->answer.code == ERR_NOT_LEADER;
 }
 
 void session_answer(struct session *s, struct request *r)

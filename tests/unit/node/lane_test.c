@@ -124,6 +124,32 @@ TEST(lane_a_cut_transaction_survives_a_change_of_leader_in_its_middle)
     stage_close(&s);
 }
 
+TEST(lane_a_statement_of_a_lost_transaction_runs_nowhere_else)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
+    stage_expect(&s, 1, ERR_OK, "BEGIN IMMEDIATE");
+    stage_expect(&s, 3, ERR_OK, "BEGIN");
+    stage_send(&s, 3, 7, "INSERT INTO t(v) VALUES ('waits')"); /* session 1 holds the writer */
+    stage_send(&s, 4, 8, "INSERT INTO t(v) VALUES ('alone')");
+    for (int i = 0; i < 10; i++)
+        stage_step(&s, 10);
+    EXPECT_EQ(s.n_answers, 0);
+    stage_depose(&s, 5);
+    stage_wait(&s, 2);
+    struct request *r = stage_take(&s, 7);
+    EXPECT(r != NULL && r->answer.code == ERR_TXN_LOST && !r->answer.in_transaction);
+    request_free(r);
+    r = stage_take(&s, 8);
+    EXPECT(r != NULL && r->answer.code == ERR_NOT_LEADER); /* this one may run elsewhere */
+    request_free(r);
+    stage_expect(&s, 1, ERR_TXN_LOST, "INSERT INTO t(v) VALUES ('late')");
+    stage_expect(&s, 1, ERR_NOT_LEADER, "INSERT INTO t(v) VALUES ('anew')");
+    stage_close(&s);
+}
+
 TEST(lane_autocommit_and_transactions_take_turns)
 {
     enum { TRANSACTIONS = 4 };
