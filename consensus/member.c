@@ -23,6 +23,7 @@
 #include "consensus/log.h"
 #include "consensus/members.h"
 #include "consensus/transport.h"
+#include "consensus/read_index.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -387,7 +388,7 @@ void cns_read_index(struct cns *c, struct cns_read *r, uint64_t timeout_ms)
 void cns_read_cancel(struct cns *c, struct cns_read *r)
 {
     (void)c;
-    list_remove(&r->link);
+    reads_cancel(r);
 }
 
 enum err cns_transfer(struct cns *c, uint64_t id)

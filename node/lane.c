@@ -135,6 +135,15 @@ static void free_entry(struct lane_entry *e)
     free(e);
 }
 
+/* Frees a letter that nobody will handle; not a request, which has a client. */
+static void discard(struct letter *letter)
+{
+    if (letter->kind == LANE_ENTRY)
+        free_entry((struct lane_entry *)letter);
+    else
+        free(letter);
+}
+
 static bool is_own(const struct lane *l, const struct lane_entry *e) ON_OWNER
 {
     return l->view != NULL && e->term == l->term;
@@ -354,10 +363,8 @@ static void finish(struct lane *l) ON_OWNER
         if (letter->kind == LANE_REQUEST) {
             request_fail((struct request *)letter, ERR_STOPPED, "this node is stopping");
             lane_answer(l, (struct request *)letter);
-        } else if (letter->kind == LANE_ENTRY) {
-            free_entry((struct lane_entry *)letter);
         } else {
-            free(letter);
+            discard(letter);
         }
     }
 }
@@ -443,10 +450,8 @@ static void drain(struct lane *l)
         struct letter *letter = LIST_ENTRY(i, struct letter, link);
         if (letter->kind == LANE_REQUEST)
             request_free((struct request *)letter);
-        else if (letter->kind == LANE_ENTRY)
-            free_entry((struct lane_entry *)letter);
         else
-            free(letter);
+            discard(letter);
     }
 }
 
