@@ -38,6 +38,22 @@ struct cns_payload *cns_payload_take(uint8_t *data, size_t len);
 struct cns_payload *cns_payload_ref(struct cns_payload *p);
 void cns_payload_unref(struct cns_payload *p);
 
+/* --- snapshots ----------------------------------------------------------------------------------
+ *
+ * What Raft knows as the snapshot is a small record: the node's files are the snapshot. DATA is the
+ * node's own word on where its files are at INDEX; consensus keeps it and gives it back. */
+
+#define CNS_SNAPSHOT_DATA_MAX 256u
+
+struct cns_snapshot {
+    uint64_t index, term;   /* of the last entry that it stands for */
+    uint64_t members_index; /* of the entry that made these members */
+    uint64_t highest_id;    /* the highest member id ever used: ids are never given out again */
+    struct cns_payload *members; /* encoded as the payload of a CNS_CHANGE */
+    size_t data_len;
+    uint8_t data[CNS_SNAPSHOT_DATA_MAX];
+};
+
 /* --- what the node is told ---------------------------------------------------------------------
  */
 
@@ -63,16 +79,30 @@ struct cns_handler {
     void (*on_room)(void *ctx);
     /* Bytes that another member's node sent with cns_send. Outside input. */
     void (*on_message)(void *ctx, uint64_t from, const uint8_t *p, size_t n);
-    /* This member stopped: CODE and SENTENCE say why. */
+    /* This member stopped: CODE and SENTENCE say why. ERR_CONFIG: another member refused this one
+     * for good (it lost its files and came back under its old id, or was removed). */
     void (*on_failed)(void *ctx, enum err code, const char *sentence);
+    /* The log of the leader LEADER_ID begins at FIRST, ours ends before FIRST - 1: the entries
+     * between are gone, the node must fetch another one's state at FIRST - 1 or later, and restart
+     * this member from it (cns_install). May be told again. */
+    void (*on_behind)(void *ctx, uint64_t leader_id, uint64_t first);
+    /* The members changed (also at the start, and when a change is taken back). */
+    void (*on_members)(void *ctx);
 };
 
 /* --- one member ---------------------------------------------------------------------------------
  */
 
+enum cns_member_role {
+    CNS_VOTER,   /* counts for majorities */
+    CNS_STANDBY, /* gets the log, does not count */
+    CNS_SPARE    /* a name in the list, gets nothing */
+};
+
 struct cns_server {
     uint64_t id;         /* > 0 */
     const char *address; /* host:port of its peer listener */
+    enum cns_member_role role;
 };
 
 struct cns_config {
@@ -81,8 +111,12 @@ struct cns_config {
     uint64_t id;
     const char *listen; /* host:port for peers */
     const struct cns_server
-        *servers; /* the bootstrap members, all voters, the same on every node */
+        *servers; /* the bootstrap members, all voters, the same on every node; their addresses win
+                     over those in the log, so a member can move */
     unsigned n_servers;
+    const struct cns_snapshot *base; /* a new directory begins with this state instead of a
+                                        bootstrap: a node that joined; NULL: none */
+    uint64_t segment_bytes;          /* of the log; 0: LOG_SEGMENT_BYTES */
     unsigned election_ms, heartbeat_ms;
     struct cns_handler handler;
 };
@@ -97,8 +131,22 @@ MUST_USE enum err cns_open(const struct cns_config *c, struct cns **out) ON_LOOP
 typedef bool (*cns_visit)(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, size_t n);
 MUST_USE enum err cns_scan_back(struct cns *c, cns_visit visit, void *ctx) ON_LOOP;
 
+/* What the log begins behind; false: it begins with its first entry. Between cns_open and cns_start
+ * only; OUT->members stays this room's. */
+bool cns_snapshot_get(const struct cns *c, struct cns_snapshot *out) ON_LOOP;
+/* Index of the first entry in the log. Between cns_open and cns_start. */
+uint64_t cns_first_index(const struct cns *c) ON_LOOP;
+/* The node's files now hold the state of S, which another member had committed: the log goes on
+ * behind it. A log that has that entry (index and term) is kept, any other is emptied: nothing in
+ * it is committed and missing in S. Durable when it returns; doing it twice is harmless. Between
+ * cns_open and cns_start only; blocks. */
+MUST_USE enum err cns_install(struct cns *c, const struct cns_snapshot *s) ON_LOOP;
+
 /* Starts taking part. APPLIED: entries up to this index are not delivered (0: deliver from the
- * first). It is a floor for delivery only: it proves nothing about commitment. */
+ * first). It is a floor for delivery only: it proves nothing about commitment.
+ * CNS_HELD: the node has no state (it fetches one): this member votes, stores and acknowledges
+ * honestly, and delivers nothing and stands for no election; ends with cns_stop. */
+#define CNS_HELD UINT64_MAX
 MUST_USE enum err cns_start(struct cns *c, uv_loop_t *loop, uint64_t applied) ON_LOOP;
 /* Stops, closes sockets and files, then calls DONE and frees. In the loop's time. */
 void cns_stop(struct cns *c, void (*done)(void *ctx), void *ctx) ON_LOOP;
@@ -112,6 +160,38 @@ MUST_USE enum err cns_propose(struct cns *c, uint64_t term, struct cns_payload *
 
 /* The node has done with all entries up to INDEX (published, on the leader too). */
 void cns_applied(struct cns *c, uint64_t index) ON_LOOP;
+
+/* The node's files hold all entries up to INDEX, whatever happens to the power; DATA says where
+ * they are there. Makes the record of it durable, and then drops the log's oldest segments as long
+ * as none of their entries is above INDEX and KEEP_BYTES of log remain for members that are behind.
+ * Costs the loop nothing, and commits go on. INDEX: at most what was reported with cns_applied.
+ * ERR_BUSY: the last cut is still on its way. */
+MUST_USE enum err cns_cut(struct cns *c, uint64_t index, const uint8_t *data, size_t len,
+                          uint64_t keep_bytes) ON_LOOP;
+
+/* The state at INDEX as a record for another node (cns_install, base): fills all but data; the
+ * caller unrefs OUT->members. INDEX: applied here, and not below the newest cut. ERR_NOT_FOUND: it
+ * is no longer known. */
+MUST_USE enum err cns_describe(const struct cns *c, uint64_t index,
+                               struct cns_snapshot *out) ON_LOOP;
+
+/* Changes the members, on the leader only, one at a time: *index is the entry's; it is done when
+ * on_entry brings a CNS_CHANGE of that index. ADD: a new member with ADDRESS and ROLE; *id = 0 gets
+ * the next free id. REMOVE, SET_ROLE: *id. ERR_NOT_LEADER; ERR_BUSY: another change is under way,
+ * or the leader's first entry is not committed yet; ERR_NOT_FOUND: no such member; ERR_CONFIG: an
+ * id or address that is there already, or used before; the last voter; or the leader itself (hand
+ * over first: cns_transfer). */
+enum cns_change_kind { CNS_ADD, CNS_REMOVE, CNS_SET_ROLE };
+MUST_USE enum err cns_change(struct cns *c, enum cns_change_kind kind, uint64_t *id,
+                             const char *address, enum cns_member_role role,
+                             uint64_t *index) ON_LOOP;
+
+/* How far another member is, on the leader. False: not the leader, or no such member. */
+struct cns_progress {
+    uint64_t match;    /* its log holds the leader's up to here */
+    uint64_t heard_ms; /* its last answer, monotonic ms; 0: none in this leadership */
+};
+bool cns_get_progress(const struct cns *c, uint64_t id, struct cns_progress *out) ON_LOOP;
 
 /* ReadIndex, from any member: finds an index such that serving a read once it is applied is
  * linearizable. One round of the leader serves all that wait. The caller owns R until DONE; ERR_OK
@@ -136,6 +216,8 @@ struct cns_status {
     uint64_t term, leader_id, commit_index, last_index, applied_index, stored_index;
     uint64_t log_bytes, log_segments, cache_bytes, inflight_bytes;
     uint64_t elections, sync_count, sync_ns_sum, sync_ns_max;
+    uint64_t first_index, snapshot_index; /* the log's first entry; the newest record's, 0: none */
+    bool log_waits;                       /* the disk is full: the log waits for room */
 };
 void cns_get_status(const struct cns *c, struct cns_status *out) ON_LOOP;
 /* The members as known now; valid until the next call. */

@@ -23,9 +23,11 @@ struct cns_item {
 /* A job for the disk. The driver owns it and its items until done; jobs are done strictly first in,
  * first out, and `done` is called in that order. The disk may sync several jobs at once. */
 enum cns_disk_kind {
-    CNS_DISK_META,    /* term and vote, one synced record */
-    CNS_DISK_APPEND,  /* items, consecutive indexes, right behind the log's end; synced */
-    CNS_DISK_TRUNCATE /* drop all entries from `index` on; durable before any later append is */
+    CNS_DISK_META,     /* term and vote, one synced record */
+    CNS_DISK_APPEND,   /* items, consecutive indexes, right behind the log's end; synced */
+    CNS_DISK_TRUNCATE, /* drop all entries from `index` on; durable before any later append is */
+    CNS_DISK_CUT       /* the record `snapshot` durable, then whole segments up to snapshot->index
+                          dropped while `keep_bytes` of log remain; `index` out: the log's first */
 };
 struct cns_disk_job {
     struct list link; /* the disk's */
@@ -34,7 +36,9 @@ struct cns_disk_job {
     uint64_t index;         /* TRUNCATE: first dropped; APPEND: first appended */
     struct cns_item *items; /* APPEND; borrowed from the job's owner */
     unsigned n_items;
-    uint64_t generation; /* the driver's: a completion of an older one is stale */
+    const struct cns_snapshot *snapshot; /* CUT; borrowed from the job's owner */
+    uint64_t keep_bytes;                 /* CUT */
+    uint64_t generation;                 /* the driver's: a completion of an older one is stale */
     enum err result;
     void *ctx;
     void (*done)(struct cns_disk_job *job,
@@ -75,7 +79,7 @@ struct cns_io {
 };
 
 /* Types of send_bytes. */
-enum cns_bytes_type { CNS_BYTES_NODE = 1, CNS_BYTES_READ_INDEX = 2 };
+enum cns_bytes_type { CNS_BYTES_NODE = 1, CNS_BYTES_READ_INDEX = 2, CNS_BYTES_BEHIND = 3 };
 
 /* Unrefs the payloads, frees the array (payload.c, with cns_payload_*). */
 void cns_items_free(struct cns_item *items, unsigned n);

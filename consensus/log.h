@@ -23,7 +23,8 @@ struct cns_log_config {
     uint64_t first_term;
     const struct cns_item *first_items;
     unsigned n_first_items;
-    uint64_t segment_bytes;                 /* 0: LOG_SEGMENT_BYTES; tests make them small */
+    const struct cns_snapshot *base; /* a new directory begins behind this instead; or NULL */
+    uint64_t segment_bytes;          /* 0: LOG_SEGMENT_BYTES; tests make them small */
     const struct cns_log_file_calls *calls; /* NULL: the system's; tests inject failures */
 };
 
@@ -35,7 +36,11 @@ struct cns_log_state {
     uint64_t first_index, last_index, last_term;
     uint64_t bytes, segments; /* on disk, preallocated space included */
     uint64_t sync_count, sync_ns_sum, sync_ns_max;
-    bool made; /* this open made the directory */
+    bool made;               /* this open made the directory */
+    uint64_t prev_term;      /* of the entry before first_index; 0: there is none */
+    uint64_t snapshot_index; /* of the newest record; 0: none */
+    uint64_t incarnation; /* random, made with the directory: tells it from one that replaced it */
+    bool waits;           /* the disk is full: jobs wait, nothing is lost; tried again by itself */
 };
 
 /* ERR_LOCKED: another process has it. ERR_CONFIG: it belongs to another cluster or node.
@@ -44,6 +49,11 @@ struct cns_log_state {
 MUST_USE enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out) ON_LOOP;
 
 void cns_log_get_state(struct cns_log *l, struct cns_log_state *out) ON_LOOP;
+
+/* The newest snapshot record; false: none. OUT->members stays the log's, until the next cut. */
+bool cns_log_snapshot(const struct cns_log *l, struct cns_snapshot *out) ON_LOOP;
+/* cns_install: blocks; before cns_log_start only. */
+MUST_USE enum err cns_log_install(struct cns_log *l, const struct cns_snapshot *s) ON_LOOP;
 
 /* Calls VISIT for every entry, oldest first, without touching the disk: what RAFT_START needs.
  * PAYLOAD only for CNS_CHANGE (borrowed for the call), NULL otherwise. Before cns_log_start only.

@@ -436,7 +436,7 @@ const struct cns_server *cns_members(const struct cns *c, unsigned *n)
     mutable->shown = mem_realloc(mutable->shown, (conf->n + 1) * sizeof *c->shown);
     for (unsigned i = 0; i < conf->n; i++)
         mutable->shown[i] =
-            (struct cns_server){conf->servers[i].id, address_of(c, &conf->servers[i])};
+            (struct cns_server){conf->servers[i].id, address_of(c, &conf->servers[i]), CNS_VOTER};
     *n = conf->n;
     return c->shown;
 }

@@ -14,6 +14,8 @@ struct cns_transport;
 
 struct cns_transport_config {
     uint64_t cluster_id, id; /* both > 0 */
+    uint64_t incarnation;    /* of our own log directory (log.h); sent with every greeting */
+    const char *dir;         /* DATA/raft: the file `peers` there remembers who is who */
     const char *listen;      /* host:port, [v6]:port; port 0: any free one */
     void *ctx;
     /* M is lent for the call: take items, conf or data out by clearing the fields (message.h);
@@ -22,6 +24,10 @@ struct cns_transport_config {
     void (*on_bytes)(void *ctx, uint64_t from, uint8_t type, const uint8_t *p, size_t n);
     /* Our connection towards ID is ready, or gone. May be NULL. */
     void (*on_peer)(void *ctx, uint64_t id, bool up);
+    /* The member ID says that we are not who we were: our incarnation is not the one that it knows
+     * for our id (our files were lost: we must come back under a new id), or we were removed.
+     * SENTENCE is for people. May be NULL. */
+    void (*on_refused)(void *ctx, uint64_t id, enum err code, const char *sentence);
 };
 
 /* Listens. ERR_CONFIG: the address does not parse or resolve; ERR_IO: it cannot be bound. */

@@ -364,7 +364,7 @@ static enum err open_consensus(struct node *n) ON_LOOP
     unsigned n_members;
     TRY(config_members(c->cluster, members, &n_members));
     for (unsigned i = 0; i < n_members; i++)
-        servers[i] = (struct cns_server){members[i].id, members[i].address};
+        servers[i] = (struct cns_server){members[i].id, members[i].address, CNS_VOTER};
     char *dir = mem_printf("%s/raft", c->data);
     struct cns_config cc = {
         .dir = dir,
@@ -375,7 +375,7 @@ static enum err open_consensus(struct node *n) ON_LOOP
         .n_servers = n_members,
         .election_ms = (unsigned)c->election_ms,
         .heartbeat_ms = (unsigned)c->heartbeat_ms,
-        .handler = {n, on_entry, on_role, on_room, on_message, on_failed},
+        .handler = {n, on_entry, on_role, on_room, on_message, on_failed, NULL, NULL},
     };
     enum err e = cns_open(&cc, &n->cns);
     free(dir);

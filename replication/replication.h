@@ -43,13 +43,20 @@ struct repl_config {
     uint64_t entry_bytes_max;      /* one part of a packed transaction */
     uint64_t wal_checkpoint_bytes; /* a checkpoint starts above this WAL size */
     uint64_t wal_restart_bytes;    /* upkeep asks for quiet above this WAL size */
+    /* A page that was read differs from its hash: SENTENCE names it. On the thread that read; the
+     * reading statement fails with SQLITE_IOERR. May be NULL. */
+    void (*on_damage)(void *ctx, const char *sentence);
+    void *ctx;
 };
 
 /* Fills C with the defaults of base/sizes.h. */
 void repl_config_init(struct repl_config *c, const char *path);
 
-/* Opens or creates the database, recovers its WAL, hashes every page, and takes the WAL's WRITE and
- * CHECKPOINT locks until close: other processes can read, and get SQLITE_BUSY when they write.
+/* Opens or creates the database, recovers its WAL, loads the hash of every page from the file
+ * `hashes` (pages in the WAL are hashed anew; a `hashes` that is lost or does not fit is made again
+ * from the pages, which takes long and is logged), and takes the WAL's WRITE and CHECKPOINT locks
+ * until close. No page of main.db is read here: each is compared with its hash when somebody reads
+ * it (verify_vfs.h). other processes can read, and get SQLITE_BUSY when they write.
  * ERR_LOCKED: another process writes to it. ERR_FORMAT: not a database of ours. ERR_CORRUPT:
  * damaged. The position may be unknown (another program checkpointed and removed the WAL while the
  * node was stopped): repl_db_position_known; the caller then finds the sequence for the checksum in
@@ -69,11 +76,18 @@ MUST_USE enum err repl_db_verify(struct repl_db *db) ON_OWNER;
 /* The same for the next PAGES pages, round and round: small steps for idle moments. */
 MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
 
+/* Asks for all that is published now to survive a power cut: the WAL is synced on the checkpoint
+ * thread. repl_db_durable, any thread: the newest sequence that does. */
+void repl_db_want_durable(struct repl_db *db) ON_OWNER;
+uint64_t repl_db_durable(const struct repl_db *db);
+
 /* Facts for status and metrics; any thread. */
 struct repl_stats {
     uint64_t published_seq, checksum;
     uint64_t wal_bytes, wal_backfilled_bytes, wal_restarts, checkpoints;
     uint32_t pages, page_size;
+    uint64_t restart_waits_ms; /* readers have held the WAL's restart back for so long; 0: nobody */
+    bool waits_for_room;       /* the disk is full: see repl_db_publish */
 };
 void repl_db_stats(const struct repl_db *db, struct repl_stats *out);
 
@@ -104,8 +118,9 @@ size_t repl_txn_bytes(const struct repl_txn *txn);
 /* For one that was never ordered; the view must be closed right after. */
 void repl_txn_free(struct repl_txn *txn);
 
-/* The transaction was ordered: makes it visible to readers, in the order of the seals. Frees TXN.
- */
+/* The transaction was ordered: makes it visible to readers, in the order of the seals. Frees TXN,
+ * but with ERR_FULL: the disk is full, nothing happened, TXN is as it was and the call is to be
+ * made again when there is room. (repl_db_apply likewise.) */
 MUST_USE enum err repl_db_publish(struct repl_db *db, struct repl_txn *txn) ON_OWNER;
 
 /* --- the follower's side ---------------------------------------------------------------------- */
@@ -152,5 +167,73 @@ MUST_USE enum err repl_reader_open(const struct repl_db *db, sqlite3 **conn) ON_
 uint64_t repl_db_published(const struct repl_db *db);
 /* At least the sequence that any read transaction begun before this call can see; any thread. */
 uint64_t repl_db_published_upper(const struct repl_db *db);
+
+/* --- images: one consistent state, read page by page for another node ---------------------------
+ *
+ * The fetching node asks for the hashes, compares them with what it has, and asks for the pages
+ * that differ; several rounds over changing pages, the last one on one pinned image. */
+
+struct repl_image_head {
+    uint64_t database_id, seq, checksum;
+    uint32_t pages, page_size;
+};
+
+struct repl_image;
+/* Pins the published state as a reader does: the WAL cannot restart until it is closed, so keep it
+ * short. To be used and closed by one thread at a time, any. */
+MUST_USE enum err repl_image_open(struct repl_db *db, struct repl_image **out,
+                                  struct repl_image_head *head) ON_OWNER;
+/* The pages PAGE_NOS[0..n) as they are in the image, each compared with its hash, into OUT (n times
+ * the page size). A number beyond the image's end: ERR_NOT_FOUND. ERR_CORRUPT: this node is
+ * damaged.
+ */
+MUST_USE enum err repl_image_read(struct repl_image *image, const uint32_t *page_nos, unsigned n,
+                                  uint8_t *out) ON_READER;
+void repl_image_close(struct repl_image *image) ON_READER;
+/* Hashes of the pages FIRST .. FIRST + N - 1 as published about now; 0 beyond the end. Any thread.
+ */
+void repl_db_hashes(const struct repl_db *db, uint32_t first, unsigned n, uint64_t *out);
+
+/* --- fetching: a database made from another node's image ----------------------------------------
+ *
+ * All on one thread, any, while the database is closed. From repl_fetch_open on, main.db is gone
+ * (its pages wait in main.db.fetch, to be made use of); it comes back, whole and verified, with
+ * repl_fetch_install, or never. A crash anywhere leaves one of the states of repl_fetch_state. */
+
+enum repl_fetch_state {
+    REPL_FETCH_NONE,    /* no fetch was begun: main.db is what it is */
+    REPL_FETCH_BEGUN,   /* main.db.fetch has some pages: go on with repl_fetch_open */
+    REPL_FETCH_COMPLETE /* whole, verified, durable: repl_fetch_install */
+};
+/* PATH: as in repl_config. COMPLETE: *head and the note that repl_fetch_complete was given (at most
+ * REPL_FETCH_NOTE_MAX bytes into NOTE). */
+#define REPL_FETCH_NOTE_MAX KIB(64)
+MUST_USE enum err repl_fetch_look(const char *path, enum repl_fetch_state *state,
+                                  struct repl_image_head *head, uint8_t *note, size_t *note_len);
+
+struct repl_fetch;
+/* Long work tells how far it is: DONE of TOTAL pages; false ends it with ERR_CANCELLED. */
+typedef bool (*repl_progress)(void *ctx, uint32_t done, uint32_t total);
+/* Takes what there is of the old database, WAL and all, out of the way, and hashes its pages. Pages
+ * of another size are of no use and dropped. */
+MUST_USE enum err repl_fetch_open(const char *path, uint64_t database_id, uint32_t page_size,
+                                  repl_progress progress, void *ctx, struct repl_fetch **out);
+/* Compares HASHES of the pages FIRST .. FIRST + N - 1 with ours; the numbers of those that differ
+ * into PAGE_NOS (room for N), how many as result. */
+unsigned repl_fetch_differ(struct repl_fetch *f, uint32_t first, unsigned n, const uint64_t *hashes,
+                           uint32_t *page_nos);
+/* One page of the image. */
+MUST_USE enum err repl_fetch_write(struct repl_fetch *f, uint32_t page_no, const uint8_t *page);
+/* The checksum that the first PAGES pages have now, without reading them. */
+uint64_t repl_fetch_checksum(const struct repl_fetch *f, uint32_t pages);
+/* All of HEAD's image is here: cuts the file to it, syncs, reads all of it back and compares with
+ * HEAD's checksum, then makes the word COMPLETE durable together with NOTE. ERR_DIVERGED: the
+ * checksum differs: fetch what differs again. */
+MUST_USE enum err repl_fetch_complete(struct repl_fetch *f, const struct repl_image_head *head,
+                                      const uint8_t *note, size_t note_len);
+/* Keeps what was fetched for the next try. */
+void repl_fetch_close(struct repl_fetch *f);
+/* COMPLETE -> main.db with its `position` and `hashes`; NONE afterwards. */
+MUST_USE enum err repl_fetch_install(const char *path);
 
 #endif

@@ -238,7 +238,7 @@ void sim_start(struct sim *s, uint64_t id)
         .election_ms = s->o.election_ms,
         .heartbeat_ms = s->o.heartbeat_ms,
         .io = {m, io_disk, io_disk_read, io_send, io_queued, io_send_bytes, io_now_ms, io_random},
-        .handler = {m, on_entry, on_role, on_room, on_message, on_failed},
+        .handler = {m, on_entry, on_role, on_room, on_message, on_failed, NULL, NULL},
         .cache_bytes = s->o.cache_bytes};
     thread_expect_loop();
     if (driver_new(&c, &m->d) != ERR_OK)
@@ -316,7 +316,7 @@ struct sim *sim_new(const struct sim_options *o, uint64_t seed)
     char addresses[SIM_MEMBERS_MAX][16];
     for (unsigned i = 0; i < o->n; i++) {
         (void)snprintf(addresses[i], sizeof addresses[i], "sim:%u", i + 1);
-        servers[i] = (struct cns_server){i + 1, addresses[i]};
+        servers[i] = (struct cns_server){i + 1, addresses[i], CNS_VOTER};
     }
     struct cns_payload *members;
     if (members_encode(servers, o->n, &members) != ERR_OK)

@@ -48,7 +48,7 @@ static void find_ports(struct group *g)
         EXPECT(getsockname(fds[i], (struct sockaddr *)&a, &n) == 0);
         (void)snprintf(g->addresses[i], sizeof g->addresses[i], "127.0.0.1:%u",
                        (unsigned)ntohs(a.sin_port));
-        g->servers[i] = (struct cns_server){(uint64_t)i + 1, g->addresses[i]};
+        g->servers[i] = (struct cns_server){(uint64_t)i + 1, g->addresses[i], CNS_VOTER};
     }
     for (int i = 0; i < N; i++)
         EXPECT(close(fds[i]) == 0);
@@ -107,15 +107,16 @@ static void start_node(struct group *g, uint64_t id)
 {
     struct node *n = &g->nodes[id];
     char *dir = mem_printf("%s/%llu", g->dir, (unsigned long long)id);
-    struct cns_config c = {.dir = dir,
-                           .cluster_id = 77,
-                           .id = id,
-                           .listen = g->addresses[id - 1],
-                           .servers = g->servers,
-                           .n_servers = N,
-                           .election_ms = 300,
-                           .heartbeat_ms = 30,
-                           .handler = {n, on_entry, on_role, on_room, on_message, on_failed}};
+    struct cns_config c = {
+        .dir = dir,
+        .cluster_id = 77,
+        .id = id,
+        .listen = g->addresses[id - 1],
+        .servers = g->servers,
+        .n_servers = N,
+        .election_ms = 300,
+        .heartbeat_ms = 30,
+        .handler = {n, on_entry, on_role, on_room, on_message, on_failed, NULL, NULL}};
     uint64_t delivered = n->delivered, hash = n->hash;
     *n = (struct node){.g = g, .id = id, .delivered = delivered, .hash = hash};
     thread_expect_loop();
