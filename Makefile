@@ -133,6 +133,12 @@ $(B)/fuzz/%: $(B)/tests/fuzz/%_fuzz.o $(LIB_OBJS)
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
+# Loaded into a node by tests/power: what it does to its files is written down.
+$(B)/power_recorder.so: tests/power/recorder.c | deps
+	@mkdir -p $(@D)
+	@echo "  LD  $@" >&2
+	$(Q)$(CC) -std=c11 -O1 -g $(WARN) -fPIC -shared -o $@ $<
+
 # A room's tests link that room and what lies below it: the layer rules hold at link time too.
 $(B)/tests/check-%: $(TESTLIB_OBJS)
 	@mkdir -p $(@D)
@@ -169,13 +175,13 @@ TSAN_ROOMS := base,replication,consensus,node
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan cluster faults sim fuzz bench cov lint format
+.PHONY: test test-unit check-asan check-tsan cluster faults power sim fuzz bench cov lint format
 test: ## everything below ten minutes: unit, cluster, the same under sanitizers
-	$(call variant,release) all unit-bins
+	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so
 	$(call variant,asan) all unit-bins
 	$(call variant,tsan) unit-bins
 	$(Q)$(RUN) unit:$(BUILD)/release unit:$(BUILD)/asan unit:$(BUILD)/tsan:$(TSAN_ROOMS) \
-	    cluster:$(BUILD)/release cluster-short:$(BUILD)/asan
+	    cluster:$(BUILD)/release cluster-short:$(BUILD)/asan power:$(BUILD)/release
 
 test-unit: unit-bins ## unit tests of all rooms, in this variant
 	$(Q)$(RUN) unit:$(B)
@@ -193,6 +199,9 @@ cluster: all ## three-node tests with real processes; T=NAME picks some
 
 faults: all ## long runs of kills, pauses and cuts; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
+
+power: all $(B)/power_recorder.so ## a power cut around every sync of a run; half an hour
+	$(Q)LECTERN_LONG=1 $(RUN) power:$(B)
 
 sim: $(if $(SIM_MAIN),$(B)/sim) ## the simulation over SIM_SEEDS seeds
 	$(if $(SIM_MAIN),$(Q)$(B)/sim $(SIM_SEEDS),@echo "tests/sim/main.c is not there yet"; exit 1)

@@ -6,7 +6,7 @@
     unit:DIR[:ROOM,...]   the programs DIR/tests/check-*; each counts with its own tests
     cluster:DIR           functions test_* of tests/cluster/test_*.py against DIR/lecternd
     cluster-short:DIR     of these, the ones marked @case(short=True): for the slow builds
-    faults:DIR            the same for tests/faults/
+    faults:DIR, power:DIR the same for tests/faults/, tests/power/
 
 Each Python test is a process of its own with an empty directory and a time limit
 (@case(seconds=N)). A process that outlives its test is ended and makes the test fail. Output is
@@ -172,7 +172,7 @@ def parse(job):
     directory, _, rooms = rest.partition(":")
     if kind == "unit":
         return unit_jobs(directory, rooms)
-    if kind in ("cluster", "cluster-short", "faults"):
+    if kind in ("cluster", "cluster-short", "faults", "power"):
         return python_jobs(kind.replace("-short", ""), directory, kind == "cluster-short")
     sys.exit(f"run.py: unknown kind of job {kind!r}")
 
