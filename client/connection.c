@@ -49,6 +49,8 @@ struct conn {
 /* One request and what has happened to it. */
 struct exchange {
     uint32_t request;
+    const struct conn_query *query;     /* one of the two, or none: STATUS */
+    const struct wire_cluster *cluster; /* its timeout is set */
     enum statement_kind kind;
     uint32_t silence_ms;
     const struct conn_handler *h;
@@ -505,8 +507,29 @@ static bool may_repeat(const struct conn *c, const struct exchange *x, enum err 
            (!x->sent_whole || x->kind == STATEMENT_READ || x->kind == STATEMENT_BEGIN);
 }
 
-/* Runs a request, at other addresses too where that is safe. Q = NULL: STATUS. */
-static enum err run(struct conn *c, const struct conn_query *q, struct exchange *plan)
+static void put_request(struct conn *c, const struct exchange *x)
+{
+    const struct conn_query *q = x->query;
+    if (x->cluster != NULL) {
+        wire_put_cluster(&c->out, x->request, x->cluster);
+    } else if (q == NULL) {
+        wire_put_status(&c->out, x->request);
+    } else {
+        struct wire_query w = {.level = q->level,
+                               .bound_ms = q->bound_ms,
+                               .timeout_ms = q->timeout_ms,
+                               .min_seq = q->level == WIRE_SESSION ? c->seq : 0,
+                               .sql = q->sql,
+                               .sql_len = q->sql_len};
+        size_t begun = wire_begin_query(&c->out, x->request, &w);
+        for (uint32_t i = 0; i < q->n_params; i++)
+            wire_put_param(&c->out, q->params[i].name, &q->params[i].value);
+        wire_end_query(&c->out, begun, q->n_params);
+    }
+}
+
+/* Runs a request, at other addresses too where that is safe. */
+static enum err run(struct conn *c, struct exchange *plan)
 {
     for (size_t tries = 1;; tries++) {
         struct exchange x = *plan;
@@ -514,20 +537,7 @@ static enum err run(struct conn *c, const struct conn_query *q, struct exchange 
         if (err != ERR_OK)
             return keep_own(c, err);
         x.request = c->request = c->request % UINT32_MAX + 1;
-        if (q == NULL) {
-            wire_put_status(&c->out, x.request);
-        } else {
-            struct wire_query w = {.level = q->level,
-                                   .bound_ms = q->bound_ms,
-                                   .timeout_ms = q->timeout_ms,
-                                   .min_seq = q->level == WIRE_SESSION ? c->seq : 0,
-                                   .sql = q->sql,
-                                   .sql_len = q->sql_len};
-            size_t begun = wire_begin_query(&c->out, x.request, &w);
-            for (uint32_t i = 0; i < q->n_params; i++)
-                wire_put_param(&c->out, q->params[i].name, &q->params[i].value);
-            wire_end_query(&c->out, begun, q->n_params);
-        }
+        put_request(c, &x);
         if (buf_status(&c->out) != ERR_OK) {
             err = err_fail(buf_status(&c->out), "the statement and its values are too large");
             buf_reset(&c->out);
@@ -551,7 +561,8 @@ static enum err run(struct conn *c, const struct conn_query *q, struct exchange 
 enum err conn_query(struct conn *c, const struct conn_query *q, const struct conn_handler *h,
                     struct wire_done *done)
 {
-    struct exchange x = {.kind = statement_kind(q->sql, q->sql_len), .h = h, .done = done};
+    struct exchange x = {
+        .query = q, .kind = statement_kind(q->sql, q->sql_len), .h = h, .done = done};
     if (q->timeout_ms == 0)
         x.silence_ms = c->silence_ms;
     else /* the server ends it first, if it is there */
@@ -565,14 +576,22 @@ enum err conn_query(struct conn *c, const struct conn_query *q, const struct con
     if (q->sql_len > SQL_TEXT_MAX)
         return keep_own(c, err_fail(ERR_TOO_BIG, "a statement of %zu bytes; the limit is %llu",
                                     q->sql_len, SQL_TEXT_MAX));
-    return run(c, q, &x);
+    return run(c, &x);
 }
 
 enum err conn_status(struct conn *c, const struct conn_handler *h)
 {
     struct exchange x = {.kind = STATEMENT_READ, .h = h, .silence_ms = CONN_GRACE_MS};
     (void)take_cancel(c);
-    return run(c, NULL, &x);
+    return run(c, &x);
+}
+
+enum err conn_cluster(struct conn *c, const struct wire_cluster *w, const struct conn_handler *h)
+{
+    struct exchange x = {
+        .cluster = w, .kind = STATEMENT_WRITE, .h = h, .silence_ms = w->timeout_ms + CONN_GRACE_MS};
+    (void)take_cancel(c);
+    return run(c, &x);
 }
 
 const struct conn_error *conn_error(const struct conn *c)

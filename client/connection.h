@@ -16,6 +16,7 @@
 
 #include "base/err.h"
 #include "client/wire.h"
+#include "client/wire_cluster.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -86,6 +87,10 @@ MUST_USE enum err conn_query(struct conn *c, const struct conn_query *q,
                              const struct conn_handler *h, struct wire_done *done);
 /* One row for each node that the server knows. */
 MUST_USE enum err conn_status(struct conn *c, const struct conn_handler *h);
+/* Changes the members of the cluster: one row (wire_cluster.h). W->timeout_ms is set, at most a
+ * day. ERR_UNKNOWN: as for a write. */
+MUST_USE enum err conn_cluster(struct conn *c, const struct wire_cluster *w,
+                               const struct conn_handler *h);
 /* Ends the running request soon: CANCEL the first time, giving the connection up the second time.
  * Any thread, also a signal handler; without a running request it does nothing. */
 void conn_cancel(struct conn *c);

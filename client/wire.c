@@ -152,8 +152,10 @@ void wire_put_value(struct buf *b, const struct wire_value *v)
 
 static bool known_type(uint8_t type)
 {
-    return (type >= WIRE_HELLO && type <= WIRE_CANCEL) ||
-           (type >= WIRE_WELCOME && type <= WIRE_ERROR);
+    return (type >= WIRE_HELLO && type <= WIRE_CLUSTER) ||
+           (type >= WIRE_IMAGE_BEGIN && type <= WIRE_IMAGE_ASK_PAGES) ||
+           (type >= WIRE_WELCOME && type <= WIRE_ERROR) ||
+           (type >= WIRE_IMAGE && type <= WIRE_IMAGE_PAGES);
 }
 
 enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f, size_t *used)

@@ -11,6 +11,7 @@
  *
  *     QUERY   ->  [COLUMNS ROWS*] DONE   |  ERROR   (an ERROR may also come after some ROWS)
  *     STATUS  ->  COLUMNS ROWS* DONE     |  ERROR
+ *     CLUSTER ->  COLUMNS ROWS* DONE     |  ERROR
  *     CANCEL  ->  nothing; its request number is the one to end, which then answers ERROR (one that
  *                 is finished or unknown is left alone)
  *
@@ -34,11 +35,18 @@ enum wire_type {
     WIRE_QUERY = 2,
     WIRE_STATUS = 3,
     WIRE_CANCEL = 4,
+    WIRE_CLUSTER = 5, /* the members change: wire_cluster.h */
+    WIRE_IMAGE_BEGIN = 32, /* one node fetches another's database: wire_image.h */
+    WIRE_IMAGE_ASK_HASHES = 33,
+    WIRE_IMAGE_ASK_PAGES = 34,
     WIRE_WELCOME = 65,
     WIRE_COLUMNS = 66,
     WIRE_ROWS = 67,
     WIRE_DONE = 68,
     WIRE_ERROR = 69,
+    WIRE_IMAGE = 96,
+    WIRE_IMAGE_HASHES = 97,
+    WIRE_IMAGE_PAGES = 98,
 };
 
 enum wire_level { WIRE_ANY = 0, WIRE_BOUNDED = 1, WIRE_SESSION = 2, WIRE_STRONG = 3 };

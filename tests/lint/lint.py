@@ -24,7 +24,8 @@ DOORS = {
     "client": (),
     "replication": (),
     "consensus": (),
-    "node": ("client/wire.h", "client/wire_image.h", "client/connection.h", "client/dial.h",
+    "node": ("client/wire.h", "client/wire_cluster.h", "client/wire_image.h",
+             "client/connection.h", "client/dial.h",
              "replication/replication.h", "consensus/consensus.h"),
 }
 # Libraries that are kept to some rooms, so that they stay replaceable.

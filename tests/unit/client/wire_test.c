@@ -1,5 +1,6 @@
 /* Room: tests. client/wire: the frames as docs/PROTOCOL draws them, round trips, hostile bytes. */
 #include "client/wire.h"
+#include "client/wire_cluster.h"
 
 #include "base/rng.h"
 #include "base/sizes.h"
@@ -352,5 +353,42 @@ TEST(wire_decoders_stay_inside_of_mutated_frames)
         decode_any(&exact);
         free(exact.data);
     }
+    buf_fini(&b);
+}
+
+TEST(wire_cluster_comes_back_and_nothing_else_is_taken)
+{
+    struct wire_cluster c = {.op = WIRE_CLUSTER_ADD,
+                             .role = WIRE_STANDBY,
+                             .flags = WIRE_CLUSTER_FORCE,
+                             .timeout_ms = 7,
+                             .id = 1ull << 50,
+                             .address = "[::1]:7801"};
+    struct wire_cluster back;
+    struct buf b;
+    buf_init(&b, 1000);
+    wire_put_cluster(&b, 3, &c);
+    struct wire_frame f = frame_of(&b);
+    EXPECT(f.type == WIRE_CLUSTER && f.request == 3);
+    EXPECT_OK(wire_get_cluster(&f, &back));
+    EXPECT(back.op == c.op && back.role == c.role && back.flags == c.flags && back.id == c.id &&
+           back.timeout_ms == 7 && strcmp(back.address, c.address) == 0);
+    /* op, role, flags, a length, a byte of the address: each alone is enough to be refused */
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } wrong[] = {{9, 0}, {9, 5}, {9, 2}, {10, 3}, {11, 4}, {24, 11}, {24, 9}, {28, ' '}, {30, 0}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        uint8_t good = b.data[wrong[i].at];
+        b.data[wrong[i].at] = wrong[i].value;
+        f = frame_of(&b);
+        EXPECT_ERR(ERR_PROTOCOL, wire_get_cluster(&f, &back));
+        b.data[wrong[i].at] = good;
+    }
+    buf_reset(&b);
+    c.address[0] = 0; /* ADD without an address */
+    wire_put_cluster(&b, 3, &c);
+    f = frame_of(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_cluster(&f, &back));
     buf_fini(&b);
 }
