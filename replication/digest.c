@@ -1,4 +1,4 @@
-/* Room: replication. Thread: owner.
+/* Room: replication. Thread: owner; digest_get and digest_pages: any.
  * Owns: 8 bytes a page.
  * Invariants: `checksum` is the XOR of hashes[1..pages]; a page never set, the lock-byte page and
  *   everything beyond `pages` is zero in the array, so that growing again finds zeros.
@@ -12,24 +12,26 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "replication/hash_array.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LOCK_BYTE      0x40000000u /* SQLite's PENDING_BYTE */
-#define FIRST_CAPACITY 256u
+#define LOCK_BYTE 0x40000000u /* SQLite's PENDING_BYTE */
 
 struct digest {
-    uint64_t *hashes; /* [page number - 1] */
-    size_t capacity;
-    uint32_t pages, lock_page;
+    struct hash_array *hashes;
+    _Atomic uint32_t pages; /* relaxed: no other value depends on it */
+    uint32_t lock_page;
     uint64_t checksum;
 };
 
 struct digest *digest_new(uint32_t page_size)
 {
     struct digest *d = MEM_NEW(struct digest);
+    d->hashes = hash_array_new();
     d->lock_page = digest_lock_page(page_size);
     return d;
 }
@@ -38,7 +40,7 @@ void digest_free(struct digest *d)
 {
     if (d == NULL)
         return;
-    free(d->hashes);
+    hash_array_free(d->hashes);
     free(d);
 }
 
@@ -63,49 +65,41 @@ uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_s
     return hash64(page, page_size, page_no);
 }
 
-/* Makes room for PAGES hashes; new ones are zero. Doubling keeps a growing database linear. */
-static void reserve(struct digest *d, uint32_t pages)
+static uint32_t pages_of(const struct digest *d)
 {
-    if (pages <= d->capacity)
-        return;
-    size_t capacity = d->capacity == 0 ? FIRST_CAPACITY : d->capacity;
-    while (capacity < pages)
-        capacity *= 2;
-    d->hashes = mem_realloc(d->hashes, capacity * sizeof *d->hashes);
-    memset(d->hashes + d->capacity, 0, (capacity - d->capacity) * sizeof *d->hashes);
-    d->capacity = capacity;
+    return atomic_load_explicit(&d->pages, memory_order_relaxed);
 }
 
 void digest_set(struct digest *d, uint32_t page_no, uint64_t hash)
 {
     CHECK(page_no != 0);
-    if (page_no > d->pages)
+    if (page_no > pages_of(d))
         digest_resize(d, page_no);
     if (page_no == d->lock_page)
         return;
-    d->checksum ^= d->hashes[page_no - 1] ^ hash;
-    d->hashes[page_no - 1] = hash;
+    d->checksum ^= hash_array_get(d->hashes, page_no) ^ hash;
+    hash_array_set(d->hashes, page_no, hash);
 }
 
 uint64_t digest_get(const struct digest *d, uint32_t page_no)
 {
     CHECK(page_no != 0);
-    return page_no <= d->pages ? d->hashes[page_no - 1] : 0;
+    return page_no <= pages_of(d) ? hash_array_get(d->hashes, page_no) : 0;
 }
 
 void digest_resize(struct digest *d, uint32_t pages)
 {
-    reserve(d, pages);
-    for (uint32_t i = pages; i < d->pages; i++) {
-        d->checksum ^= d->hashes[i];
-        d->hashes[i] = 0;
+    uint32_t before = pages_of(d);
+    atomic_store_explicit(&d->pages, pages, memory_order_relaxed);
+    for (uint32_t i = pages; i < before; i++) {
+        d->checksum ^= hash_array_get(d->hashes, i + 1);
+        hash_array_set(d->hashes, i + 1, 0);
     }
-    d->pages = pages;
 }
 
 uint32_t digest_pages(const struct digest *d)
 {
-    return d->pages;
+    return pages_of(d);
 }
 
 uint64_t digest_checksum(const struct digest *d)
@@ -116,8 +110,8 @@ uint64_t digest_checksum(const struct digest *d)
 struct digest_preview digest_preview_begin(const struct digest *d, uint32_t pages)
 {
     struct digest_preview p = {.digest = d, .pages = pages, .checksum = d->checksum};
-    for (uint32_t i = pages; i < d->pages; i++)
-        p.checksum ^= d->hashes[i];
+    for (uint32_t i = pages; i < pages_of(d); i++)
+        p.checksum ^= hash_array_get(d->hashes, i + 1);
     return p;
 }
 

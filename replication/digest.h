@@ -1,6 +1,6 @@
 /* Room: replication. The hash of every page and the rolling checksum of the database (as LTX does
  * it): the XOR over all pages of the hash of (page number, content). 8 bytes a page, in memory.
- * Thread: owner. */
+ * Thread: owner; digest_get, digest_pages, digest_page_hash, digest_lock_page: any. */
 #ifndef REPLICATION_DIGEST_H
 #define REPLICATION_DIGEST_H
 
@@ -18,7 +18,7 @@ uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_s
 /* Sets a page's hash; a page_no beyond the end makes the database that long. The lock-byte page
  * counts nothing. */
 void digest_set(struct digest *d, uint32_t page_no, uint64_t hash);
-/* 0: never set, or beyond the end. */
+/* 0: never set, or beyond the end. On another thread than the owner's: about now. */
 uint64_t digest_get(const struct digest *d, uint32_t page_no);
 /* The database has so many pages now: those beyond count nothing any more (also after growing
  * again). */
