@@ -222,7 +222,10 @@ MUST_USE enum err repl_fetch_open(const char *path, uint64_t database_id, uint32
  * into PAGE_NOS (room for N), how many as result. */
 unsigned repl_fetch_differ(struct repl_fetch *f, uint32_t first, unsigned n, const uint64_t *hashes,
                            uint32_t *page_nos);
-/* One page of the image. */
+/* The image has about PAGES pages. ERR_FULL: "needs N more bytes, its file system has M"; what is
+ * there stays, try again later. Each write asks this for itself. */
+MUST_USE enum err repl_fetch_expect(struct repl_fetch *f, uint32_t pages);
+/* One page of the image. ERR_FULL: as above. */
 MUST_USE enum err repl_fetch_write(struct repl_fetch *f, uint32_t page_no, const uint8_t *page);
 /* The checksum that the first PAGES pages have now, without reading them. */
 uint64_t repl_fetch_checksum(const struct repl_fetch *f, uint32_t pages);
@@ -235,5 +238,9 @@ MUST_USE enum err repl_fetch_complete(struct repl_fetch *f, const struct repl_im
 void repl_fetch_close(struct repl_fetch *f);
 /* COMPLETE -> main.db with its `position` and `hashes`; NONE afterwards. */
 MUST_USE enum err repl_fetch_install(const char *path);
+/* Removes the database, and whatever was fetched, with all that belongs to it: repl_db_open then
+ * makes an empty one, to be built from the log. A crash inside leaves the database as it was or
+ * BEGUN: look, and drop again. */
+MUST_USE enum err repl_fetch_drop(const char *path);
 
 #endif
