@@ -274,8 +274,13 @@ static const char *address_of(const struct cns *c, const struct raft_server *s)
 static enum err start_transport(struct cns *c, uv_loop_t *loop)
 {
     thread_expect_loop();
+    struct cns_log_state st;
+    cns_log_get_state(c->log, &st);
     struct cns_transport_config tc = {.cluster_id = c->c.cluster_id,
                                       .id = c->c.id,
+                                      /* 1: until the log makes one */
+                                      .incarnation = st.incarnation == 0 ? 1 : st.incarnation,
+                                      .dir = c->c.dir,
                                       .listen = c->c.listen,
                                       .ctx = c,
                                       .on_message = on_message,

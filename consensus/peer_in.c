@@ -24,6 +24,7 @@ struct peer_in {
     uv_timer_t timer;
     unsigned open_handles;
     bool closing;
+    bool waits; /* the greeting is there, and judged later */
     uint64_t from, sequence;
     char address[INET6_ADDRSTRLEN + 8];
     uint8_t hello[PEER_HELLO_BYTES];
@@ -127,45 +128,69 @@ static void make_room(struct peer_in *in)
 
 /* --- the greeting ----------------------------------------------------------------------------- */
 
-static enum err judge(struct peer_in *in, struct peer_hello *hello, struct peer_answer *a)
+static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf);
+static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf);
+
+/* False: the handler has to find out first. */
+static bool judge(struct peer_in *in, struct peer_hello *hello, struct peer_answer *a)
 {
-    enum err e = peer_hello_decode(in->hello, hello);
-    if (e != ERR_OK)
-        return e;
-    in->h->judge(in->h->ctx, hello, a);
-    return a->code == ERR_OK ? ERR_OK : err_fail(a->code, "%s", a->reason);
+    a->code = peer_hello_decode(in->hello, hello);
+    if (a->code == ERR_OK && !in->h->judge(in->h->ctx, hello, a))
+        return false;
+    if (a->code != ERR_OK) /* the answer has less room than the log */
+        (void)snprintf(a->reason, sizeof a->reason, "%s", err_text());
+    return true;
+}
+
+static void let_in(struct peer_in *in, uint64_t from) ON_LOOP
+{
+    (void)uv_timer_stop(&in->timer);
+    in->from = from;
+    make_room(in);
+    in->h->on_greeted(in->h->ctx, in, in->from);
 }
 
 static void greet(struct peer_in *in) ON_LOOP
 {
     struct peer_hello hello = {0};
     struct peer_answer a = {.version = PEER_PROTOCOL_VERSION, .frame_max = PEER_FRAME_MAX};
-    a.code = judge(in, &hello, &a);
-    if (a.code != ERR_OK)
-        (void)snprintf(a.reason, sizeof a.reason, "%s", err_text());
+    bool waited = in->waits;
+    in->waits = !judge(in, &hello, &a);
+    if (in->waits) { /* nothing is read meanwhile: frames could come before they are welcome */
+        (void)uv_read_stop((uv_stream_t *)&in->tcp);
+        return;
+    }
+    char sentence[ERR_TEXT_MAX];
+    (void)snprintf(sentence, sizeof sentence, "%s", a.code == ERR_OK ? "" : err_text());
     peer_answer_encode(in->answer, &a);
     uv_buf_t buf = uv_buf_init((char *)in->answer, sizeof in->answer);
     /* A new socket has room for this; if not, the dialler will come again. */
     int rc = uv_try_write((uv_stream_t *)&in->tcp, &buf, 1);
-    if (a.code == ERR_OK && rc != (int)sizeof in->answer) {
-        peer_in_close(in);
-        return;
-    }
     if (a.code != ERR_OK) {
-        refuse(in, hello.from, a.reason);
+        refuse(in, hello.from, sentence);
         return;
     }
-    (void)uv_timer_stop(&in->timer);
-    in->from = hello.from;
-    make_room(in);
-    in->h->on_greeted(in->h->ctx, in, in->from);
+    if (rc == (int)sizeof in->answer && waited)
+        rc += uv_read_start((uv_stream_t *)&in->tcp, on_alloc, on_read);
+    if (rc != (int)sizeof in->answer)
+        peer_in_close(in);
+    else
+        let_in(in, hello.from);
+}
+
+void peer_in_judge_again(struct peer_in *in)
+{
+    if (in->waits && !in->closing)
+        greet(in);
 }
 
 static void on_late(uv_timer_t *t)
 {
     thread_expect_loop();
     struct peer_in *in = t->data;
-    refuse(in, 0, "no greeting in time");
+    refuse(in, 0,
+           in->waits ? "met for the first time, and that could not be stored in time"
+                     : "no greeting in time");
 }
 
 /* --- bytes ------------------------------------------------------------------------------------ */

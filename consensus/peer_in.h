@@ -15,8 +15,10 @@ struct peer_in;
 
 struct peer_in_handler {
     void *ctx;
-    /* Judges a greeting: fills the answer's code and reason; ERR_OK lets it in. */
-    void (*judge)(void *ctx, const struct peer_hello *hello, struct peer_answer *answer);
+    /* Judges a greeting: ERR_OK lets it in, another code refuses with the sentence that was set;
+     * fills the answer's standing and incarnation. False: not yet, peer_in_judge_again will come
+     * (the connection's time runs on). */
+    bool (*judge)(void *ctx, const struct peer_hello *hello, struct peer_answer *answer);
     /* It was let in; IN is the newest connection of peer FROM. */
     void (*on_greeted)(void *ctx, struct peer_in *in, uint64_t from);
     /* A verified frame; borrowed. The handler may close IN. An error closes it with its sentence.
@@ -34,6 +36,8 @@ MUST_USE enum err peer_in_accept(uv_stream_t *listener, const struct peer_in_han
                                  struct peer_in **out) ON_LOOP;
 /* No more frames; on_closed in the loop's time. Twice is harmless. */
 void peer_in_close(struct peer_in *in) ON_LOOP;
+/* Judges a greeting that waits for it; otherwise nothing. */
+void peer_in_judge_again(struct peer_in *in) ON_LOOP;
 /* Who it is; 0 before the greeting. */
 uint64_t peer_in_from(const struct peer_in *in) ON_LOOP;
 /* The handler's list. */

@@ -63,7 +63,8 @@ struct peer_out {
     uint8_t hello[PEER_HELLO_BYTES];
     uint8_t answer[PEER_ANSWER_BYTES + 1];
     size_t answer_n;
-    char last_reason[160]; /* logged already */
+    bool waits;            /* the answer is there, and judged later */
+    char last_reason[256]; /* logged already */
 
     struct peer_queue queue; /* what the kernel does not have yet */
     bool write_busy;         /* a uv_write of the front is under way, */
@@ -154,25 +155,43 @@ static void fail(struct peer_out *o, const char *what, const char *why)
 
 /* --- coming up -------------------------------------------------------------------------------- */
 
+static void come_up(struct peer_out *o)
+{
+    move(o, UP);
+    (void)uv_timer_stop(&o->timer);
+    o->fails = 0;
+    CHECK(o->queue.sequence == 0);
+    o->last_reason[0] = 0;
+    log_info("consensus", "peer_up peer=%llu address=%s:%s", (unsigned long long)o->c.peer,
+             o->address.host, o->address.port);
+    o->c.on_change(o->c.ctx, o->c.peer, true);
+}
+
 static void on_answer(struct peer_out *o)
 {
     struct peer_answer a;
+    enum err code = ERR_OK;
+    o->waits = false;
     if (peer_answer_decode(o->answer, &a) != ERR_OK)
         fail(o, "no greeting", err_text());
-    else if (a.code != ERR_OK)
+    else if (a.code != ERR_OK) {
         fail(o, "refused", a.reason);
-    else if (a.version != PEER_PROTOCOL_VERSION || a.frame_max < PEER_FRAME_MAX)
+        if (a.standing != PEER_STANDING_NONE && !o->closing)
+            o->c.on_refused(o->c.ctx, o->c.peer, a.standing);
+    } else if (a.version != PEER_PROTOCOL_VERSION || a.frame_max < PEER_FRAME_MAX)
         fail(o, "refused by us", "it speaks another version, or takes only smaller frames");
-    else {
-        move(o, UP);
-        (void)uv_timer_stop(&o->timer);
-        o->fails = 0;
-        CHECK(o->queue.sequence == 0);
-        o->last_reason[0] = 0;
-        log_info("consensus", "peer_up peer=%llu address=%s:%s", (unsigned long long)o->c.peer,
-                 o->address.host, o->address.port);
-        o->c.on_change(o->c.ctx, o->c.peer, true);
-    }
+    else if (!o->c.judge(o->c.ctx, o->c.peer, a.incarnation, &code))
+        o->waits = true;
+    else if (code != ERR_OK)
+        fail(o, "refused by us", err_text());
+    else
+        come_up(o);
+}
+
+void peer_out_judge_again(struct peer_out *o)
+{
+    if (o->state == GREETING && o->waits)
+        on_answer(o);
 }
 
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
@@ -220,12 +239,14 @@ static void on_connected(uv_connect_t *req, int status)
     move(o, GREETING);
     peer_socket_tune(&o->tcp);
     o->answer_n = 0;
+    o->waits = false;
     struct peer_hello hello = {
         .version = PEER_PROTOCOL_VERSION,
         .cluster_id = o->c.cluster_id,
         .from = o->c.self,
         .to = o->c.peer,
         .frame_max = PEER_FRAME_MAX,
+        .incarnation = o->c.incarnation,
     };
     peer_hello_encode(o->hello, &hello);
     uv_buf_t buf = uv_buf_init((char *)o->hello, sizeof o->hello);
@@ -281,7 +302,9 @@ static void on_late(uv_timer_t *t)
     if (o->state == RESOLVING) /* cannot be cut short once it runs: its end is waited for */
         (void)uv_cancel((uv_req_t *)&o->resolve);
     else
-        fail(o, state_names[o->state], "no answer in time");
+        fail(o, state_names[o->state],
+             o->waits ? "met for the first time, and that could not be stored in time"
+                      : "no answer in time");
 }
 
 static void on_dial(uv_timer_t *t)

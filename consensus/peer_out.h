@@ -13,9 +13,14 @@ struct peer_out;
 
 struct peer_out_config {
     uv_loop_t *loop;
-    uint64_t cluster_id, self, peer;
+    uint64_t cluster_id, self, peer, incarnation; /* ours */
     void *ctx;
     void (*on_change)(void *ctx, uint64_t peer, bool up);
+    /* Judges who answered our greeting: ERR_OK, or an error with its sentence. False: not yet,
+     * peer_out_judge_again will come (the attempt's time runs on). */
+    bool (*judge)(void *ctx, uint64_t peer, uint64_t incarnation, enum err *code);
+    /* The peer holds against us what STANDING says. */
+    void (*on_refused)(void *ctx, uint64_t peer, enum peer_standing standing);
 };
 
 /* Dials at once. ADDRESS is copied; ERR_CONFIG when it does not parse. */
@@ -23,7 +28,9 @@ MUST_USE enum err peer_out_open(const struct peer_out_config *c, const char *add
                                 struct peer_out **out) ON_LOOP;
 /* Another address: what is queued is dropped, dials anew. ERR_CONFIG leaves all as it was. */
 MUST_USE enum err peer_out_set_address(struct peer_out *o, const char *address) ON_LOOP;
-/* No more on_change; CLOSED in the loop's time, then it is freed. */
+/* Judges an answer that waits for it; otherwise nothing. */
+void peer_out_judge_again(struct peer_out *o) ON_LOOP;
+/* No more callbacks; CLOSED in the loop's time, then it is freed. */
 void peer_out_close(struct peer_out *o, void (*closed)(void *ctx), void *ctx) ON_LOOP;
 
 /* Queues a frame: HEAD, and behind it the payloads of ITEMS (references are taken) or the N bytes

@@ -26,6 +26,7 @@ void peer_hello_encode(uint8_t out[PEER_HELLO_BYTES], const struct peer_hello *h
     set_le64(out + 24, h->from);
     set_le64(out + 32, h->to);
     set_le64(out + 40, h->features);
+    set_le64(out + 48, h->incarnation);
     set_le64(out + 56, hash64(out, 56, 0));
 }
 
@@ -42,6 +43,7 @@ enum err peer_hello_decode(const uint8_t *p, struct peer_hello *h)
         .from = get_le64(p + 24),
         .to = get_le64(p + 32),
         .features = get_le64(p + 40),
+        .incarnation = get_le64(p + 48),
     };
     return ERR_OK;
 }
@@ -53,13 +55,16 @@ void peer_answer_encode(uint8_t out[PEER_ANSWER_BYTES], const struct peer_answer
     set_le32(out + 8, a->version);
     set_le32(out + 12, a->frame_max);
     set_le32(out + 16, (uint32_t)a->code);
+    set_le32(out + 20, (uint32_t)a->standing);
     set_le64(out + 24, a->features);
     memcpy(out + 32, a->reason, strnlen(a->reason, sizeof a->reason - 1));
+    set_le64(out + 152, a->incarnation);
     set_le64(out + 184, hash64(out, 184, 0));
 }
 
 enum err peer_answer_decode(const uint8_t *p, struct peer_answer *a)
 {
+    uint32_t standing = get_le32(p + 20);
     if (memcmp(p, ANSWER_MAGIC, 8) != 0 || hash64(p, 184, 0) != get_le64(p + 184))
         return err_fail(ERR_PROTOCOL, "what answers there is not a Lectern peer");
     *a = (struct peer_answer){
@@ -67,7 +72,12 @@ enum err peer_answer_decode(const uint8_t *p, struct peer_answer *a)
         .frame_max = get_le32(p + 12),
         .code = err_from_wire(get_le32(p + 16)),
         .features = get_le64(p + 24),
+        .incarnation = get_le64(p + 152),
     };
+    /* A number of a later version counts as a refusal like any other. */
+    if (a->code == ERR_CONFIG &&
+        (standing == PEER_STANDING_LOST_FILES || standing == PEER_STANDING_REMOVED))
+        a->standing = (enum peer_standing)standing;
     memcpy(a->reason, p + 32, sizeof a->reason - 1);
     for (char *c = a->reason; *c != 0; c++) /* it will be logged */
         if (*c < ' ' || *c > '~' || *c == '"')

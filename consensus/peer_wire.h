@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PEER_PROTOCOL_VERSION 1u
+#define PEER_PROTOCOL_VERSION 2u
 #define PEER_HELLO_BYTES      64u
 #define PEER_ANSWER_BYTES     192u
 #define PEER_FRAME_HEAD_BYTES 32u
@@ -20,18 +20,28 @@ struct peer_hello {
     uint64_t from, to; /* ids: who dials, whom it means */
     uint64_t features; /* none yet: 0 */
     uint32_t frame_max;
+    uint64_t incarnation; /* of the dialling node's log directory */
 };
 void peer_hello_encode(uint8_t out[PEER_HELLO_BYTES], const struct peer_hello *h);
 /* ERR_PROTOCOL: not a hello. Any version is decoded: the answer says which one we speak. */
 MUST_USE enum err peer_hello_decode(const uint8_t *p, struct peer_hello *h);
 
+/* What a member is to those who know it. Numbers are part of the answer. */
+enum peer_standing {
+    PEER_STANDING_NONE = 0,       /* nothing is held against it */
+    PEER_STANDING_LOST_FILES = 1, /* it was known with another incarnation */
+    PEER_STANDING_REMOVED = 2     /* it was removed from the cluster */
+};
+
 /* What the other side answers; `code` ERR_OK: welcome, frames may come. */
 struct peer_answer {
     uint32_t version;
     enum err code;
+    enum peer_standing standing; /* of the dialling node; NONE unless `code` is ERR_CONFIG */
     uint64_t features;
     uint32_t frame_max;
-    char reason[120]; /* a sentence, zero-terminated */
+    uint64_t incarnation; /* of the answering node's log directory */
+    char reason[120];     /* a sentence, zero-terminated */
 };
 void peer_answer_encode(uint8_t out[PEER_ANSWER_BYTES], const struct peer_answer *a);
 MUST_USE enum err peer_answer_decode(const uint8_t *p, struct peer_answer *a);

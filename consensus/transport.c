@@ -1,8 +1,10 @@
 /* Room: consensus. Thread: loop.
  * Owns: the listener, the peers, their connections.
  * Invariants: only peers that were named (cns_transport_set_peer) get in, one connection each, the
- *             newest; no callback but DONE after cns_transport_close.
- * Not here: connections (peer_in.c, peer_out.c), bytes (peer_wire.c, message.c).
+ *             newest, and only with the files that they were first met with; no callback but DONE
+ *             after cns_transport_close.
+ * Not here: connections (peer_in.c, peer_out.c), bytes (peer_wire.c, message.c), what is remembered
+ *           of the members (peer_book.c).
  *
  * Why one connection a direction, and not one a pair: each has one owner, who dials, writes and
  * judges when to give it up; there is no tie to break when both dial at once, and no half of a
@@ -17,6 +19,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "consensus/peer_book.h"
 #include "consensus/peer_in.h"
 #include "consensus/peer_out.h"
 #include "consensus/peer_socket.h"
@@ -42,6 +45,7 @@ struct peer {
     struct peer_out *out;
     struct peer_in *in; /* NULL: it is not connected to us */
     bool dirty;         /* has frames to flush */
+    bool ask_again;     /* its answer may be judged now */
 };
 
 struct cns_transport {
@@ -50,6 +54,7 @@ struct cns_transport {
     uv_tcp_t listener;
     uv_prepare_t before_poll;
     uv_check_t after_poll;
+    struct peer_book *book;
     struct peer_in_handler in_handler;
     struct list peers, strangers, greeted; /* greeted: also those of removed peers, closing */
     unsigned n_strangers;
@@ -90,40 +95,76 @@ static void one_less(struct cns_transport *t)
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
-static void refuse_hello(struct peer_answer *a, enum err code, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void refuse_hello(struct peer_answer *a, enum err code, const char *format, ...)
+/* What the book says about ID with INCARNATION, as an error with its sentence. False: later. */
+static bool judge_member(const struct cns_transport *t, uint64_t id, uint64_t incarnation,
+                         enum err *code, enum peer_standing *standing) ON_LOOP
 {
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(a->reason, sizeof a->reason, format, args);
-    va_end(args);
-    a->code = code;
+    char sentence[ERR_TEXT_MAX];
+    *code = ERR_OK;
+    *standing = PEER_STANDING_NONE;
+    if (incarnation == 0) {
+        *code = err_fail(ERR_PROTOCOL, "node %llu does not say which files it has",
+                         (unsigned long long)id);
+        return true;
+    }
+    switch (peer_book_meet(t->book, id, incarnation)) {
+    case PEER_KNOWN:
+        return true;
+    case PEER_WAITS:
+        return false;
+    case PEER_LOST_FILES:
+        *standing = PEER_STANDING_LOST_FILES;
+        break;
+    case PEER_REMOVED:
+        *standing = PEER_STANDING_REMOVED;
+        break;
+    case PEER_NO_ROOM:
+        *code = err_fail(ERR_CONFIG, "too many ids were used in this cluster to remember one more");
+        return true;
+    }
+    peer_book_sentence(sentence, sizeof sentence, id, *standing);
+    *code = err_fail(ERR_CONFIG, "%s", sentence);
+    return true;
 }
 
-static void judge(void *ctx, const struct peer_hello *h, struct peer_answer *a)
+/* Whether whoever sent H may be judged as a member. */
+static enum err judge_hello(const struct cns_transport *t, const struct peer_hello *h)
+{
+    unsigned long long self = t->c.id;
+    if (h->version != PEER_PROTOCOL_VERSION)
+        return err_fail(ERR_VERSION, "node %llu speaks peer protocol %u, you speak %u", self,
+                        PEER_PROTOCOL_VERSION, h->version);
+    if (h->cluster_id != t->c.cluster_id)
+        return err_fail(ERR_CONFIG, "node %llu belongs to another cluster", self);
+    if (h->to != t->c.id)
+        return err_fail(ERR_CONFIG, "this is node %llu, not node %llu: check the addresses", self,
+                        (unsigned long long)h->to);
+    if (h->from == t->c.id)
+        return err_fail(ERR_CONFIG,
+                        "node %llu does not take itself for a peer: two nodes with one id?", self);
+    if (h->frame_max < PEER_FRAME_MAX)
+        return err_fail(ERR_VERSION, "frames up to %llu bytes are needed, you take %u",
+                        PEER_FRAME_MAX, h->frame_max);
+    return ERR_OK;
+}
+
+static bool judge(void *ctx, const struct peer_hello *h, struct peer_answer *a)
 {
     const struct cns_transport *t = ctx;
-    if (h->version != PEER_PROTOCOL_VERSION)
-        refuse_hello(a, ERR_VERSION, "node %llu speaks peer protocol %u, you speak %u",
-                     (unsigned long long)t->c.id, PEER_PROTOCOL_VERSION, h->version);
-    else if (h->cluster_id != t->c.cluster_id)
-        refuse_hello(a, ERR_CONFIG, "node %llu belongs to another cluster",
-                     (unsigned long long)t->c.id);
-    else if (h->to != t->c.id)
-        refuse_hello(a, ERR_CONFIG, "this is node %llu, not node %llu: check the addresses",
-                     (unsigned long long)t->c.id, (unsigned long long)h->to);
-    else if (h->from == t->c.id)
-        refuse_hello(a, ERR_CONFIG,
-                     "node %llu does not take itself for a peer: two nodes with one id?",
-                     (unsigned long long)t->c.id);
-    else if (find(t, h->from) == NULL)
-        refuse_hello(a, ERR_FORBIDDEN, "node %llu knows no member %llu",
-                     (unsigned long long)t->c.id, (unsigned long long)h->from);
-    else if (h->frame_max < PEER_FRAME_MAX)
-        refuse_hello(a, ERR_VERSION, "frames up to %llu bytes are needed, you take %u",
-                     PEER_FRAME_MAX, h->frame_max);
+    thread_expect_loop();
+    a->code = judge_hello(t, h);
+    if (a->code != ERR_OK)
+        return true;
+    if (find(t, h->from) == NULL && !peer_book_removed(t->book, h->from)) {
+        a->code = err_fail(ERR_FORBIDDEN, "node %llu knows no member %llu",
+                           (unsigned long long)t->c.id, (unsigned long long)h->from);
+        return true;
+    }
+    if (!judge_member(t, h->from, h->incarnation, &a->code, &a->standing))
+        return false;
+    if (a->code == ERR_OK)
+        a->incarnation = t->c.incarnation;
+    return true;
 }
 
 static void on_greeted(void *ctx, struct peer_in *in, uint64_t from)
@@ -301,9 +342,63 @@ static void on_out_change(void *ctx, uint64_t id, bool up)
         t->c.on_peer(t->c.ctx, id, up);
 }
 
+static bool on_out_judge(void *ctx, uint64_t id, uint64_t incarnation, enum err *code)
+{
+    enum peer_standing standing;
+    thread_expect_loop();
+    return judge_member(ctx, id, incarnation, code, &standing);
+}
+
+static void on_out_refused(void *ctx, uint64_t id, enum peer_standing standing)
+{
+    struct cns_transport *t = ctx;
+    char sentence[ERR_TEXT_MAX];
+    int n = snprintf(sentence, sizeof sentence, "node %llu says: ", (unsigned long long)id);
+    peer_book_sentence(sentence + n, sizeof sentence - (size_t)n, t->c.id, standing);
+    if (!t->closing && t->c.on_refused != NULL)
+        t->c.on_refused(t->c.ctx, id, ERR_CONFIG, sentence);
+}
+
+/* Who waited for the book is judged again. */
+static void on_book_durable(void *ctx)
+{
+    struct cns_transport *t = ctx;
+    thread_expect_loop();
+    if (t->closing)
+        return;
+    LIST_EACH(it, &t->strangers)
+        peer_in_judge_again(peer_in_of(it));
+    LIST_EACH(it, &t->peers)
+        LIST_ENTRY(it, struct peer, link)->ask_again = true;
+    /* on_peer may change the list: begin again after each. */
+    for (bool again = true; again;) {
+        again = false;
+        LIST_EACH(it, &t->peers) {
+            struct peer *p = LIST_ENTRY(it, struct peer, link);
+            if (!p->ask_again)
+                continue;
+            p->ask_again = false;
+            again = true;
+            peer_out_judge_again(p->out);
+            break;
+        }
+    }
+}
+
 static void on_out_closed(void *ctx)
 {
     one_less(ctx);
+}
+
+static enum err move_peer(struct peer *p, const char *address) ON_LOOP
+{
+    struct peer_address parsed;
+    TRY(peer_address_parse(address, &parsed));
+    char *copy = mem_strdup(address); /* ADDRESS may be our own string */
+    free(p->address);
+    p->address = copy;
+    /* Last: on_peer(down) may remove the peer. */
+    return peer_out_set_address(p->out, copy);
 }
 
 enum err cns_transport_set_peer(struct cns_transport *t, uint64_t id, const char *address)
@@ -312,23 +407,21 @@ enum err cns_transport_set_peer(struct cns_transport *t, uint64_t id, const char
     if (id == t->c.id)
         return ERR_OK;
     struct peer *p = find(t, id);
-    if (p != NULL) {
-        char *copy = mem_strdup(address); /* ADDRESS may be our own string */
-        enum err e = peer_out_set_address(p->out, copy);
-        if (e != ERR_OK) {
-            free(copy);
-            return e;
-        }
-        free(p->address);
-        p->address = copy;
-        return ERR_OK;
-    }
+    if (p != NULL)
+        return move_peer(p, address);
+    if (peer_book_removed(t->book, id))
+        return err_fail(ERR_CONFIG,
+                        "node %llu was removed from the cluster: ids are not used again",
+                        (unsigned long long)id);
     struct peer_out_config c = {.loop = t->loop,
                                 .cluster_id = t->c.cluster_id,
                                 .self = t->c.id,
                                 .peer = id,
+                                .incarnation = t->c.incarnation,
                                 .ctx = t,
-                                .on_change = on_out_change};
+                                .on_change = on_out_change,
+                                .judge = on_out_judge,
+                                .on_refused = on_out_refused};
     struct peer_out *out;
     TRY(peer_out_open(&c, address, &out));
     p = MEM_NEW(struct peer);
@@ -353,6 +446,9 @@ static void forget_peer(struct cns_transport *t, struct peer *p) ON_LOOP
 void cns_transport_remove_peer(struct cns_transport *t, uint64_t id)
 {
     struct peer *p = find(t, id);
+    if (t->closing)
+        return;
+    peer_book_remove(t->book, id);
     if (p == NULL)
         return;
     bool was_up = peer_out_queued(p->out) != UINT64_MAX;
@@ -427,6 +523,29 @@ static struct cns_transport *transport_new(uv_loop_t *loop, const struct cns_tra
     return t;
 }
 
+static void on_book_closed(void *ctx)
+{
+    one_less(ctx);
+}
+
+/* Nothing is made when it fails. */
+static enum err open_book(struct cns_transport *t) ON_LOOP
+{
+    struct peer_book_config c = {.loop = t->loop,
+                                 .dir = t->c.dir,
+                                 .cluster_id = t->c.cluster_id,
+                                 .self = t->c.id,
+                                 .incarnation = t->c.incarnation,
+                                 .ctx = t,
+                                 .on_durable = on_book_durable};
+    TRY(peer_book_open(&c, &t->book));
+    int rc = uv_tcp_init(t->loop, &t->listener);
+    CHECK(rc == 0); /* makes no socket yet: cannot fail */
+    t->listener.data = t;
+    t->open = 2; /* the book, the listener */
+    return ERR_OK;
+}
+
 enum err cns_transport_open(uv_loop_t *loop, const struct cns_transport_config *c,
                             struct cns_transport **out)
 {
@@ -434,23 +553,21 @@ enum err cns_transport_open(uv_loop_t *loop, const struct cns_transport_config *
     CHECK(c->id > 0 && c->cluster_id > 0 && c->on_message != NULL && c->on_bytes != NULL);
     TRY(resolve(c->listen, &all));
     struct cns_transport *t = transport_new(loop, c);
-    int rc = uv_tcp_init(loop, &t->listener);
-    if (rc != 0) {
+    enum err e = open_book(t);
+    if (e != ERR_OK) {
         freeaddrinfo(all);
         buf_fini(&t->head);
         free(t);
-        return err_fail(ERR_IO, "cannot make the socket for peers: %s", uv_strerror(rc));
+        return e;
     }
-    t->listener.data = t;
-    t->open = 1;
-    enum err e = listen_on(t, all->ai_addr);
+    e = listen_on(t, all->ai_addr);
     freeaddrinfo(all);
     if (e != ERR_OK) { /* freed in the loop's time */
         cns_transport_close(t, NULL, NULL);
         return e;
     }
     start_flushing(t);
-    t->c.listen = NULL; /* the caller's */
+    t->c.listen = t->c.dir = NULL; /* the caller's */
     *out = t;
     return ERR_OK;
 }
@@ -466,6 +583,7 @@ void cns_transport_close(struct cns_transport *t, void (*done)(void *ctx), void 
     t->closing = true;
     t->closed = done;
     t->closed_ctx = ctx;
+    peer_book_close(t->book, on_book_closed, t);
     uv_close((uv_handle_t *)&t->listener, on_handle_closed);
     if (t->before_poll.data != NULL) {
         uv_close((uv_handle_t *)&t->before_poll, on_handle_closed);

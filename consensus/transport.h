@@ -14,8 +14,9 @@ struct cns_transport;
 
 struct cns_transport_config {
     uint64_t cluster_id, id; /* both > 0 */
-    uint64_t incarnation;    /* of our own log directory (log.h); sent with every greeting */
-    const char *dir;         /* DATA/raft: the file `peers` there remembers who is who */
+    uint64_t incarnation;    /* of our own log directory (log.h), > 0; sent with every greeting */
+    const char *dir;         /* DATA/raft: the file `peers` there remembers who is who; NULL:
+                                nothing is remembered beyond this process (tests) */
     const char *listen;      /* host:port, [v6]:port; port 0: any free one */
     void *ctx;
     /* M is lent for the call: take items, conf or data out by clearing the fields (message.h);
@@ -26,21 +27,27 @@ struct cns_transport_config {
     void (*on_peer)(void *ctx, uint64_t id, bool up);
     /* The member ID says that we are not who we were: our incarnation is not the one that it knows
      * for our id (our files were lost: we must come back under a new id), or we were removed.
-     * SENTENCE is for people. May be NULL. */
+     * CODE is ERR_CONFIG, SENTENCE is for people. Told again at each attempt to connect, which go
+     * on. May be NULL. */
     void (*on_refused)(void *ctx, uint64_t id, enum err code, const char *sentence);
 };
 
-/* Listens. ERR_CONFIG: the address does not parse or resolve; ERR_IO: it cannot be bound. */
+/* Listens. ERR_CONFIG: the address does not parse or resolve; ERR_IO: it cannot be bound. Reads
+ * DIR/peers: ERR_CORRUPT, ERR_FORMAT, ERR_CONFIG (of another directory) as peer_book.h says. */
 MUST_USE enum err cns_transport_open(uv_loop_t *loop, const struct cns_transport_config *c,
                                      struct cns_transport **out) ON_LOOP;
 /* The port it listens on. */
 unsigned cns_transport_port(const struct cns_transport *t) ON_LOOP;
 
 /* Adds a peer and dials it for as long as it is there, or gives it a new address (dials anew).
- * Only peers may connect to us. Our own id is ignored. ERR_CONFIG: the address does not parse. */
+ * Only peers may connect to us. Our own id is ignored. ERR_CONFIG: the address does not parse, or
+ * the id was removed before. A member may be added, moved and removed at any time, in a callback
+ * too; on_peer(down) may come before this returns. */
 MUST_USE enum err cns_transport_set_peer(struct cns_transport *t, uint64_t id,
                                          const char *address) ON_LOOP;
-/* Closes both connections; on_peer(down) comes if it was up. Unknown ids are ignored. */
+/* The member was removed from the cluster, for good: only for a removal that is committed. Closes
+ * both connections; on_peer(down) comes if it was up. From now on, and after a restart, the id is
+ * refused and cannot be set again. Our own id is ignored. */
 void cns_transport_remove_peer(struct cns_transport *t, uint64_t id) ON_LOOP;
 
 /* Queues a message: takes references of the payloads, copies the rest. Dropped, silently, when TO

@@ -1,198 +1,16 @@
 /* Room: tests. consensus/transport: messages arrive whole and in order, or not at all; and nobody
  * outside the cluster gets further than the greeting. All on loopback, port 0, one loop. */
-#include "consensus/transport.h"
-#include "base/clock.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "consensus/peer_socket.h"
-#include "consensus/peer_wire.h"
-#include "tests/lib/test.h"
+#include "tests/unit/consensus/transport_rig.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define CLUSTER 77u
-#define NODES   4u
-
-struct node {
-    struct cns_transport *t;
-    uint64_t id;
-    unsigned messages, bytes_messages, ups, downs;
-    uint64_t last_index[NODES + 1], payload_bytes, from; /* last_index: by sender */
-    uint8_t bytes[64];
-    size_t bytes_n;
-    bool closed, echo;
-    uint64_t close_after; /* closes itself at this message */
-};
-
-static struct {
-    uv_loop_t loop;
-    uv_timer_t tick; /* so that waiting never blocks for ever */
-    struct node nodes[NODES];
-} net;
-
-/* --- messages --------------------------------------------------------------------------------- */
-
-/* An append of N entries of LEN bytes behind index PREV; bytes follow from the index. */
-static struct cns_item *make_items(uint64_t prev, unsigned n, size_t len)
-{
-    struct cns_item *items = mem_zalloc((n + 1) * sizeof *items);
-    for (unsigned i = 0; i < n; i++) {
-        uint8_t *p = mem_alloc(len);
-        memset(p, (int)((prev + 1 + i) & 0xff), len);
-        items[i] = (struct cns_item){prev + 1 + i, 1, CNS_COMMAND, cns_payload_take(p, len)};
-    }
-    return items;
-}
-
-static void send_append(struct node *from, uint64_t to, uint64_t prev, unsigned n,
-                        size_t len) ON_LOOP
-{
-    struct raft_message m;
-    memset(&m, 0, sizeof m);
-    m.type = RAFT_APPEND_ENTRIES;
-    m.append_entries.term = 1;
-    m.append_entries.prev_log_index = prev;
-    m.append_entries.prev_log_term = prev == 0 ? 0 : 1;
-    struct cns_item *items = make_items(prev, n, len);
-    cns_transport_send(from->t, to, &m, items, n);
-    cns_items_free(items, n); /* the transport has its own references */
-}
-
-static void node_closed(void *ctx)
-{
-    ((struct node *)ctx)->closed = true;
-}
-
-static void on_message(void *ctx, uint64_t from, struct cns_message *m)
-{
-    thread_expect_loop();
-    struct node *n = ctx;
-    EXPECT(!n->closed && n->t != NULL);
-    n->messages++;
-    n->from = from;
-    EXPECT_EQ(m->m.server_id, from);
-    EXPECT(strncmp(m->m.server_address, "127.0.0.1:", 10) == 0);
-    if (m->m.type == RAFT_APPEND_ENTRIES) {
-        EXPECT(m->m.append_entries.prev_log_index >= n->last_index[from]); /* never reordered */
-        n->last_index[from] = m->m.append_entries.prev_log_index + 1;
-        for (unsigned i = 0; i < m->n_items; i++) {
-            const struct cns_payload *p = m->items[i].payload;
-            n->payload_bytes += p->len;
-            for (size_t k = 0; k < p->len; k++)
-                EXPECT(p->data[k] == (uint8_t)m->items[i].index);
-        }
-    }
-    if (n->echo)
-        cns_transport_send_bytes(n->t, from, 1, (const uint8_t *)"pong", 4);
-    if (n->close_after == n->messages) {
-        cns_transport_close(n->t, node_closed, n);
-        n->t = NULL;
-    }
-}
-
-static void on_bytes(void *ctx, uint64_t from, uint8_t type, const uint8_t *p, size_t n)
-{
-    struct node *x = ctx;
-    EXPECT_EQ(type, 1);
-    x->bytes_messages++;
-    x->from = from;
-    x->bytes_n = n < sizeof x->bytes ? n : sizeof x->bytes;
-    memcpy(x->bytes, p, x->bytes_n);
-}
-
-static void on_peer(void *ctx, uint64_t id, bool up)
-{
-    struct node *x = ctx;
-    (void)id;
-    x->ups += up;
-    x->downs += !up;
-}
-
-/* --- the net ---------------------------------------------------------------------------------- */
-
-static void on_tick(uv_timer_t *t)
-{
-    (void)t;
-}
-
-static void net_open(void)
-{
-    thread_become(THREAD_LOOP);
-    (void)signal(SIGPIPE, SIG_IGN);
-    memset(&net, 0, sizeof net);
-    EXPECT(uv_loop_init(&net.loop) == 0 && uv_timer_init(&net.loop, &net.tick) == 0);
-    EXPECT(uv_timer_start(&net.tick, on_tick, 5, 5) == 0);
-    for (unsigned i = 0; i < NODES; i++)
-        net.nodes[i].id = i + 1;
-}
-
-static struct node *node_listen(unsigned i, const char *listen) ON_LOOP
-{
-    struct node *n = &net.nodes[i];
-    struct cns_transport_config c = {.cluster_id = CLUSTER,
-                                     .id = n->id,
-                                     .listen = listen,
-                                     .ctx = n,
-                                     .on_message = on_message,
-                                     .on_bytes = on_bytes,
-                                     .on_peer = on_peer};
-    n->closed = false;
-    EXPECT_OK(cns_transport_open(&net.loop, &c, &n->t));
-    return n;
-}
-
-static const char *port_address(unsigned port)
-{
-    static char text[32];
-    (void)snprintf(text, sizeof text, "127.0.0.1:%u", port);
-    return text;
-}
-
-/* All of the first N nodes know each other. */
-static void net_mesh(unsigned n) ON_LOOP
-{
-    for (unsigned i = 0; i < n; i++)
-        (void)node_listen(i, "127.0.0.1:0");
-    for (unsigned i = 0; i < n; i++)
-        for (unsigned k = 0; k < n; k++)
-            EXPECT_OK(cns_transport_set_peer(net.nodes[i].t, k + 1,
-                                             port_address(cns_transport_port(net.nodes[k].t))));
-}
-
-/* Runs the loop until COND; a test that waits for ever fails. */
-#define WAIT_FOR(cond)                                                                             \
-    do {                                                                                           \
-        uint64_t began_ = clock_mono_ms();                                                         \
-        while (!(cond)) {                                                                          \
-            (void)uv_run(&net.loop, UV_RUN_ONCE);                                                  \
-            if (clock_mono_ms() - began_ > 20000)                                                  \
-                test_fail(__FILE__, __LINE__, "waited in vain for %s", #cond);                     \
-        }                                                                                          \
-    } while (0)
-
-static void net_close(void) ON_LOOP
-{
-    for (unsigned i = 0; i < NODES; i++)
-        if (net.nodes[i].t != NULL) {
-            cns_transport_close(net.nodes[i].t, node_closed, &net.nodes[i]);
-            net.nodes[i].t = NULL;
-        } else
-            net.nodes[i].closed = true;
-    for (unsigned i = 0; i < NODES; i++)
-        WAIT_FOR(net.nodes[i].closed);
-    uv_close((uv_handle_t *)&net.tick, NULL);
-    EXPECT(uv_run(&net.loop, UV_RUN_DEFAULT) == 0);
-    EXPECT(uv_loop_close(&net.loop) == 0); /* no handle is left */
-}
 
 /* --- the plain life --------------------------------------------------------------------------- */
 
@@ -208,11 +26,11 @@ TEST(transport_carries_messages_both_ways_in_order)
     for (unsigned i = 0; i < 200; i++) {
         unsigned n = i % 7;
         size_t len = i % 50 == 0 ? 300000 : i % 3 == 0 ? 0 : 100 + i;
-        send_append(a, 2, prev, n, len);
+        net_append(a, 2, prev, n, len);
         prev += n + 1;
         bytes += n * len;
         if (i % 10 == 0)
-            send_append(b, 1, i, 1, 10);
+            net_append(b, 1, i, 1, 10);
     }
     WAIT_FOR(b->messages == 200 && a->messages == 20);
     EXPECT_EQ(b->payload_bytes, bytes);
@@ -264,7 +82,7 @@ TEST(transport_connects_three_and_answers_from_a_callback)
     WAIT_FOR(net.nodes[0].ups == 2 && net.nodes[1].ups == 2 && net.nodes[2].ups == 2);
     for (unsigned i = 0; i < 3; i++)
         for (uint64_t to = 1; to <= 3; to++)
-            send_append(&net.nodes[i], to, 1, 1, 5); /* to itself: nowhere */
+            net_append(&net.nodes[i], to, 1, 1, 5); /* to itself: nowhere */
     for (unsigned i = 0; i < 3; i++)
         WAIT_FOR(net.nodes[i].messages == 2 && net.nodes[i].bytes_messages == 2);
     EXPECT(memcmp(net.nodes[0].bytes, "pong", 4) == 0);
@@ -279,20 +97,19 @@ TEST(transport_reconnects_to_a_peer_that_comes_back)
     struct node *a = &net.nodes[0], *b = &net.nodes[1];
     for (unsigned round = 1; round <= 3; round++) {
         WAIT_FOR(a->ups == round);
-        char *address = mem_strdup(port_address(cns_transport_port(b->t)));
-        cns_transport_close(b->t, node_closed, b);
-        b->t = NULL;
-        WAIT_FOR(b->closed && a->downs == round);
+        char *address = mem_strdup(net_address(cns_transport_port(b->t)));
+        net_stop(1);
+        WAIT_FOR(a->downs == round);
         EXPECT_EQ(cns_transport_queued(a->t, 2), UINT64_MAX);
-        send_append(a, 2, 5, 1, 5); /* lost: that is allowed */
-        (void)node_listen(1, address);
-        EXPECT_OK(cns_transport_set_peer(b->t, 1, port_address(cns_transport_port(a->t))));
+        net_append(a, 2, 5, 1, 5); /* lost: that is allowed */
+        (void)net_listen(1, address);
+        EXPECT_OK(cns_transport_set_peer(b->t, 1, net_address(cns_transport_port(a->t))));
         free(address);
     }
     WAIT_FOR(a->ups == 4);
     memset(b->last_index, 0, sizeof b->last_index);
     b->messages = 0;
-    send_append(a, 2, 5, 1, 5);
+    net_append(a, 2, 5, 1, 5);
     WAIT_FOR(b->messages == 1);
     net_close();
 }
@@ -301,16 +118,16 @@ TEST(transport_follows_a_new_address_and_a_removal)
 {
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0"), *b = node_listen(1, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0"), *b = net_listen(1, "127.0.0.1:0");
     EXPECT_OK(cns_transport_set_peer(b->t, 1, "127.0.0.1:1"));
     EXPECT_OK(cns_transport_set_peer(a->t, 2, "localhost:1")); /* nobody there */
     for (unsigned i = 0; i < 20; i++)
         (void)uv_run(&net.loop, UV_RUN_ONCE);
     EXPECT_EQ(a->ups, 0);
-    EXPECT_OK(cns_transport_set_peer(a->t, 2, port_address(cns_transport_port(b->t))));
+    EXPECT_OK(cns_transport_set_peer(a->t, 2, net_address(cns_transport_port(b->t))));
     WAIT_FOR(a->ups == 1);
     EXPECT_ERR(ERR_CONFIG, cns_transport_set_peer(a->t, 2, "nonsense"));
-    send_append(a, 2, 5, 1, 5);
+    net_append(a, 2, 5, 1, 5);
     WAIT_FOR(b->messages == 1);
     cns_transport_remove_peer(b->t, 1); /* and with it the right to connect */
     WAIT_FOR(a->downs == 1);
@@ -331,112 +148,38 @@ TEST(transport_refuses_bad_addresses)
     EXPECT(strcmp(a.host, "::1") == 0 && strcmp(a.port, "80") == 0);
     net_open();
     thread_expect_loop();
-    struct cns_transport_config c = {.cluster_id = 1,
-                                     .id = 1,
-                                     .listen = "203.0.113.1:1",
-                                     .on_message = on_message,
-                                     .on_bytes = on_bytes};
     struct cns_transport *t;
-    EXPECT_ERR(ERR_IO, cns_transport_open(&net.loop, &c, &t)); /* not ours: cannot be bound */
+    EXPECT_ERR(ERR_IO, net_try(0, "203.0.113.1:1", &t)); /* not ours: cannot be bound */
     net_close();
 }
 
 /* --- strangers -------------------------------------------------------------------------------- */
 
-static int raw_connect(const struct node *n) ON_LOOP
-{
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    a.sin_port = htons((uint16_t)cns_transport_port(n->t));
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    EXPECT(fd >= 0);
-    int rc = connect(fd, (struct sockaddr *)&a, sizeof a);
-    EXPECT(rc == 0 || errno == EINPROGRESS);
-    int one = 1;
-    EXPECT(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0);
-    return fd;
-}
-
-/* Sends all, running the loop while the socket is full; false when the other side has closed. */
-static bool raw_send(int fd, const uint8_t *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = send(fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (done < 0 && errno != EAGAIN && errno != EINTR)
-            return false;
-        if (done > 0) {
-            p += done;
-            n -= (size_t)done;
-        }
-        (void)uv_run(&net.loop, UV_RUN_NOWAIT);
-    }
-    return true;
-}
-
-/* Reads until N bytes are there or the other side closed; how many. */
-static size_t raw_receive(int fd, uint8_t *p, size_t n)
-{
-    size_t got = 0;
-    ssize_t rc = -1;
-    WAIT_FOR((rc = recv(fd, p + got, n - got, MSG_DONTWAIT)) == 0 ||
-             (rc < 0 && errno != EAGAIN && errno != ENOTCONN) ||
-             (rc > 0 && (got += (size_t)rc) == n));
-    return got;
-}
-
-static struct peer_hello good_hello(uint64_t from, uint64_t to)
-{
-    return (struct peer_hello){.version = PEER_PROTOCOL_VERSION,
-                               .cluster_id = CLUSTER,
-                               .from = from,
-                               .to = to,
-                               .frame_max = PEER_FRAME_MAX};
-}
-
-/* Greets; the answer's code. The socket is left open in *fd, or closed when that is NULL. */
-static enum err raw_greet(const struct node *n, const struct peer_hello *h, int *fd) ON_LOOP
-{
-    uint8_t hello[PEER_HELLO_BYTES], answer[PEER_ANSWER_BYTES];
-    struct peer_answer a;
-    int s = raw_connect(n);
-    peer_hello_encode(hello, h);
-    EXPECT(raw_send(s, hello, sizeof hello));
-    EXPECT_EQ(raw_receive(s, answer, sizeof answer), sizeof answer);
-    EXPECT_OK(peer_answer_decode(answer, &a));
-    EXPECT((a.code == ERR_OK) == (a.reason[0] == 0));
-    if (a.code != ERR_OK) { /* nothing more comes, and it is closed */
-        uint8_t more;
-        EXPECT_EQ(raw_receive(s, &more, 1), 0);
-    }
-    if (fd != NULL)
-        *fd = s;
-    else
-        (void)close(s);
-    return a.code;
-}
-
 TEST(transport_refuses_whom_it_does_not_know)
 {
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0");
     EXPECT_OK(cns_transport_set_peer(a->t, 2, "127.0.0.1:1"));
-    struct peer_hello h = good_hello(2, 1);
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_OK);
-    h.version = 2;
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_VERSION);
-    h = good_hello(2, 1);
+    struct peer_hello h = raw_hello(2, 1);
+    EXPECT_EQ(raw_judged(a, &h), ERR_OK);
+    h.version = 1;
+    EXPECT_EQ(raw_judged(a, &h), ERR_VERSION);
+    h = raw_hello(2, 1);
     h.cluster_id++;
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_CONFIG);
-    h = good_hello(2, 3);
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_CONFIG);
-    h = good_hello(1, 1);
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_CONFIG);
-    h = good_hello(3, 1);
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_FORBIDDEN);
-    h = good_hello(2, 1);
+    EXPECT_EQ(raw_judged(a, &h), ERR_CONFIG);
+    h = raw_hello(2, 3);
+    EXPECT_EQ(raw_judged(a, &h), ERR_CONFIG);
+    h = raw_hello(1, 1);
+    EXPECT_EQ(raw_judged(a, &h), ERR_CONFIG);
+    h = raw_hello(3, 1);
+    EXPECT_EQ(raw_judged(a, &h), ERR_FORBIDDEN);
+    h = raw_hello(2, 1);
     h.frame_max = 1000;
-    EXPECT_EQ(raw_greet(a, &h, NULL), ERR_VERSION);
+    EXPECT_EQ(raw_judged(a, &h), ERR_VERSION);
+    h = raw_hello(2, 1);
+    h.incarnation = 0;
+    EXPECT_EQ(raw_judged(a, &h), ERR_PROTOCOL);
     EXPECT_EQ(a->messages, 0);
     net_close();
 }
@@ -463,7 +206,7 @@ TEST(transport_bounds_strangers_in_number_and_time)
     EXPECT(clock_mono_ms() - began >= 1500);
     for (unsigned i = 0; i < 64; i++)
         (void)close(fds[i]);
-    send_append(a, 2, 1, 1, 5);
+    net_append(a, 2, 1, 1, 5);
     WAIT_FOR(net.nodes[1].messages == 1); /* the members did not notice */
     EXPECT_EQ(a->downs, 0);
     net_close();
@@ -483,7 +226,7 @@ TEST(transport_survives_hostile_bytes)
         size_t n = 1 + rng_below(&r, sizeof bytes);
         for (size_t i = 0; i < n; i++)
             bytes[i] = (uint8_t)rng_u64(&r);
-        struct peer_hello h = good_hello(2, 1);
+        struct peer_hello h = raw_hello(2, 1);
         if (rng_once_in(&r, 2) && n >= PEER_HELLO_BYTES) {
             peer_hello_encode(bytes, &h);
             bytes[rng_below(&r, PEER_HELLO_BYTES)] ^= (uint8_t)(1u << rng_below(&r, 8));
@@ -492,45 +235,33 @@ TEST(transport_survives_hostile_bytes)
         (void)close(fd);
     }
     EXPECT(a->messages == 0 && a->bytes_messages == 0);
-    send_append(b, 1, 1, 1, 5); /* the real peer's connection was not touched */
+    net_append(b, 1, 1, 1, 5); /* the real peer's connection was not touched */
     WAIT_FOR(a->messages == 1);
     EXPECT_EQ(b->downs, 0);
     net_close();
-}
-
-/* A frame of small bytes, as member 2 sends it. */
-static size_t make_frame(uint8_t *out, uint64_t sequence)
-{
-    uint8_t head[9] = {1};
-    set_le64(head + 1, hash64("payload", 7, 0));
-    struct peer_frame_head f = {
-        .type = PEER_FRAME_BYTES, .head_n = sizeof head, .body_n = 7, .sequence = sequence};
-    peer_frame_encode(out, &f, head);
-    memcpy(out + PEER_FRAME_HEAD_BYTES, head, sizeof head);
-    memcpy(out + PEER_FRAME_HEAD_BYTES + sizeof head, "payload", 7);
-    return PEER_FRAME_HEAD_BYTES + sizeof head + 7;
 }
 
 TEST(transport_closes_at_the_first_bad_frame)
 {
     struct rng r = {test_seed()};
     uint8_t frame[100], byte;
-    struct peer_hello h = good_hello(2, 1);
+    struct peer_hello h = raw_hello(2, 1);
+    struct peer_answer answer;
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0");
     EXPECT_OK(cns_transport_set_peer(a->t, 2, "127.0.0.1:1"));
     int fd;
-    EXPECT_EQ(raw_greet(a, &h, &fd), ERR_OK);
+    EXPECT((fd = raw_greet(a, &h, &answer)) >= 0 && answer.code == ERR_OK);
     for (uint64_t seq = 1; seq <= 3; seq++)
-        EXPECT(raw_send(fd, frame, make_frame(frame, seq)));
+        EXPECT(raw_send(fd, frame, raw_frame(frame, seq)));
     WAIT_FOR(a->bytes_messages == 3);
-    EXPECT(raw_send(fd, frame, make_frame(frame, 3))); /* a duplicate is not the next */
+    EXPECT(raw_send(fd, frame, raw_frame(frame, 3))); /* a duplicate is not the next */
     EXPECT_EQ(raw_receive(fd, &byte, 1), 0);
     (void)close(fd);
     for (uint64_t round = 0; round < test_rounds(1000); round++) {
-        EXPECT_EQ(raw_greet(a, &h, &fd), ERR_OK);
-        size_t n = make_frame(frame, 1);
+        EXPECT((fd = raw_greet(a, &h, &answer)) >= 0 && answer.code == ERR_OK);
+        size_t n = raw_frame(frame, 1);
         frame[rng_below(&r, n)] ^= (uint8_t)(1u << rng_below(&r, 8));
         (void)raw_send(fd, frame, n);
         (void)shutdown(fd, SHUT_WR); /* a longer frame may have been announced */
@@ -543,17 +274,18 @@ TEST(transport_closes_at_the_first_bad_frame)
 
 TEST(transport_keeps_the_newest_connection_of_a_peer)
 {
-    struct peer_hello h = good_hello(2, 1);
+    struct peer_hello h = raw_hello(2, 1);
+    struct peer_answer answer;
     uint8_t frame[100], byte;
     int old, new;
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0");
     EXPECT_OK(cns_transport_set_peer(a->t, 2, "127.0.0.1:1"));
-    EXPECT_EQ(raw_greet(a, &h, &old), ERR_OK); /* then its host vanished without a word */
-    EXPECT_EQ(raw_greet(a, &h, &new), ERR_OK);
+    old = raw_greet(a, &h, &answer); /* then its host vanished without a word */
+    new = raw_greet(a, &h, &answer);
     EXPECT_EQ(raw_receive(old, &byte, 1), 0);
-    EXPECT(raw_send(new, frame, make_frame(frame, 1)));
+    EXPECT(raw_send(new, frame, raw_frame(frame, 1)));
     WAIT_FOR(a->bytes_messages == 1);
     (void)close(old);
     (void)close(new);
@@ -581,45 +313,19 @@ TEST(transport_sets_the_options_that_notice_a_dead_peer)
 
 /* --- slow and mute peers ---------------------------------------------------------------------- */
 
-/* A listening socket that plays member 2. */
-static int fake_listen(unsigned *port)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    socklen_t n = sizeof a;
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 8) == 0);
-    EXPECT(getsockname(fd, (struct sockaddr *)&a, &n) == 0);
-    *port = ntohs(a.sin_port);
-    return fd;
-}
-
-static int fake_accept(int listener, const struct peer_answer *answer)
-{
-    uint8_t hello[PEER_HELLO_BYTES], bytes[PEER_ANSWER_BYTES];
-    int fd = -1;
-    WAIT_FOR((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
-    EXPECT_EQ(raw_receive(fd, hello, sizeof hello), sizeof hello);
-    peer_answer_encode(bytes, answer);
-    EXPECT(raw_send(fd, bytes, sizeof bytes));
-    return fd;
-}
-
-static const struct peer_answer welcome = {.version = PEER_PROTOCOL_VERSION,
-                                           .frame_max = PEER_FRAME_MAX};
-
 TEST(transport_bounds_the_queue_of_a_slow_reader)
 {
+    const struct peer_answer welcome = fake_welcome();
     unsigned port;
     uint8_t *sink = mem_alloc(1u << 20);
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0");
     int listener = fake_listen(&port);
-    EXPECT_OK(cns_transport_set_peer(a->t, 2, port_address(port)));
+    EXPECT_OK(cns_transport_set_peer(a->t, 2, net_address(port)));
     int fd = fake_accept(listener, &welcome);
     WAIT_FOR(a->ups == 1);
-    struct cns_item *items = make_items(0, 1, 1000000);
+    struct cns_item *items = net_items(0, 1, 1000000);
     struct cns_payload *p = items[0].payload;
     struct raft_message m;
     memset(&m, 0, sizeof m);
@@ -645,16 +351,18 @@ TEST(transport_bounds_the_queue_of_a_slow_reader)
 
 TEST(transport_gives_up_on_a_peer_that_does_not_answer)
 {
+    const struct peer_answer welcome = fake_welcome();
     unsigned port;
     net_open();
     thread_expect_loop();
-    struct node *a = node_listen(0, "127.0.0.1:0");
+    struct node *a = net_listen(0, "127.0.0.1:0");
     int listener = fake_listen(&port);
-    EXPECT_OK(cns_transport_set_peer(a->t, 2, port_address(port)));
+    EXPECT_OK(cns_transport_set_peer(a->t, 2, net_address(port)));
     int mute = -1;
     WAIT_FOR((mute = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
     uint64_t began = clock_mono_ms();
-    struct peer_answer no = {.version = 1, .code = ERR_FORBIDDEN, .reason = "go \"away\"\n"};
+    struct peer_answer no = {
+        .version = PEER_PROTOCOL_VERSION, .code = ERR_FORBIDDEN, .reason = "go \"away\"\n"};
     int rude = fake_accept(listener, &no); /* it dials again, and is refused */
     EXPECT(clock_mono_ms() - began >= 1500);
     int chatty = fake_accept(listener, &welcome); /* and again */
@@ -681,8 +389,8 @@ TEST(transport_closes_in_the_middle_of_traffic)
         net.nodes[1].close_after = rng_below(&r, 40); /* from inside a callback */
         net.nodes[1].echo = net.nodes[2].echo = true;
         for (uint64_t i = 0; i < turns; i++) {
-            send_append(&net.nodes[0], 2, i * 4, 3, rng_below(&r, 200000));
-            send_append(&net.nodes[0], 3, i * 4, 1, 10);
+            net_append(&net.nodes[0], 2, i * 4, 3, rng_below(&r, 200000));
+            net_append(&net.nodes[0], 3, i * 4, 1, 10);
             (void)uv_run(&net.loop, rng_once_in(&r, 2) ? UV_RUN_NOWAIT : UV_RUN_ONCE);
             if (rng_once_in(&r, 50) && net.nodes[2].t != NULL)
                 cns_transport_remove_peer(net.nodes[2].t, 1);
@@ -704,7 +412,7 @@ TEST(transport_round_trips_are_fast)
     unsigned n = (unsigned)test_rounds(2000);
     uint64_t began = clock_mono_ns();
     for (unsigned i = 0; i < n; i++) {
-        send_append(a, 2, i, 1, 256);
+        net_append(a, 2, i, 1, 256);
         while (a->bytes_messages == i)
             (void)uv_run(&net.loop, UV_RUN_ONCE);
     }
