@@ -198,12 +198,11 @@ unsigned repl_fetch_differ(struct repl_fetch *f, uint32_t first, unsigned n, con
                            uint32_t *page_nos)
 {
     unsigned differ = 0;
-    for (unsigned i = 0; i < n && first <= REPL_PAGES_MAX - i; i++) {
-        uint32_t page_no = first + i;
-        if (page_no == 0 || page_no == f->lock_page)
-            continue;
-        if (hashes[i] != digest_get(f->digest, page_no))
-            page_nos[differ++] = page_no;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t page_no = (uint64_t)first + i;
+        bool is_page = page_no != 0 && page_no <= REPL_PAGES_MAX && page_no != f->lock_page;
+        if (is_page && hashes[i] != digest_get(f->digest, (uint32_t)page_no))
+            page_nos[differ++] = (uint32_t)page_no;
     }
     return differ;
 }

@@ -155,7 +155,8 @@ enum err repl_image_read(struct repl_image *image, const uint32_t *page_nos, uns
 void repl_db_hashes(const struct repl_db *db, uint32_t first, unsigned n, uint64_t *out)
 {
     for (unsigned i = 0; i < n; i++) {
-        bool is_page = first != 0 && first <= REPL_PAGES_MAX - i;
-        out[i] = is_page ? digest_get(db->digest, first + i) : 0;
+        uint64_t page_no = (uint64_t)first + i;
+        bool is_page = page_no != 0 && page_no <= REPL_PAGES_MAX;
+        out[i] = is_page ? digest_get(db->digest, (uint32_t)page_no) : 0;
     }
 }
