@@ -21,7 +21,10 @@ struct cns_item {
 };
 
 /* A job for the disk. The driver owns it and its items until done; jobs are done strictly first in,
- * first out, and `done` is called in that order. The disk may sync several jobs at once. */
+ * first out, and `done` is called in that order. The disk may sync several jobs at once. A CUT
+ * alone stands outside of that order, so that it delays no commit: it may end after jobs that came
+ * later, or before earlier ones (all entries up to its snapshot's index are stored when it is asked
+ * for). One CUT at a time. */
 enum cns_disk_kind {
     CNS_DISK_META,     /* term and vote, one synced record */
     CNS_DISK_APPEND,   /* items, consecutive indexes, right behind the log's end; synced */

@@ -1,21 +1,27 @@
 /* Room: consensus. Thread: loop, and two of its own, both of role disk: the writer (jobs) and the
- * reader (reads), so that a slow follower's reading never delays a commit.
+ * keeper (reads, cuts, the spare), so that neither a slow follower's reading nor a cut delays a
+ * commit.
  * Owns: the store, the threads, the mailboxes. Jobs and reads stay their sender's.
- * Invariants: `done` of jobs in the order of submission; a job ends well only when all before it
- *             are durable; after one failed, all fail.
- * Not here: bytes and files (log_store.c, log_read.c, log_load.c).
+ * Invariants: `done` of jobs in the order of submission, but for a CUT; a job ends well only when
+ *             all before it are durable; after one failed, all fail.
+ * Not here: bytes and files (log_store.c, log_cut.c, log_read.c, log_load.c).
  *
  *     loop: submit --jobs--> writer: append, append, ... one sync --ended_jobs--> loop: done, done
- *     loop: submit_read --reads--> reader --ended_reads--> loop: done
+ *     loop: submit_read --reads--> keeper --ended_reads--> loop: done
+ *     loop: submit a CUT --cut--> keeper: the record, then a segment a turn --ended_jobs--> loop
  *
  * Group commit needs no timer: while one sync runs, jobs queue, and the next batch takes them all.
- */
+ *
+ * A full disk stops the job that meets it before anything of it that needs room is written. It
+ * waits where it is, those behind it wait in the box, and it is tried again until there is room. */
 #include "consensus/log.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mail.h"
 #include "base/mem.h"
+#include "consensus/log_cut.h"
 #include "consensus/log_load.h"
 #include "consensus/log_read.h"
 #include "consensus/log_store.h"
@@ -27,23 +33,29 @@
 /* Quiet for so long: how far the log is synced is recorded (two small synced writes), which closes
  * the gap in which damage to the last batch could be taken for a torn end. */
 #define IDLE_MARK_MS 250
+/* The disk is full: tried again so often. */
+#define ROOM_RETRY_MS 200
 
 struct cns_log {
-    struct log_store store; /* the writer's once started */
+    struct log_store store; /* the writer's and the keeper's once started */
     struct log_outline outline;
-    uint64_t term, vote; /* the loop's: what ended META jobs said */
-    bool started, closing, made;
+    uint64_t term, vote;          /* the loop's: what ended META jobs said */
+    struct cns_snapshot snapshot; /* the loop's: the record as the last CUT left it */
+    bool started, closing, made, cutting;
 
     uv_async_t wake;
     uv_prepare_t before_poll; /* the ends of a turn, as in transport.c */
     uv_check_t after_poll;
     unsigned open_handles;
     struct list submitted; /* of this turn */
-    pthread_t writer, reader;
-    struct mail jobs, reads;             /* to the threads */
+    pthread_t writer, keeper;
+    struct mail jobs, reads; /* to the threads; a nudge of `reads` means: look at these */
+    _Atomic(struct cns_disk_job *) cut; /* submitted, not yet taken */
+    _Atomic bool wants_spare;
     struct mail ended_jobs, ended_reads; /* back */
     _Atomic bool stop;
-    _Atomic unsigned threads; /* that still run */
+    _Atomic unsigned threads;                /* that still run */
+    _Atomic bool writer_waits, keeper_waits; /* for room on the disk */
 
     pthread_mutex_t text_lock;
     char read_failure[ERR_TEXT_MAX]; /* the last one */
@@ -66,7 +78,10 @@ enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out)
     }
     l->term = l->store.meta.now.term;
     l->vote = l->store.meta.now.vote;
+    l->snapshot = log_snapshot_copy(&l->store.snapshot.s);
     l->made = l->outline.made;
+    atomic_init(&l->writer_waits, false);
+    atomic_init(&l->keeper_waits, false);
     CHECK(pthread_mutex_init(&l->text_lock, NULL) == 0);
     *out = l;
     return ERR_OK;
@@ -76,9 +91,17 @@ void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
 {
     struct log_index *x = &l->store.index;
     struct log_files *f = &l->store.files;
-    *out = (struct cns_log_state){.term = l->term, .vote = l->vote, .made = l->made};
+    *out = (struct cns_log_state){.term = l->term,
+                                  .vote = l->vote,
+                                  .made = l->made,
+                                  .incarnation = l->store.incarnation,
+                                  .snapshot_index = l->snapshot.index,
+                                  .waits = atomic_load(&l->writer_waits) ||
+                                           atomic_load(&l->keeper_waits)};
+    out->bytes = log_store_spare_bytes(&l->store);
     CHECK(pthread_mutex_lock(&x->lock) == 0);
     out->first_index = x->segments[0]->head.first_index;
+    out->prev_term = x->segments[0]->head.prev_term;
     out->last_index = x->last;
     out->last_term = x->last_term;
     out->segments = x->n;
@@ -88,6 +111,23 @@ void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
     out->sync_count = atomic_load_explicit(&f->sync_count, memory_order_relaxed);
     out->sync_ns_sum = atomic_load_explicit(&f->sync_ns_sum, memory_order_relaxed);
     out->sync_ns_max = atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed);
+}
+
+bool cns_log_snapshot(const struct cns_log *l, struct cns_snapshot *out)
+{
+    *out = l->snapshot;
+    return l->snapshot.index > 0;
+}
+
+enum err cns_log_install(struct cns_log *l, const struct cns_snapshot *snapshot)
+{
+    CHECK(!l->started);
+    TRY(log_cut_install(&l->store, &l->outline, snapshot));
+    log_snapshot_drop(&l->snapshot);
+    l->snapshot = log_snapshot_copy(snapshot);
+    l->term = l->store.meta.now.term;
+    l->vote = l->store.meta.now.vote;
+    return ERR_OK;
 }
 
 void cns_log_each(struct cns_log *l, cns_log_visit visit, void *ctx)
@@ -124,18 +164,57 @@ static void post(struct cns_log *l, struct list *jobs, enum err e)
     }
 }
 
-static enum err run_job(struct log_store *s, struct cns_disk_job *job)
+/* AGAIN: the job met a full disk before. */
+static enum err run_job(struct log_store *s, struct cns_disk_job *job, bool again)
 {
+    unsigned staged = 0;
     switch (job->kind) {
     case CNS_DISK_META:
         return log_store_set_meta(s, job->term, job->vote);
     case CNS_DISK_TRUNCATE:
         return log_store_truncate(s, job->index);
     case CNS_DISK_APPEND:
-        return log_store_append(s, job->items, job->n_items);
+        if (again)
+            staged = (unsigned)(s->last + 1 - job->index);
+        return log_store_append(s, job->items + staged, job->n_items - staged);
+    case CNS_DISK_CUT: /* the keeper's */
     default:
         UNREACHABLE("a disk job of unknown kind");
     }
+}
+
+static bool is_full(struct log_store *s, enum err e)
+{
+    return e == ERR_FULL && log_store_refuse(s) == ERR_OK;
+}
+
+/* ROOM_RETRY_MS later; what comes meanwhile is put into BATCH. True: the log is being closed. */
+static bool pause_writer(struct cns_log *l, struct list *batch)
+{
+    uint64_t until = clock_mono_ms() + ROOM_RETRY_MS;
+    for (uint64_t now; (now = clock_mono_ms()) < until && !atomic_load(&l->stop);)
+        mail_wait(&l->jobs, batch, until - now);
+    return atomic_load(&l->stop);
+}
+
+/* JOB met a full disk, E, before it changed anything but what is in memory. */
+static enum err wait_for_room(struct cns_log *l, struct cns_disk_job *job, struct list *batch,
+                              enum err e)
+{
+    log_warn("consensus", "log_waits_for_room reason=\"%s\"", err_text());
+    atomic_store(&l->writer_waits, true);
+    while (is_full(&l->store, e)) {
+        if (pause_writer(l, batch))
+            e = log_store_failed(
+                &l->store,
+                err_fail(ERR_FULL, "%s: the disk is full, and was until the end", l->store.dir));
+        else
+            e = run_job(&l->store, job, true);
+    }
+    atomic_store(&l->writer_waits, false);
+    if (e == ERR_OK)
+        log_info("consensus", "log_has_room");
+    return e;
 }
 
 /* Does the jobs of BATCH in order and posts each as it becomes durable. */
@@ -147,8 +226,12 @@ static void run_batch(struct cns_log *l, struct list *batch)
     while (e == ERR_OK && !list_empty(batch)) {
         struct list *it = list_pop_front(batch);
         struct cns_disk_job *job = LIST_ENTRY(it, struct cns_disk_job, link);
+        e = run_job(&l->store, job, false);
+        if (is_full(&l->store, e)) {
+            post(l, &waiting, ERR_OK); /* room is only asked for when all before it is synced */
+            e = wait_for_room(l, job, batch, e);
+        }
         list_push_back(&waiting, it);
-        e = run_job(&l->store, job);
         if (e == ERR_OK && job->kind != CNS_DISK_APPEND)
             post(l, &waiting, ERR_OK); /* synced, and all before it */
     }
@@ -156,6 +239,8 @@ static void run_batch(struct cns_log *l, struct list *batch)
         e = log_store_sync(&l->store);
     list_splice(&waiting, batch); /* when one failed, the rest fails too */
     post(l, &waiting, e);
+    if (e == ERR_OK && log_store_wants_spare(&l->store) && !atomic_exchange(&l->wants_spare, true))
+        mail_nudge(&l->reads);
 }
 
 static void thread_ends(struct cns_log *l)
@@ -190,7 +275,7 @@ static void *writer_main(void *arg)
     return NULL;
 }
 
-/* --- the reader ------------------------------------------------------------------------------- */
+/* --- the keeper ------------------------------------------------------------------------------- */
 
 static void run_read(struct cns_log *l, struct cns_disk_read *r)
 {
@@ -203,22 +288,98 @@ static void run_read(struct cns_log *l, struct cns_disk_read *r)
     CHECK(pthread_mutex_unlock(&l->text_lock) == 0);
 }
 
-static void *reader_main(void *arg)
+/* What the keeper does when no read waits: one step a turn. */
+struct chores {
+    struct cns_disk_job *cut;  /* under way */
+    bool recorded;             /* its record is durable */
+    uint64_t cut_at, spare_at; /* not before: the disk was full */
+};
+
+static void end_cut(struct cns_log *l, struct chores *k, enum err e)
+{
+    k->cut->result = e;
+    k->cut->index = log_index_first(&l->store.index);
+    mail_send(&l->ended_jobs, &k->cut->link);
+    k->cut = NULL;
+    k->recorded = false;
+    k->cut_at = 0;
+    atomic_store(&l->keeper_waits, false);
+}
+
+/* Returns the milliseconds until there is something to do for the cut. */
+static uint64_t cut_turn(struct cns_log *l, struct chores *k, uint64_t now, bool stop)
+{
+    bool more = false;
+    enum err e;
+    if (k->cut == NULL)
+        k->cut = atomic_exchange(&l->cut, NULL);
+    if (k->cut == NULL)
+        return UINT64_MAX;
+    if (now < k->cut_at && !stop)
+        return k->cut_at - now;
+    if (k->recorded)
+        e = log_cut_step(&l->store, k->cut->keep_bytes, &more);
+    else {
+        e = log_cut_record(&l->store, k->cut->snapshot);
+        if (is_full(&l->store, e) && !stop) {
+            k->cut_at = now + ROOM_RETRY_MS;
+            atomic_store(&l->keeper_waits, true);
+            return ROOM_RETRY_MS;
+        }
+        more = k->recorded = e == ERR_OK;
+    }
+    if (e != ERR_OK || !more)
+        end_cut(l, k, e);
+    return more ? 0 : UINT64_MAX;
+}
+
+/* The same for the spare. It is not needed, so a full disk is no trouble of its own. */
+static uint64_t spare_turn(struct cns_log *l, struct chores *k, uint64_t now)
+{
+    if (!atomic_load(&l->wants_spare))
+        return UINT64_MAX;
+    if (now < k->spare_at)
+        return k->spare_at - now;
+    enum err e = log_store_make_spare(&l->store);
+    if (is_full(&l->store, e)) {
+        k->spare_at = now + 5 * ROOM_RETRY_MS;
+        return 5 * ROOM_RETRY_MS;
+    }
+    if (e != ERR_OK)
+        log_error("consensus", "log_spare_failed reason=\"%s\"", err_text());
+    atomic_store(&l->wants_spare, false);
+    return UINT64_MAX;
+}
+
+static uint64_t chores_turn(struct cns_log *l, struct chores *k, bool stop)
+{
+    uint64_t now = clock_mono_ms();
+    uint64_t cut = cut_turn(l, k, now, stop);
+    uint64_t spare = stop ? UINT64_MAX : spare_turn(l, k, now);
+    return cut < spare ? cut : spare;
+}
+
+static void *keeper_main(void *arg)
 {
     struct cns_log *l = arg;
+    struct chores k = {0};
+    uint64_t timeout = UINT64_MAX;
     thread_become(THREAD_DISK);
     for (;;) {
         struct list batch;
         list_init(&batch);
         bool stop = atomic_load(&l->stop);
-        mail_wait(&l->reads, &batch, stop ? 0 : UINT64_MAX);
-        if (list_empty(&batch) && stop)
-            break;
+        mail_wait(&l->reads, &batch, stop ? 0 : timeout);
+        bool idle = list_empty(&batch);
         for (struct list *it; (it = list_pop_front(&batch)) != NULL;) {
             run_read(l, LIST_ENTRY(it, struct cns_disk_read, link));
             mail_send(&l->ended_reads, it);
         }
+        timeout = chores_turn(l, &k, stop);
+        if (idle && stop && timeout == UINT64_MAX)
+            break;
     }
+    (void)log_store_drop_spare(&l->store); /* it would be made anew anyway */
     thread_ends(l);
     return NULL;
 }
@@ -227,11 +388,19 @@ static void *reader_main(void *arg)
 
 static void job_ended(struct cns_log *l, struct cns_disk_job *job)
 {
-    if (job->result != ERR_OK) /* the sentence crosses the threads by hand */
-        (void)err_fail(job->result, "%s", l->store.failure);
-    else if (job->kind == CNS_DISK_META) {
+    if (job->kind == CNS_DISK_CUT)
+        l->cutting = false;
+    if (job->result != ERR_OK) { /* the sentence crosses the threads by hand */
+        if (log_store_refuse(&l->store) == ERR_OK)
+            (void)err_fail(job->result, "%s: the disk is full, and was until the end",
+                           l->store.dir);
+    } else if (job->kind == CNS_DISK_META) {
         l->term = job->term;
         l->vote = job->vote;
+    } else if (job->kind == CNS_DISK_CUT && job->snapshot->index >= l->snapshot.index) {
+        struct cns_snapshot copy = log_snapshot_copy(job->snapshot);
+        log_snapshot_drop(&l->snapshot);
+        l->snapshot = copy;
     }
     job->done(job, job->result);
 }
@@ -252,6 +421,7 @@ static void free_log(struct cns_log *l)
     void *ctx = l->closed_ctx;
     log_outline_fini(&l->outline);
     log_store_fini(&l->store);
+    log_snapshot_drop(&l->snapshot);
     (void)pthread_mutex_destroy(&l->text_lock);
     free(l);
     if (closed != NULL)
@@ -287,7 +457,7 @@ static void on_wake(uv_async_t *h)
     if (!all_ended || uv_is_closing((uv_handle_t *)h))
         return;
     (void)pthread_join(l->writer, NULL);
-    (void)pthread_join(l->reader, NULL);
+    (void)pthread_join(l->keeper, NULL);
     uv_close((uv_handle_t *)&l->wake, on_handle_closed);
     uv_close((uv_handle_t *)&l->before_poll, on_handle_closed);
     uv_close((uv_handle_t *)&l->after_poll, on_handle_closed);
@@ -337,10 +507,12 @@ enum err cns_log_start(struct cns_log *l, uv_loop_t *loop)
     log_outline_fini(&l->outline);
     l->started = true;
     atomic_init(&l->stop, false);
+    atomic_init(&l->cut, NULL);
+    atomic_init(&l->wants_spare, false);
     atomic_init(&l->threads, 2);
     /* A process that cannot start a thread at start-up is not worth half a state. */
     if (thread_start(&l->writer, "log-writer", writer_main, l) != ERR_OK ||
-        thread_start(&l->reader, "log-reader", reader_main, l) != ERR_OK)
+        thread_start(&l->keeper, "log-keeper", keeper_main, l) != ERR_OK)
         UNREACHABLE("cannot start the log's threads");
     return ERR_OK;
 }
@@ -349,7 +521,14 @@ void cns_log_submit(struct cns_log *l, struct cns_disk_job *job)
 {
     CHECK(l->started && !l->closing && job->done != NULL);
     job->result = ERR_OK;
-    list_push_back(&l->submitted, &job->link);
+    if (job->kind != CNS_DISK_CUT) {
+        list_push_back(&l->submitted, &job->link);
+        return;
+    }
+    CHECK(!l->cutting);
+    l->cutting = true;
+    atomic_store(&l->cut, job);
+    mail_nudge(&l->reads);
 }
 
 void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read)

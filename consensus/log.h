@@ -1,9 +1,13 @@
 /* Room: consensus. The Raft log on disk: term and vote, entries, truncation (docs/FORMATS.md).
  *
  * Everything that is reported as done is durable. Jobs are done first in, first out on a thread of
- * their own; all that wait are written together and synced once (group commit). Reads run beside
- * them on a second thread. Any failed job is final: the log accepts no more (a disk that lied once
- * cannot be asked again), every later job ends with the same error.
+ * their own; all that wait are written together and synced once (group commit). Reads, and a CUT,
+ * run beside them on a second thread. Any failed job is final: the log accepts no more (a disk that
+ * lied once cannot be asked again), every later job ends with the same error.
+ *
+ * A full disk is no failure: room is allocated before the first byte that needs it, so a job that
+ * finds none waits with those behind it (state.waits) and goes on by itself. Closed meanwhile, they
+ * end with ERR_FULL.
  *
  * Life: cns_log_open (loads, blocks) -> cns_log_state, cns_log_each, cns_log_scan_back ->
  * cns_log_start -> cns_log_submit ... -> cns_log_close. */
@@ -52,7 +56,9 @@ void cns_log_get_state(struct cns_log *l, struct cns_log_state *out) ON_LOOP;
 
 /* The newest snapshot record; false: none. OUT->members stays the log's, until the next cut. */
 bool cns_log_snapshot(const struct cns_log *l, struct cns_snapshot *out) ON_LOOP;
-/* cns_install: blocks; before cns_log_start only. */
+/* cns_install: blocks; before cns_log_start only. Term and vote stay, but a record of a higher term
+ * raises the term. ERR_MISUSE: S is older than what this log begins behind; ERR_DIVERGED. After any
+ * error but these two the log must be closed; the next open finishes what was begun. */
 MUST_USE enum err cns_log_install(struct cns_log *l, const struct cns_snapshot *s) ON_LOOP;
 
 /* Calls VISIT for every entry, oldest first, without touching the disk: what RAFT_START needs.
@@ -74,8 +80,8 @@ MUST_USE enum err cns_log_start(struct cns_log *l, uv_loop_t *loop) ON_LOOP;
 void cns_log_submit(struct cns_log *l, struct cns_disk_job *job) ON_LOOP;
 
 /* Reads entries from read->index on, as far as they are durable. ERR_NOT_FOUND: the index is not
- * (or, after a truncation meanwhile, no longer) in the log. ERR_CORRUPT names the entry. A failed
- * read does not stop the log: the caller judges. */
+ * (or, after a truncation or a cut meanwhile, no longer) in the log. ERR_CORRUPT names the entry. A
+ * failed read does not stop the log: the caller judges. */
 void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read) ON_LOOP;
 
 /* Finishes all submitted jobs and reads (their `done` comes first), then DONE, and frees. Before

@@ -1,5 +1,5 @@
 /* Room: consensus. Thread: loop before the log starts, then disk.
- * Owns: the counters. Invariants: a write is whole or an error.
+ * Owns: the counters (both threads of the log count). Invariants: a write is whole or an error.
  * Not here: what is written (log_store.c, log_meta.c). */
 #include "consensus/log_file.h"
 
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 static int sys_create(void *ctx, const char *path, uint64_t bytes)
@@ -116,9 +117,11 @@ enum err log_file_sync(struct log_files *f, int fd, const char *path)
     uint64_t took = clock_mono_ns() - began;
     (void)atomic_fetch_add_explicit(&f->sync_count, 1, memory_order_relaxed);
     (void)atomic_fetch_add_explicit(&f->sync_ns_sum, took, memory_order_relaxed);
-    /* One writer at a time, so load and store are enough. */
-    if (took > atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed))
-        atomic_store_explicit(&f->sync_ns_max, took, memory_order_relaxed);
+    uint64_t max = atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed);
+    while (took > max &&
+           !atomic_compare_exchange_weak_explicit(&f->sync_ns_max, &max, took, memory_order_relaxed,
+                                                  memory_order_relaxed))
+        ;
     return ERR_OK;
 }
 
@@ -134,7 +137,19 @@ enum err log_file_remove(struct log_files *f, const char *path)
     return ERR_OK;
 }
 
+void log_file_drop(struct log_files *f, const char *path)
+{
+    (void)f->calls->remove(f->calls->ctx, path);
+}
+
 enum err log_file_sync_dir(struct log_files *f, const char *dir)
 {
     return f->calls->sync_dir(f->calls->ctx, dir) != 0 ? file_error("sync directory", dir) : ERR_OK;
+}
+
+enum err log_random(uint64_t *out)
+{
+    if (getentropy(out, sizeof *out) != 0)
+        return err_fail(ERR_IO, "the system gives no random numbers for the log");
+    return ERR_OK;
 }

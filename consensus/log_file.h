@@ -38,6 +38,11 @@ MUST_USE enum err log_file_write(struct log_files *f, int fd, const char *path, 
 MUST_USE enum err log_file_sync(struct log_files *f, int fd, const char *path);
 MUST_USE enum err log_file_rename(struct log_files *f, const char *from, const char *to);
 MUST_USE enum err log_file_remove(struct log_files *f, const char *path);
+/* Tries to remove what nobody needs; a left over is removed at the next start. err_text() stays. */
+void log_file_drop(struct log_files *f, const char *path);
 MUST_USE enum err log_file_sync_dir(struct log_files *f, const char *dir);
+
+/* Eight bytes that nobody can foresee. */
+MUST_USE enum err log_random(uint64_t *out);
 
 #endif

@@ -1,4 +1,4 @@
-/* Room: consensus. Thread: one writer, any reader (the lock).
+/* Room: consensus. Thread: one writer, one that drops the oldest, any reader (the lock).
  * Owns: the list of live segments, the marks.
  * Invariants: segments lie without gap or overlap: each begins behind the `last` of the one before
  *             (an empty one may be followed by another at the same index only after a cut);
@@ -11,6 +11,7 @@
 #include "base/sizes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define MARK_ENTRIES 64u
 #define MARK_BYTES   KIB(64)
@@ -79,24 +80,23 @@ void log_index_add(struct log_index *x, struct log_segment *s)
     unlock(x);
 }
 
-void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain)
+static void add_mark(struct log_segment *s, uint64_t index, uint64_t offset, uint64_t chain)
 {
-    /* Only the writer changes what is read here without the lock. */
-    CHECK(x->n > 0);
-    struct log_segment *s = x->segments[x->n - 1];
-    const struct log_mark *m = s->n_marks == 0 ? NULL : &s->marks[s->n_marks - 1];
-    if (m != NULL && index - m->index < MARK_ENTRIES && offset - m->offset < MARK_BYTES) {
-        lock(x);
-        s->last = index;
-        unlock(x);
-        return;
-    }
-    lock(x);
     if (s->n_marks == s->cap_marks) {
         s->cap_marks = s->cap_marks == 0 ? 16 : s->cap_marks * 2;
         s->marks = mem_realloc(s->marks, s->cap_marks * sizeof *s->marks);
     }
     s->marks[s->n_marks++] = (struct log_mark){index, offset, chain};
+}
+
+void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain)
+{
+    lock(x);
+    CHECK(x->n > 0);
+    struct log_segment *s = x->segments[x->n - 1];
+    const struct log_mark *m = s->n_marks == 0 ? NULL : &s->marks[s->n_marks - 1];
+    if (m == NULL || index - m->index >= MARK_ENTRIES || offset - m->offset >= MARK_BYTES)
+        add_mark(s, index, offset, chain);
     s->last = index;
     unlock(x);
 }
@@ -132,11 +132,50 @@ struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned
     if (keep > 0)
         trim(x->segments[keep - 1], index);
     if (x->last >= index) {
-        x->last = index - 1;
+        x->last = index == 0 ? 0 : index - 1;
         x->cuts++;
     }
     unlock(x);
     return dead;
+}
+
+/* Bytes of records in S, short of the stretch behind its last mark: rather too few. */
+static uint64_t used_bytes(const struct log_segment *s)
+{
+    return s->n_marks == 0 ? 0 : s->marks[s->n_marks - 1].offset - LOG_RECORDS_AT;
+}
+
+struct log_segment *log_index_drop_oldest(struct log_index *x, uint64_t index, uint64_t keep_bytes)
+{
+    struct log_segment *oldest = NULL;
+    uint64_t behind = 0;
+    lock(x);
+    for (unsigned i = 1; i < x->n; i++)
+        behind += used_bytes(x->segments[i]);
+    if (x->n > 1 && x->segments[0]->last <= index && behind >= keep_bytes) {
+        oldest = x->segments[0];
+        x->n--;
+        memmove(x->segments, x->segments + 1, x->n * sizeof(struct log_segment *));
+    }
+    unlock(x);
+    return oldest;
+}
+
+uint64_t log_index_last(struct log_index *x)
+{
+    lock(x);
+    uint64_t last = x->last;
+    unlock(x);
+    return last;
+}
+
+uint64_t log_index_first(struct log_index *x)
+{
+    lock(x);
+    CHECK(x->n > 0);
+    uint64_t first = x->segments[0]->head.first_index;
+    unlock(x);
+    return first;
 }
 
 /* The last mark of S at or before INDEX; there is one for every entry. */

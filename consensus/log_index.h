@@ -1,7 +1,8 @@
 /* Room: consensus. Where entries lie: the live segments and, inside each, a sparse list of marks
  * (one in 64 entries or 64 KiB), so that memory is a small fraction of the log's length.
  *
- * Thread: one writer (the disk thread; the loop before start), any reader. The lock guards the
+ * Thread: one writer (the disk thread; the loop before start), one that drops the oldest (the
+ * keeper's), any reader. The lock guards the
  * lists; bytes once durable in a segment's file never change. Files are opened for each read, so
  * that a long log does not use up the descriptors. */
 #ifndef CONSENSUS_LOG_INDEX_H
@@ -51,12 +52,21 @@ void log_index_add(struct log_index *x, struct log_segment *s);
 void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain);
 /* All entries up to LAST, which is of LAST_TERM, are durable. */
 void log_index_publish(struct log_index *x, uint64_t last, uint64_t last_term);
-/* Entries from INDEX on do not count any more. Returns the segments that begin at INDEX or later,
- * taken out of the index: unref each, free the array. */
+/* Entries from INDEX on do not count any more; 0: none does. Returns the segments that begin at
+ * INDEX or later, taken out of the index: unref each, free the array. */
 struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned *n_dead);
+
+/* Takes out the oldest segment when all of its entries are at or below INDEX, it is not the newest,
+ * and at least KEEP_BYTES of records lie behind it; NULL: nothing (more) to drop. Unref it. */
+struct log_segment *log_index_drop_oldest(struct log_index *x, uint64_t index, uint64_t keep_bytes);
 
 /* --- readers -----------------------------------------------------------------------------------
  */
+
+/* The last durable entry. */
+uint64_t log_index_last(struct log_index *x);
+/* The first entry, or the one that will be. */
+uint64_t log_index_first(struct log_index *x);
 
 /* The segment of the durable entry INDEX, referenced, the last mark at or before it, and the last
  * durable entry of that segment; NULL: no such entry. */

@@ -24,7 +24,9 @@
 #include <unistd.h>
 
 #define IDENTITY_MAGIC "LecRaftI"
-#define IDENTITY_BYTES 40u
+#define IDENTITY_BYTES 48u
+#define IDENTITY_1     40u /* bytes of version 1, which had no incarnation */
+#define IDENTITY_NOW   2u
 #define META_MAGIC     "LecRaftM"
 #define META_BYTES     80u
 #define SLOT_BYTES     4096u /* apart, so that no write of one can touch the other */
@@ -40,10 +42,9 @@ static enum err read_start(const char *path, uint8_t *to, size_t n, size_t *got)
     return e;
 }
 
-static enum err check_owner(const char *path, const uint8_t *p, uint64_t cluster_id,
+static enum err check_owner(const char *path, uint64_t cluster, uint64_t node, uint64_t cluster_id,
                             uint64_t node_id)
 {
-    uint64_t cluster = get_le64(p), node = get_le64(p + 8);
     if (cluster != cluster_id)
         return err_fail(ERR_CONFIG,
                         "%s belongs to cluster %016llx, this node is configured for %016llx: "
@@ -57,48 +58,63 @@ static enum err check_owner(const char *path, const uint8_t *p, uint64_t cluster
     return ERR_OK;
 }
 
-static enum err identity_decode(const char *path, const uint8_t *p, size_t n, uint64_t cluster_id,
-                                uint64_t node_id, enum log_identity *state)
+static enum err identity_decode(const char *path, const uint8_t *p, size_t n,
+                                struct log_owner *owner, enum log_identity *state)
 {
-    if (n >= 12 && memcmp(p, IDENTITY_MAGIC, 8) == 0 && get_le32(p + 8) > FORMAT_VERSION)
-        return err_fail(ERR_FORMAT, "%s has format %u; this version reads up to %u", path,
-                        get_le32(p + 8), FORMAT_VERSION);
-    uint32_t found = n == IDENTITY_BYTES ? get_le32(p + 12) : 0;
-    if (n != IDENTITY_BYTES || memcmp(p, IDENTITY_MAGIC, 8) != 0 ||
-        get_le32(p + 8) != FORMAT_VERSION || hash64(p, 32, 0) != get_le64(p + 32) ||
+    bool ours = n >= 12 && memcmp(p, IDENTITY_MAGIC, 8) == 0;
+    uint32_t version = ours ? get_le32(p + 8) : 0;
+    if (version > IDENTITY_NOW)
+        return err_fail(ERR_FORMAT, "%s has format %u; this version reads up to %u", path, version,
+                        IDENTITY_NOW);
+    size_t want = version == 1 ? IDENTITY_1 : IDENTITY_BYTES;
+    uint32_t found = n == want ? get_le32(p + 12) : 0;
+    if (version == 0 || n != want || hash64(p, want - 8, 0) != get_le64(p + want - 8) ||
         (found != LOG_IDENTITY_MAKING && found != LOG_IDENTITY_READY))
         return err_fail(ERR_CORRUPT, "%s is damaged: it does not say whose log this is", path);
     *state = (enum log_identity)found;
-    return check_owner(path, p + 16, cluster_id, node_id);
+    *owner = (struct log_owner){.cluster_id = get_le64(p + 16),
+                                .node_id = get_le64(p + 24),
+                                .incarnation = version == 1 ? 0 : get_le64(p + 32)};
+    return ERR_OK;
 }
 
-enum err log_identity_read(const char *dir, uint64_t cluster_id, uint64_t node_id,
-                           enum log_identity *state)
+enum err log_identity_read(const char *dir, struct log_owner *owner, enum log_identity *state)
 {
     uint8_t bytes[IDENTITY_BYTES + 1];
     size_t n = 0;
     char *path = mem_printf("%s/identity", dir);
     *state = LOG_IDENTITY_NONE;
+    *owner = (struct log_owner){0};
     enum err e = ERR_OK;
     if (access(path, F_OK) == 0 || errno != ENOENT) {
         e = read_start(path, bytes, sizeof bytes, &n);
         if (e == ERR_OK)
-            e = identity_decode(path, bytes, n, cluster_id, node_id, state);
+            e = identity_decode(path, bytes, n, owner, state);
     }
     free(path);
     return e;
 }
 
-enum err log_identity_write(struct log_files *f, const char *dir, uint64_t cluster_id,
-                            uint64_t node_id, enum log_identity state)
+enum err log_identity_expect(const char *dir, const struct log_owner *found, uint64_t cluster_id,
+                             uint64_t node_id)
+{
+    char *path = mem_printf("%s/identity", dir);
+    enum err e = check_owner(path, found->cluster_id, found->node_id, cluster_id, node_id);
+    free(path);
+    return e;
+}
+
+enum err log_identity_write(struct log_files *f, const char *dir, const struct log_owner *owner,
+                            enum log_identity state)
 {
     uint8_t bytes[IDENTITY_BYTES];
     memcpy(bytes, IDENTITY_MAGIC, 8);
-    set_le32(bytes + 8, FORMAT_VERSION);
+    set_le32(bytes + 8, IDENTITY_NOW);
     set_le32(bytes + 12, (uint32_t)state);
-    set_le64(bytes + 16, cluster_id);
-    set_le64(bytes + 24, node_id);
-    set_le64(bytes + 32, hash64(bytes, 32, 0));
+    set_le64(bytes + 16, owner->cluster_id);
+    set_le64(bytes + 24, owner->node_id);
+    set_le64(bytes + 32, owner->incarnation);
+    set_le64(bytes + 40, hash64(bytes, 40, 0));
     char *path = mem_printf("%s/identity", dir);
     char *temp = mem_printf("%s/identity.new", dir);
     int fd;
@@ -179,7 +195,7 @@ static enum err meta_read(struct log_meta *m)
         if (get_le32(p + 8) > FORMAT_VERSION)
             return err_fail(ERR_FORMAT, "%s has format %u; this version reads up to %u", m->path,
                             get_le32(p + 8), FORMAT_VERSION);
-        TRY(check_owner(m->path, p + 16, m->cluster_id, m->node_id));
+        TRY(check_owner(m->path, get_le64(p + 16), get_le64(p + 24), m->cluster_id, m->node_id));
         if (!found || slot.seq > m->now.seq)
             m->now = slot;
         found = true;
@@ -193,10 +209,11 @@ static enum err meta_read(struct log_meta *m)
     return ERR_OK;
 }
 
-enum err log_meta_open(const char *dir, uint64_t cluster_id, uint64_t node_id, struct log_meta *m)
+enum err log_meta_open(const char *dir, uint64_t cluster_id, uint64_t node_id, bool read_only,
+                       struct log_meta *m)
 {
     meta_init(m, dir, cluster_id, node_id);
-    enum err e = file_open(m->path, O_RDWR, 0, &m->fd);
+    enum err e = file_open(m->path, read_only ? O_RDONLY : O_RDWR, 0, &m->fd);
     if (e == ERR_NOT_FOUND)
         return err_fail(ERR_CORRUPT,
                         "%s is missing: this node's term and vote are lost, it must rejoin under a "

@@ -24,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #define STAGE_BYTES MIB(2)
@@ -42,6 +41,8 @@ void log_store_init(struct log_store *s, const char *dir, uint64_t cluster_id, u
     s->lock_fd = -1;
     s->fd = -1;
     s->meta.fd = -1;
+    s->spare_fd = -1;
+    CHECK(pthread_mutex_init(&s->lock, NULL) == 0);
     s->stage = mem_alloc(STAGE_BYTES);
     log_files_init(&s->files, calls);
     log_index_init(&s->index);
@@ -51,27 +52,37 @@ void log_store_fini(struct log_store *s)
 {
     log_index_fini(&s->index);
     log_meta_fini(&s->meta);
+    log_snapshot_drop(&s->snapshot.s);
+    (void)pthread_mutex_destroy(&s->lock);
     if (s->fd >= 0)
         (void)close(s->fd);
+    if (s->spare_fd >= 0)
+        (void)close(s->spare_fd);
     if (s->lock_fd >= 0)
         (void)close(s->lock_fd); /* and with it the lock */
     free(s->stage);
     free(s->dir);
 }
 
-/* Remembers the first failure: nothing is accepted after it. */
-static enum err failed(struct log_store *s, enum err e)
+enum err log_store_failed(struct log_store *s, enum err e)
 {
-    if (e != ERR_OK && s->failed == ERR_OK) {
+    if (e == ERR_OK)
+        return e;
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    if (s->failed == ERR_OK) {
         s->failed = e;
         (void)snprintf(s->failure, sizeof s->failure, "%s", err_text());
     }
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
     return e;
 }
 
-static enum err refuse(const struct log_store *s)
+enum err log_store_refuse(struct log_store *s)
 {
-    return s->failed == ERR_OK ? ERR_OK : err_fail(s->failed, "%s", s->failure);
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    enum err e = s->failed == ERR_OK ? ERR_OK : err_fail(s->failed, "%s", s->failure);
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
+    return e;
 }
 
 /* --- segments --------------------------------------------------------------------------------- */
@@ -88,20 +99,35 @@ bool log_store_parse_name(const char *name, uint64_t *first_index, uint64_t *epo
     return strcmp(name, again) == 0;
 }
 
+/* The space of a segment, as *temp (the caller frees): the spare when it fits, else a new file. */
+static enum err take_space(struct log_store *s, uint64_t size, char **temp, int *fd)
+{
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    *fd = size == s->segment_bytes ? s->spare_fd : -1;
+    if (*fd >= 0)
+        s->spare_fd = -1;
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
+    *temp = mem_printf("%s/%s", s->dir, *fd >= 0 ? "spare.new" : "segment.new");
+    return *fd >= 0 ? ERR_OK : log_file_create(&s->files, *temp, size, fd);
+}
+
+/* *named: PATH may be there although the call failed. */
 static enum err make_file(struct log_store *s, const struct log_segment_head *head, uint64_t size,
-                          const char *path, int *fd)
+                          const char *path, int *fd, bool *named)
 {
     uint8_t bytes[LOG_SEGMENT_HEAD_BYTES];
-    char *temp = mem_printf("%s/segment.new", s->dir);
+    char *temp;
     log_segment_head_encode(bytes, head);
-    *fd = -1;
-    enum err e = log_file_create(&s->files, temp, size, fd);
+    enum err e = take_space(s, size, &temp, fd);
     if (e == ERR_OK)
         e = log_file_write(&s->files, *fd, temp, bytes, sizeof bytes, 0);
     if (e == ERR_OK)
         e = log_file_sync(&s->files, *fd, temp);
     if (e == ERR_OK)
         e = log_file_rename(&s->files, temp, path);
+    *named = e == ERR_OK;
+    if (!*named)
+        log_file_drop(&s->files, temp);
     if (e == ERR_OK)
         e = log_file_sync_dir(&s->files, s->dir);
     if (e != ERR_OK && *fd >= 0)
@@ -110,18 +136,20 @@ static enum err make_file(struct log_store *s, const struct log_segment_head *he
     return e;
 }
 
-static enum err new_segment(struct log_store *s, const struct log_segment_head *head, uint64_t size)
+/* The segments that begin at DEAD_FROM or later end with it. */
+static enum err new_segment(struct log_store *s, const struct log_segment_head *head, uint64_t size,
+                            uint64_t dead_from, bool *named)
 {
     char *path = mem_printf("%s/%020llu-%012llu.seg", s->dir, (unsigned long long)head->first_index,
                             (unsigned long long)head->epoch);
     int fd;
-    enum err e = make_file(s, head, size, path, &fd);
+    enum err e = make_file(s, head, size, path, &fd, named);
     if (e != ERR_OK) {
         free(path);
         return e;
     }
     unsigned n_dead;
-    struct log_segment **dead = log_index_cut(&s->index, head->first_index, &n_dead);
+    struct log_segment **dead = log_index_cut(&s->index, dead_from, &n_dead);
     if (s->fd >= 0)
         (void)close(s->fd); /* all of it is synced */
     s->fd = fd;
@@ -139,8 +167,8 @@ static enum err new_segment(struct log_store *s, const struct log_segment_head *
     return e;
 }
 
-enum err log_store_new_segment(struct log_store *s, uint64_t first_index, uint64_t prev_term,
-                               uint64_t chain, uint64_t bytes)
+static enum err begin_segment(struct log_store *s, uint64_t first_index, uint64_t prev_term,
+                              uint64_t chain, uint64_t bytes, uint64_t dead_from)
 {
     CHECK(s->stage_n == 0);
     struct log_segment_head head = {
@@ -151,16 +179,85 @@ enum err log_store_new_segment(struct log_store *s, uint64_t first_index, uint64
         .prev_term = prev_term,
         .chain = chain,
     };
-    if (getentropy(&head.salt, sizeof head.salt) != 0)
-        return failed(s, err_fail(ERR_IO, "the system gives no random numbers for a log segment"));
+    TRY(log_store_failed(s, log_random(&head.salt)));
     uint64_t size =
         s->segment_bytes > LOG_RECORDS_AT + bytes ? s->segment_bytes : LOG_RECORDS_AT + bytes;
-    TRY(failed(s, new_segment(s, &head, size)));
+    bool named;
+    enum err e = new_segment(s, &head, size, dead_from, &named);
+    if (e == ERR_FULL && !named)
+        return e; /* nothing has changed */
+    TRY(log_store_failed(s, e));
     s->last = first_index - 1;
     s->last_term = prev_term;
     s->chain = chain;
     /* From now on a missing segment of this epoch is noticed. */
     return log_store_mark(s);
+}
+
+enum err log_store_new_segment(struct log_store *s, uint64_t first_index, uint64_t prev_term,
+                               uint64_t chain, uint64_t bytes)
+{
+    return begin_segment(s, first_index, prev_term, chain, bytes, first_index);
+}
+
+enum err log_store_begin_anew(struct log_store *s, uint64_t first_index, uint64_t prev_term)
+{
+    uint64_t chain; /* of a history that is not known here: none that another file could continue */
+    TRY(log_store_failed(s, log_random(&chain)));
+    return begin_segment(s, first_index, prev_term, chain, 0, 0);
+}
+
+/* --- the spare -------------------------------------------------------------------------------- */
+
+bool log_store_wants_spare(struct log_store *s)
+{
+    return s->end > s->segment_bytes / 4 * 3 && log_store_spare_bytes(s) == 0;
+}
+
+uint64_t log_store_spare_bytes(struct log_store *s)
+{
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    uint64_t bytes = s->spare_fd >= 0 ? s->segment_bytes : 0;
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
+    return bytes;
+}
+
+enum err log_store_make_spare(struct log_store *s)
+{
+    TRY(log_store_refuse(s));
+    char *path = mem_printf("%s/spare.new", s->dir);
+    int fd = -1;
+    enum err e = log_file_create(&s->files, path, s->segment_bytes, &fd);
+    if (e == ERR_OK)
+        e = log_file_sync(&s->files, fd, path);
+    if (e != ERR_OK) {
+        if (fd >= 0)
+            (void)close(fd);
+        log_file_drop(&s->files, path);
+        free(path);
+        return e == ERR_FULL ? e : log_store_failed(s, e);
+    }
+    free(path);
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    CHECK(s->spare_fd < 0);
+    s->spare_fd = fd;
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
+    return ERR_OK;
+}
+
+bool log_store_drop_spare(struct log_store *s)
+{
+    CHECK(pthread_mutex_lock(&s->lock) == 0);
+    int fd = s->spare_fd;
+    s->spare_fd = -1;
+    CHECK(pthread_mutex_unlock(&s->lock) == 0);
+    if (fd < 0)
+        return false;
+    char *path = mem_printf("%s/spare.new", s->dir);
+    log_file_drop(&s->files, path);
+    free(path);
+    (void)close(fd);
+    return true;
 }
 
 /* --- appending -------------------------------------------------------------------------------- */
@@ -169,7 +266,7 @@ static enum err flush(struct log_store *s)
 {
     if (s->stage_n == 0)
         return ERR_OK;
-    TRY(failed(
+    TRY(log_store_failed(
         s, log_file_write(&s->files, s->fd, s->active->path, s->stage, s->stage_n, s->stage_at)));
     s->stage_at += s->stage_n;
     s->stage_n = 0;
@@ -178,11 +275,11 @@ static enum err flush(struct log_store *s)
 
 enum err log_store_sync(struct log_store *s)
 {
-    TRY(refuse(s));
+    TRY(log_store_refuse(s));
     if (s->synced == s->end)
         return ERR_OK;
     TRY(flush(s));
-    TRY(failed(s, log_file_sync(&s->files, s->fd, s->active->path)));
+    TRY(log_store_failed(s, log_file_sync(&s->files, s->fd, s->active->path)));
     s->synced = s->end;
     log_index_publish(&s->index, s->last, s->last_term);
     return ERR_OK;
@@ -211,7 +308,7 @@ static enum err append_one(struct log_store *s, const struct cns_item *it)
 
 enum err log_store_append(struct log_store *s, const struct cns_item *items, unsigned n)
 {
-    TRY(refuse(s));
+    TRY(log_store_refuse(s));
     for (unsigned i = 0; i < n; i++)
         TRY(append_one(s, &items[i]));
     return ERR_OK;
@@ -227,7 +324,7 @@ static enum err write_meta(struct log_store *s, uint64_t term, uint64_t vote)
         .synced_epoch = s->epoch,
         .synced_offset = s->synced,
     };
-    return failed(s, log_meta_write(&s->files, &s->meta, &next));
+    return log_store_failed(s, log_meta_write(&s->files, &s->meta, &next));
 }
 
 enum err log_store_set_meta(struct log_store *s, uint64_t term, uint64_t vote)
@@ -239,7 +336,7 @@ enum err log_store_set_meta(struct log_store *s, uint64_t term, uint64_t vote)
 
 enum err log_store_mark(struct log_store *s)
 {
-    TRY(refuse(s));
+    TRY(log_store_refuse(s));
     if (s->meta.now.synced_epoch == s->epoch && s->meta.now.synced_offset == s->synced)
         return ERR_OK;
     return write_meta(s, s->meta.now.term, s->meta.now.vote);
@@ -251,7 +348,7 @@ static enum err find_before(struct log_store *s, uint64_t index, uint64_t *term,
     uint64_t last;
     struct log_mark mark;
     struct log_segment *seg = log_index_find(&s->index, index, &mark, &last);
-    CHECK(seg != NULL);
+    CHECK(seg != NULL); /* INDEX is in the log: nothing that may be truncated was ever dropped */
     enum err e = ERR_OK;
     if (index == seg->head.first_index) {
         *term = seg->head.prev_term;
@@ -270,10 +367,9 @@ static enum err find_before(struct log_store *s, uint64_t index, uint64_t *term,
 enum err log_store_truncate(struct log_store *s, uint64_t index)
 {
     TRY(log_store_sync(s));
-    CHECK(s->index.n > 0 && index >= s->index.segments[0]->head.first_index);
     if (index > s->last)
         return ERR_OK;
     uint64_t term, chain;
-    TRY(failed(s, find_before(s, index, &term, &chain)));
+    TRY(log_store_failed(s, find_before(s, index, &term, &chain)));
     return log_store_new_segment(s, index, term, chain, 0);
 }

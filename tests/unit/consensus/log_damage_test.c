@@ -278,14 +278,15 @@ TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
 /* --- failing calls ---------------------------------------------------------------------------- */
 
 static struct {
-    unsigned calls, fail_at;
+    _Atomic unsigned calls, fail_at; /* both threads of the log count */
     int error;
     bool short_write;
 } broken;
 
 static bool breaks(void)
 {
-    if (++broken.calls < broken.fail_at || broken.fail_at == 0)
+    unsigned at = broken.fail_at;
+    if (++broken.calls < at || at == 0)
         return false;
     errno = broken.error;
     return true;
@@ -367,9 +368,17 @@ static bool life_that_breaks(const char *dir)
                 model_put(&other, other.term, 9000 + 100 * step + i);
             rig_append(&r, &other, model.n + 1, 25, &sent);
         }
-        rig_wait(&r, sent);
+        if (!rig_wait_or_full(&r, sent))
+            break;
         if (r.failures == 0)
             model = other;
+    }
+    bool waits = r.ended < sent;
+    if (waits) { /* a close ends what waits for room */
+        rig_close(&r);
+        EXPECT_EQ(r.ended, sent);
+        EXPECT_EQ(r.last_error, ERR_FULL);
+        return true;
     }
     bool broke = r.failures > 0;
     if (broke) { /* it stays refused, with the same reason */

@@ -46,6 +46,8 @@ void rig_submit(struct rig *r, struct cns_disk_job job, unsigned *sent) ON_LOOP;
 void rig_append(struct rig *r, const struct model *m, uint64_t from, unsigned n,
                 unsigned *sent) ON_LOOP;
 void rig_wait(struct rig *r, unsigned sent);
+/* False: the log waits for room on the disk before SENT jobs have ended. */
+bool rig_wait_or_full(struct rig *r, unsigned sent) ON_LOOP;
 /* Starts a read; x->ended when x->read has the answer. */
 void rig_read_later(struct rig *r, uint64_t index, uint64_t bytes, unsigned items,
                     struct read_ctx *x) ON_LOOP;
