@@ -62,15 +62,25 @@ void cache_truncate(struct cache *c, uint64_t index)
     }
 }
 
+static void drop_oldest(struct cache *c)
+{
+    struct cns_item *item = at(c, 0);
+    c->bytes -= cost(item);
+    cns_payload_unref(item->payload);
+    c->head = (c->head + 1) & (c->cap - 1);
+    c->n--;
+}
+
 void cache_evict(struct cache *c, uint64_t max, uint64_t up_to)
 {
-    while (c->n > 0 && c->bytes > max && at(c, 0)->index <= up_to) {
-        struct cns_item *item = at(c, 0);
-        c->bytes -= cost(item);
-        cns_payload_unref(item->payload);
-        c->head = (c->head + 1) & (c->cap - 1);
-        c->n--;
-    }
+    while (c->n > 0 && c->bytes > max && at(c, 0)->index <= up_to)
+        drop_oldest(c);
+}
+
+void cache_cut(struct cache *c, uint64_t index)
+{
+    while (c->n > 0 && at(c, 0)->index < index)
+        drop_oldest(c);
 }
 
 uint64_t cache_first(const struct cache *c)

@@ -24,6 +24,8 @@ void cache_truncate(struct cache *c, uint64_t index);
 /* Drops the oldest while there are more than MAX bytes, but none above UP_TO: entries that are not
  * stored have no other copy, and uncommitted ones are still counted. */
 void cache_evict(struct cache *c, uint64_t max, uint64_t up_to);
+/* Drops the entries before INDEX: the log begins there now. */
+void cache_cut(struct cache *c, uint64_t index);
 /* The oldest index here; 0 when there is none. All below it that are in the log are stored. */
 uint64_t cache_first(const struct cache *c);
 /* Borrowed until the next change; NULL when it is not here. */

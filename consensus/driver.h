@@ -20,18 +20,27 @@ struct driver_config {
     unsigned election_ms, heartbeat_ms;
     struct cns_io io;
     struct cns_handler handler;
-    uint64_t cache_bytes; /* 0: LOG_CACHE_BYTES_MAX; tests make it small */
+    uint64_t cache_bytes;           /* 0: LOG_CACHE_BYTES_MAX; tests make it small */
+    void (*on_peers)(void *io_ctx); /* other connections are wanted (driver_members,
+                                       driver_is_removed); before handler.on_members; or NULL */
 };
 
 MUST_USE enum err driver_new(const struct driver_config *c, struct driver **out) ON_LOOP;
 
+/* A log that was cut, before driver_load: it begins at FIRST_INDEX, behind an entry of PREV_TERM (0
+ * and 1: whole), and SNAPSHOT is its newest record (NULL: none). ERR_CORRUPT: they do not fit. */
+MUST_USE enum err driver_begin(struct driver *d, uint64_t first_index, uint64_t prev_term,
+                               const struct cns_snapshot *snapshot) ON_LOOP;
 /* What the log holds, oldest first, between driver_new and driver_start; PAYLOAD only for a
  * CNS_CHANGE (borrowed). ERR_CORRUPT: no log of ours. */
 MUST_USE enum err driver_load(struct driver *d, uint64_t index, uint64_t term, enum cns_kind kind,
                               struct cns_payload *payload) ON_LOOP;
-/* Starts with the durable TERM and VOTE. APPLIED: consensus.h, cns_start. */
+/* Starts with the durable TERM and VOTE. APPLIED: consensus.h, cns_start. ERR_CONFIG: CNS_HELD and
+ * the only voter, or removed from the group. */
 MUST_USE enum err driver_start(struct driver *d, uint64_t term, uint64_t vote,
                                uint64_t applied) ON_LOOP;
+/* Another member said for good that this one takes part no more: it stops, with its sentence. */
+void driver_refused(struct driver *d, enum err code, const char *sentence) ON_LOOP;
 /* No callback, message or job after this. Completions of jobs may still come. */
 void driver_stop(struct driver *d) ON_LOOP;
 /* No completion may come after this. Frees jobs that never completed (a simulated crash). */
@@ -55,10 +64,20 @@ MUST_USE enum err driver_propose(struct driver *d, uint64_t term,
 void driver_applied(struct driver *d, uint64_t index) ON_LOOP;
 void driver_read_index(struct driver *d, struct cns_read *r, uint64_t timeout_ms) ON_LOOP;
 MUST_USE enum err driver_transfer(struct driver *d, uint64_t id) ON_LOOP;
+MUST_USE enum err driver_cut(struct driver *d, uint64_t index, const uint8_t *data, size_t len,
+                             uint64_t keep_bytes) ON_LOOP;
+MUST_USE enum err driver_describe(const struct driver *d, uint64_t index,
+                                  struct cns_snapshot *out) ON_LOOP;
+MUST_USE enum err driver_change(struct driver *d, enum cns_change_kind kind, uint64_t *id,
+                                const char *address, enum cns_member_role role,
+                                uint64_t *index) ON_LOOP;
+bool driver_get_progress(const struct driver *d, uint64_t id, struct cns_progress *out) ON_LOOP;
 void driver_send(struct driver *d, uint64_t to, const uint8_t *p, size_t n) ON_LOOP;
 /* All but the log's own numbers. */
 void driver_get_status(const struct driver *d, struct cns_status *out) ON_LOOP;
 const struct raft_configuration *driver_members(const struct driver *d) ON_LOOP;
+/* ID was a member, is none any more for good, and has heard of it (or had the time to). */
+bool driver_is_removed(const struct driver *d, uint64_t id) ON_LOOP;
 /* 0 when INDEX is not in the log as this member sees it. */
 uint64_t driver_term_at(const struct driver *d, uint64_t index) ON_LOOP;
 

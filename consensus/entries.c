@@ -50,22 +50,6 @@ enum err entries_load(struct entries *a, uint64_t term, enum cns_kind kind,
     return ERR_OK;
 }
 
-bool entries_lone_voter(const struct entries *a, uint64_t id)
-{
-    unsigned i = a->n;
-    while (i > 0 && a->e[i - 1].type != RAFT_CHANGE)
-        i--;
-    if (i == 0)
-        return false;
-    struct raft_configuration conf;
-    int rv = raft_configuration_decode(&a->e[i - 1].buf, &conf);
-    CHECK(rv == 0); /* entries_load has checked it */
-    const struct raft_server *self = members_find(&conf, id);
-    bool lone = members_voters(&conf) == 1 && self != NULL && self->role == RAFT_VOTER;
-    raft_configuration_close(&conf);
-    return lone;
-}
-
 void *entries_batch(struct entries *a, const struct cns_item *items, unsigned n)
 {
     a->n = 0;

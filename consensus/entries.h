@@ -15,9 +15,6 @@ void entries_fini(struct entries *a);
 /* Appends the entry of a loaded log. ERR_PROTOCOL: a RAFT_CHANGE that does not decode. */
 MUST_USE enum err entries_load(struct entries *a, uint64_t term, enum cns_kind kind,
                                const struct cns_payload *payload);
-/* Does the last RAFT_CHANGE make ID the only voter? */
-bool entries_lone_voter(const struct entries *a, uint64_t id);
-
 /* The N items as one batch for a step; returns the block that the core frees, or that
  * update.entries gives back. The array is good until the next call. NULL when N is 0. */
 void *entries_batch(struct entries *a, const struct cns_item *items, unsigned n);

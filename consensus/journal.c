@@ -26,6 +26,7 @@ struct job {
     struct list mine;
     struct journal *j;
     uint64_t bytes;
+    struct cns_snapshot *snapshot; /* CUT */
     struct cns_item items[];
 };
 
@@ -34,7 +35,7 @@ struct journal {
     struct list jobs;
     uint64_t submitted, generation, bytes;
     uint64_t term, vote; /* of the last record handed to the disk */
-    bool mute;
+    bool mute, cutting;
 };
 
 struct journal *journal_new(const struct journal_config *c)
@@ -50,6 +51,9 @@ static void job_free(struct job *job)
     list_remove(&job->mine);
     for (unsigned i = 0; i < job->job.n_items; i++)
         cns_payload_unref(job->items[i].payload);
+    if (job->snapshot != NULL)
+        cns_payload_unref(job->snapshot->members);
+    free(job->snapshot);
     free(job);
 }
 
@@ -99,6 +103,8 @@ static void job_done(struct cns_disk_job *disk_job, enum err e)
 {
     struct job *job = LIST_ENTRY(disk_job, struct job, job);
     struct journal *j = job->j;
+    if (disk_job->kind == CNS_DISK_CUT)
+        j->cutting = false;
     if (!j->mute && e != ERR_OK) {
         j->mute = true; /* invariant 3 */
         j->c.failed(j->c.ctx, e);
@@ -107,6 +113,8 @@ static void job_done(struct cns_disk_job *disk_job, enum err e)
             outbox_release(j->c.outbox);
         else if (disk_job->kind == CNS_DISK_APPEND)
             append_done(j, job);
+        else if (disk_job->kind == CNS_DISK_CUT)
+            j->c.cut(j->c.ctx, job->snapshot, disk_job->index);
         j->c.dirty(j->c.ctx);
     }
     job_free(job);
@@ -142,6 +150,23 @@ void journal_meta(struct journal *j, uint64_t term, uint64_t vote)
     job->job.vote = vote;
     outbox_hold(j->c.outbox);
     submit(j, job);
+}
+
+void journal_cut(struct journal *j, const struct cns_snapshot *s, uint64_t keep_bytes)
+{
+    CHECK(!j->cutting && s->index >= j->c.terms->first - 1 && s->index <= j->submitted);
+    struct job *job = job_new(j, CNS_DISK_CUT, 0, 0);
+    job->snapshot = mem_alloc(sizeof *s);
+    *job->snapshot = *s;
+    job->job.snapshot = job->snapshot;
+    job->job.keep_bytes = keep_bytes;
+    j->cutting = true;
+    submit(j, job);
+}
+
+bool journal_is_cutting(const struct journal *j)
+{
+    return j->cutting;
 }
 
 void journal_append(struct journal *j, struct cns_item item)

@@ -17,6 +17,8 @@ struct journal_config {
     void *ctx;
     /* Entries up to INDEX are stored. Not for appends that a truncation has overtaken. */
     void (*stored)(void *ctx, uint64_t index);
+    /* The record S is durable, the log on the disk begins at FIRST. S is lent. */
+    void (*cut)(void *ctx, const struct cns_snapshot *s, uint64_t first);
     void (*failed)(void *ctx, enum err e); /* final */
     void (*dirty)(void *ctx);
 };
@@ -37,6 +39,9 @@ void journal_append(struct journal *j, struct cns_item item);
 void journal_truncate(struct journal *j, uint64_t index);
 /* Hands all new entries to the disk, as one job. */
 void journal_flush(struct journal *j);
+/* Asks for a cut; takes over the reference of S->members. One at a time. */
+void journal_cut(struct journal *j, const struct cns_snapshot *s, uint64_t keep_bytes);
+bool journal_is_cutting(const struct journal *j);
 /* What cached entries that are not known to be stored cost (CACHE_ITEM_OVERHEAD included). */
 uint64_t journal_pending_bytes(const struct journal *j);
 uint64_t journal_item_cost(const struct cns_payload *p);

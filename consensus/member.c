@@ -49,6 +49,8 @@ struct cns {
     void (*done)(void *ctx);
     void *done_ctx;
     struct cns_server *shown; /* cns_members */
+    uint64_t *peers;          /* the ids that the transport has */
+    size_t n_peers, peers_cap;
 };
 
 /* --- what the driver needs ----------------------------------------------------------------------
@@ -162,8 +164,10 @@ static void copy_config(struct cns *c, const struct cns_config *from)
     for (unsigned i = 0; i < from->n_servers; i++) {
         c->servers[i].id = from->servers[i].id;
         c->servers[i].address = mem_strdup(from->servers[i].address);
+        c->servers[i].role = from->servers[i].role;
     }
     c->c.servers = c->servers;
+    c->c.base = NULL; /* the log has it, or has one of its own */
 }
 
 /* Strings that copy_config made; the public structs show them const. */
@@ -181,23 +185,26 @@ static void member_free(struct cns *c)
         free_string(c->servers[i].address);
     free(c->servers);
     free(c->shown);
+    free(c->peers);
     free_string(c->c.dir);
     free_string(c->c.listen);
     free(c);
 }
 
-static enum err open_log(struct cns *c)
+static enum err open_log(struct cns *c, const struct cns_snapshot *base)
 {
     thread_expect_loop();
     struct cns_item first = {.index = 1, .term = 1, .kind = CNS_CHANGE};
-    if (c->c.n_servers > 0)
+    if (c->c.n_servers > 0 && base == NULL)
         TRY(members_encode(c->servers, c->c.n_servers, &first.payload));
     struct cns_log_config lc = {.dir = c->c.dir,
                                 .cluster_id = c->c.cluster_id,
                                 .node_id = c->c.id,
                                 .first_term = 1,
                                 .first_items = &first,
-                                .n_first_items = first.payload == NULL ? 0 : 1};
+                                .n_first_items = first.payload == NULL ? 0 : 1,
+                                .base = base,
+                                .segment_bytes = c->c.segment_bytes};
     enum err e = cns_log_open(&lc, &c->log);
     cns_payload_unref(first.payload);
     return e;
@@ -216,7 +223,7 @@ enum err cns_open(const struct cns_config *config, struct cns **out)
     copy_config(c, config);
     if (getrandom(&c->rng.state, sizeof c->rng.state, 0) != (ssize_t)sizeof c->rng.state)
         c->rng.state = clock_mono_ns(); /* jitter, not secrets */
-    enum err e = open_log(c);
+    enum err e = open_log(c, config->base);
     if (e != ERR_OK) {
         member_free(c);
         return e;
@@ -230,6 +237,28 @@ enum err cns_scan_back(struct cns *c, cns_visit visit, void *ctx)
     CHECK(c->phase == OPEN && c->d == NULL);
     return cns_log_scan_back(c->log, visit, ctx);
 }
+
+bool cns_snapshot_get(const struct cns *c, struct cns_snapshot *out)
+{
+    CHECK(c->phase == OPEN && c->d == NULL);
+    return cns_log_snapshot(c->log, out);
+}
+
+uint64_t cns_first_index(const struct cns *c)
+{
+    struct cns_log_state st;
+    CHECK(c->phase == OPEN && c->d == NULL);
+    cns_log_get_state(c->log, &st);
+    return st.first_index;
+}
+
+enum err cns_install(struct cns *c, const struct cns_snapshot *s)
+{
+    CHECK(c->phase == OPEN && c->d == NULL);
+    return cns_log_install(c->log, s);
+}
+
+static void on_peers(void *ctx);
 
 static void load_entry(void *ctx, uint64_t index, uint64_t term, enum cns_kind kind,
                        struct cns_payload *payload)
@@ -250,9 +279,13 @@ static enum err start_driver(struct cns *c, uv_loop_t *loop, uint64_t applied)
         .election_ms = c->c.election_ms,
         .heartbeat_ms = c->c.heartbeat_ms,
         .io = {c, io_disk, io_disk_read, io_send, io_queued, io_send_bytes, io_now_ms, io_random},
-        .handler = c->c.handler};
+        .handler = c->c.handler,
+        .on_peers = on_peers};
+    struct cns_snapshot snapshot;
     TRY(driver_new(&dc, &c->d));
     cns_log_get_state(c->log, &st);
+    bool was_cut = cns_log_snapshot(c->log, &snapshot);
+    TRY(driver_begin(c->d, st.first_index, st.prev_term, was_cut ? &snapshot : NULL));
     cns_log_each(c->log, load_entry, c);
     if (c->load_error != ERR_OK)
         return c->load_error;
@@ -271,6 +304,61 @@ static const char *address_of(const struct cns *c, const struct raft_server *s)
     return s->address;
 }
 
+static bool has_peer(const struct cns *c, uint64_t id)
+{
+    for (size_t i = 0; i < c->n_peers; i++)
+        if (c->peers[i] == id)
+            return true;
+    return false;
+}
+
+/* Connects to who is a member now, and takes leave of who is none any more. */
+static enum err set_peers(struct cns *c)
+{
+    enum err first = ERR_OK;
+    thread_expect_loop();
+    const struct raft_configuration *conf = driver_members(c->d);
+    for (unsigned i = 0; i < conf->n; i++) {
+        uint64_t id = conf->servers[i].id;
+        if (id == c->c.id)
+            continue;
+        enum err e = cns_transport_set_peer(c->transport, id, address_of(c, &conf->servers[i]));
+        if (e != ERR_OK && first == ERR_OK)
+            first = e;
+        if (e != ERR_OK || has_peer(c, id))
+            continue;
+        if (c->n_peers == c->peers_cap) {
+            c->peers_cap = c->peers_cap == 0 ? 8 : c->peers_cap * 2;
+            c->peers = mem_realloc(c->peers, c->peers_cap * sizeof *c->peers);
+        }
+        c->peers[c->n_peers++] = id;
+    }
+    for (size_t i = c->n_peers; i-- > 0;) {
+        if (!driver_is_removed(c->d, c->peers[i]))
+            continue;
+        cns_transport_remove_peer(c->transport, c->peers[i]);
+        c->peers[i] = c->peers[--c->n_peers];
+    }
+    return first;
+}
+
+static void on_peers(void *ctx)
+{
+    struct cns *c = ctx;
+    if (c->transport != NULL && c->phase != STOPPING && set_peers(c) != ERR_OK)
+        log_error("consensus", "peer-address id=%llu why=\"%s\"", (unsigned long long)c->c.id,
+                  err_text());
+}
+
+static void on_refused(void *ctx, uint64_t id, enum err code, const char *sentence)
+{
+    struct cns *c = ctx;
+    (void)id;
+    thread_expect_loop();
+    if (c->phase != STOPPING)
+        driver_refused(c->d, code, sentence);
+}
+
 static enum err start_transport(struct cns *c, uv_loop_t *loop)
 {
     thread_expect_loop();
@@ -278,21 +366,16 @@ static enum err start_transport(struct cns *c, uv_loop_t *loop)
     cns_log_get_state(c->log, &st);
     struct cns_transport_config tc = {.cluster_id = c->c.cluster_id,
                                       .id = c->c.id,
-                                      /* 1: until the log makes one */
-                                      .incarnation = st.incarnation == 0 ? 1 : st.incarnation,
+                                      .incarnation = st.incarnation,
                                       .dir = c->c.dir,
                                       .listen = c->c.listen,
                                       .ctx = c,
                                       .on_message = on_message,
                                       .on_bytes = on_bytes,
-                                      .on_peer = on_peer};
+                                      .on_peer = on_peer,
+                                      .on_refused = on_refused};
     TRY(cns_transport_open(loop, &tc, &c->transport));
-    const struct raft_configuration *conf = driver_members(c->d);
-    for (unsigned i = 0; i < conf->n; i++)
-        if (conf->servers[i].id != c->c.id)
-            TRY(cns_transport_set_peer(c->transport, conf->servers[i].id,
-                                       address_of(c, &conf->servers[i])));
-    return ERR_OK;
+    return set_peers(c);
 }
 
 static void start_handles(struct cns *c, uv_loop_t *loop)
@@ -317,9 +400,11 @@ enum err cns_start(struct cns *c, uv_loop_t *loop, uint64_t applied)
     c->phase = RUNNING;
     struct cns_status st;
     cns_get_status(c, &st);
-    log_info("consensus", "member-started id=%llu term=%llu last=%llu applied=%llu port=%u",
+    log_info("consensus",
+             "member-started id=%llu term=%llu first=%llu last=%llu applied=%lld port=%u",
              (unsigned long long)c->c.id, (unsigned long long)st.term,
-             (unsigned long long)st.last_index, (unsigned long long)applied, cns_peer_port(c));
+             (unsigned long long)st.first_index, (unsigned long long)st.last_index,
+             (long long)applied, cns_peer_port(c)); /* held: -1 */
     return ERR_OK;
 }
 
@@ -384,6 +469,34 @@ void cns_applied(struct cns *c, uint64_t index)
         driver_applied(c->d, index);
 }
 
+enum err cns_cut(struct cns *c, uint64_t index, const uint8_t *data, size_t len,
+                 uint64_t keep_bytes)
+{
+    if (c->phase != RUNNING)
+        return err_fail(ERR_STOPPED, "this member does not run");
+    return driver_cut(c->d, index, data, len, keep_bytes);
+}
+
+enum err cns_describe(const struct cns *c, uint64_t index, struct cns_snapshot *out)
+{
+    if (c->phase != RUNNING)
+        return err_fail(ERR_STOPPED, "this member does not run");
+    return driver_describe(c->d, index, out);
+}
+
+enum err cns_change(struct cns *c, enum cns_change_kind kind, uint64_t *id, const char *address,
+                    enum cns_member_role role, uint64_t *index)
+{
+    if (c->phase != RUNNING)
+        return err_fail(ERR_STOPPED, "this member does not run");
+    return driver_change(c->d, kind, id, address, role, index);
+}
+
+bool cns_get_progress(const struct cns *c, uint64_t id, struct cns_progress *out)
+{
+    return c->phase == RUNNING && driver_get_progress(c->d, id, out);
+}
+
 void cns_read_index(struct cns *c, struct cns_read *r, uint64_t timeout_ms)
 {
     CHECK(c->phase == RUNNING);
@@ -423,7 +536,10 @@ void cns_get_status(const struct cns *c, struct cns_status *out)
     out->sync_count = st.sync_count;
     out->sync_ns_sum = st.sync_ns_sum;
     out->sync_ns_max = st.sync_ns_max;
+    out->log_waits = st.waits;
     if (c->d == NULL) {
+        out->first_index = st.first_index;
+        out->snapshot_index = st.snapshot_index;
         out->term = st.term;
         out->last_index = out->stored_index = st.last_index;
     }
@@ -440,8 +556,8 @@ const struct cns_server *cns_members(const struct cns *c, unsigned *n)
     const struct raft_configuration *conf = driver_members(c->d);
     mutable->shown = mem_realloc(mutable->shown, (conf->n + 1) * sizeof *c->shown);
     for (unsigned i = 0; i < conf->n; i++)
-        mutable->shown[i] =
-            (struct cns_server){conf->servers[i].id, address_of(c, &conf->servers[i]), CNS_VOTER};
+        mutable->shown[i] = (struct cns_server){
+            conf->servers[i].id, address_of(c, &conf->servers[i]), members_role(&conf->servers[i])};
     *n = conf->n;
     return c->shown;
 }

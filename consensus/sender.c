@@ -22,6 +22,13 @@
  * Probing: it is not known where its log meets ours, one message at a time. Streaming: `next` runs
  * ahead of the answers.
  *
+ * A peer whose next entry is no longer in our log is *behind*: it gets heartbeats from where the
+ * log begins (which it refuses, and which say that we live), and is told to fetch the state
+ * elsewhere. As soon as it accepts one of them, it is a peer like the others.
+ *
+ * A peer that was removed is served until it knows, *leaving*: it stops by itself then, and does
+ * not ask for votes.
+ *
  * Not here: what is committed (the core), votes (driver.c). */
 #include "consensus/sender.h"
 
@@ -29,6 +36,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "consensus/members.h"
 
 #include <stdlib.h>
 
@@ -38,6 +46,11 @@
 #define PROBE_BYTES_MAX KIB(64)
 /* An empty message follows another one to the same peer after so many ms only (trap T9). */
 #define EMPTY_GAP_MS 20u
+/* A peer that is behind is told so once in so many ms. */
+#define BEHIND_MS 1000u
+/* Who was removed is served for so many heartbeats, and after it was told for so many. */
+#define LEAVING_BEATS 100u
+#define TOLD_BEATS    5u
 
 struct flight {
     uint64_t last, bytes;
@@ -48,6 +61,8 @@ struct peer {
     struct sender *s;
     uint64_t id;
     bool member;
+    uint64_t leaving;  /* the change that removed it, while it is served; 0: no */
+    uint64_t until_ms; /* leaving: no longer than this */
     bool probing;
     uint64_t next;  /* the next entry to send */
     uint64_t match; /* the core's */
@@ -55,14 +70,15 @@ struct peer {
     uint64_t probe;
     uint64_t told;     /* highest leader_commit sent since the last reset */
     uint64_t heard_ms; /* last answer, or the beginning of the leadership */
-    uint64_t sent_ms, empty_ms;
+    bool answered;     /* in this leadership */
+    uint64_t sent_ms, empty_ms, behind_ms;
     bool beat;
     struct flight *window; /* sent, not known to be stored; a ring, cap is a power of two */
     size_t window_cap, window_head, window_n;
     uint64_t window_bytes;
     struct cns_disk_read read;
     bool reading;
-    uint64_t read_epoch;
+    uint64_t read_epoch, read_cuts;
     struct cns_item *read_items; /* what the last read brought, not sent yet */
     unsigned n_read_items;
 };
@@ -73,7 +89,9 @@ struct sender {
     bool leading;
     uint64_t term, first;
     uint64_t commit, stored;
-    uint64_t epoch; /* moves whenever entries may have changed: older reads are void */
+    uint64_t epoch;           /* moves whenever entries may have changed: older reads are void */
+    uint64_t cuts, cut_index; /* asked for; the newest one's */
+    bool cutting;
     struct cns_item *batch;
 };
 
@@ -177,30 +195,80 @@ static void begin(struct sender *s, struct peer *p)
 {
     p->match = 0;
     p->heard_ms = now_ms(s);
-    p->sent_ms = p->empty_ms = 0;
+    p->answered = false;
+    p->sent_ms = p->empty_ms = p->behind_ms = 0;
     p->beat = true;
     probe_from(p, s->first);
 }
 
-void sender_set_members(struct sender *s, const struct raft_configuration *conf)
+static struct peer *find_or_make(struct sender *s, uint64_t id)
 {
-    LIST_EACH(l, &s->peers)
-        LIST_ENTRY(l, struct peer, link)->member = false;
-    for (unsigned i = 0; i < conf->n; i++) {
-        const struct raft_server *server = &conf->servers[i];
-        if (server->id == s->c.self || server->role == RAFT_SPARE)
-            continue;
-        struct peer *p = find(s, server->id);
-        if (p == NULL) {
-            p = MEM_NEW(struct peer);
-            p->s = s;
-            p->id = server->id;
-            list_push_back(&s->peers, &p->link);
-            if (s->leading)
-                begin(s, p);
+    struct peer *p = find(s, id);
+    if (p != NULL)
+        return p;
+    p = MEM_NEW(struct peer);
+    p->s = s;
+    p->id = id;
+    list_push_back(&s->peers, &p->link);
+    return p;
+}
+
+static const struct raft_server *receiver(const struct sender *s,
+                                          const struct raft_configuration *conf, uint64_t id)
+{
+    for (unsigned i = 0; i < conf->n; i++)
+        if (conf->servers[i].id == id)
+            return id == s->c.self || conf->servers[i].role == RAFT_SPARE ? NULL
+                                                                          : &conf->servers[i];
+    return NULL;
+}
+
+void sender_set_members(struct sender *s, const struct raft_configuration *conf,
+                        const struct raft_configuration *old, uint64_t change)
+{
+    for (unsigned i = 0; i < conf->n; i++)
+        if (receiver(s, conf, conf->servers[i].id) != NULL)
+            (void)find_or_make(s, conf->servers[i].id);
+    for (unsigned i = 0; change > 0 && i < old->n; i++)
+        if (receiver(s, old, old->servers[i].id) != NULL)
+            (void)find_or_make(s, old->servers[i].id);
+    LIST_EACH(l, &s->peers) {
+        struct peer *p = LIST_ENTRY(l, struct peer, link);
+        bool was = p->member || p->leaving > 0, is = receiver(s, conf, p->id) != NULL;
+        p->member = is;
+        if (is) {
+            p->leaving = 0;
+        } else if (change > 0 && p->leaving == 0 && receiver(s, old, p->id) != NULL) {
+            p->leaving = change;
+            p->until_ms = now_ms(s) + (uint64_t)LEAVING_BEATS * s->c.heartbeat_ms;
         }
-        p->member = true;
+        if (s->leading && !was && (p->member || p->leaving > 0))
+            begin(s, p);
     }
+}
+
+bool sender_keeps(const struct sender *s, uint64_t peer)
+{
+    const struct peer *p = find(s, peer);
+    return s->leading && p != NULL && p->leaving > 0;
+}
+
+void sender_cut(struct sender *s, uint64_t index)
+{
+    s->cuts++;
+    s->cutting = true;
+    s->cut_index = index;
+}
+
+void sender_cut_done(struct sender *s)
+{
+    s->cutting = false;
+    LIST_EACH(l, &s->peers) {
+        struct peer *p = LIST_ENTRY(l, struct peer, link);
+        if (p->next < s->c.terms->first)
+            drop_read_items(p);
+    }
+    s->c.dirty(s->c.ctx);
 }
 
 void sender_lead(struct sender *s, uint64_t term, uint64_t first)
@@ -209,8 +277,11 @@ void sender_lead(struct sender *s, uint64_t term, uint64_t first)
     s->term = term;
     s->first = first;
     s->epoch++;
-    LIST_EACH(l, &s->peers)
-        begin(s, LIST_ENTRY(l, struct peer, link));
+    LIST_EACH(l, &s->peers) {
+        struct peer *p = LIST_ENTRY(l, struct peer, link);
+        p->leaving = 0;
+        begin(s, p);
+    }
     s->c.dirty(s->c.ctx);
 }
 
@@ -218,8 +289,11 @@ void sender_stop_leading(struct sender *s)
 {
     s->leading = false;
     s->epoch++;
-    LIST_EACH(l, &s->peers)
-        drop_read_items(LIST_ENTRY(l, struct peer, link));
+    LIST_EACH(l, &s->peers) {
+        struct peer *p = LIST_ENTRY(l, struct peer, link);
+        p->leaving = 0;
+        drop_read_items(p);
+    }
 }
 
 void sender_set_marks(struct sender *s, uint64_t commit, uint64_t stored)
@@ -236,6 +310,7 @@ void sender_on_result(struct sender *s, uint64_t peer, uint64_t rejected, uint64
         return;
     CHECK(match <= s->c.terms->last);
     p->heard_ms = now_ms(s);
+    p->answered = true;
     p->match = match;
     window_pop(p, match);
     if (p->next <= match) {
@@ -244,6 +319,8 @@ void sender_on_result(struct sender *s, uint64_t peer, uint64_t rejected, uint64
     }
     s->c.dirty(s->c.ctx);
     if (rejected == 0) {
+        if (p->probing && p->probe_out && p->next <= p->probe)
+            p->next = p->probe + 1; /* it was taken for behind; stored it may not be yet */
         p->probing = false;
         return;
     }
@@ -290,6 +367,18 @@ uint64_t sender_heard_ms(const struct sender *s, uint64_t peer)
     return !s->leading || p == NULL ? 0 : p->heard_ms;
 }
 
+uint64_t sender_answered_ms(const struct sender *s, uint64_t peer)
+{
+    const struct peer *p = find(s, peer);
+    return s->leading && p != NULL && p->answered ? p->heard_ms : 0;
+}
+
+uint64_t sender_match(const struct sender *s, uint64_t peer)
+{
+    const struct peer *p = find(s, peer);
+    return s->leading && p != NULL ? p->match : 0;
+}
+
 /* --- sending ------------------------------------------------------------------------------------
  */
 
@@ -310,10 +399,18 @@ static void send_append(struct sender *s, struct peer *p, uint64_t prev,
     s->c.io->send(s->c.io->ctx, p->id, &m, items, n);
 }
 
+static bool is_behind(const struct sender *s, const struct peer *p)
+{
+    return p->next < s->c.terms->first;
+}
+
 static void send_empty(struct sender *s, struct peer *p)
 {
     uint64_t prev = p->next - 1;
-    if (p->probing && p->probe_out)
+    if (prev + 1 < s->c.terms->first || (p->probe_out && p->probe + 1 < s->c.terms->first)) {
+        prev = p->probe = s->c.terms->first - 1;
+        p->probing = p->probe_out = true;
+    } else if (p->probing && p->probe_out)
         prev = p->probe;
     else if (p->probing) {
         p->probe = prev;
@@ -329,11 +426,15 @@ static void read_done(struct cns_disk_read *read, enum err e)
     struct peer *p = read->ctx;
     struct sender *s = p->s;
     p->reading = false;
-    bool current = s->leading && p->read_epoch == s->epoch && p->next == read->index;
+    bool current = s->leading && p->read_epoch == s->epoch && p->next == read->index &&
+                   p->next >= s->c.terms->first;
     if (e != ERR_OK) {
+        /* A cut that was asked for meanwhile may have taken it: then the peer is behind. */
+        bool gone = e == ERR_NOT_FOUND && p->read_cuts != s->cuts && read->index <= s->cut_index;
         /* After a change of leadership the entries may have been truncated meanwhile. */
-        if (s->leading && p->read_epoch == s->epoch)
+        if (!gone && s->leading && p->read_epoch == s->epoch)
             s->c.read_failed(s->c.ctx, e);
+        s->c.dirty(s->c.ctx);
         return;
     }
     CHECK(read->n_items > 0 && p->read_items == NULL);
@@ -356,12 +457,13 @@ static void read_done(struct cns_disk_read *read, enum err e)
 
 static void start_read(struct sender *s, struct peer *p)
 {
-    if (p->reading)
-        return;
+    if (p->reading || (s->cutting && p->next <= s->cut_index))
+        return;                  /* what is being cut is not begun to be read */
     CHECK(p->next <= s->stored); /* what is not stored is in the cache */
     uint64_t n = s->stored - p->next + 1;
     p->reading = true;
     p->read_epoch = s->epoch;
+    p->read_cuts = s->cuts;
     p->read = (struct cns_disk_read){.index = p->next,
                                      .max_bytes = APPEND_BYTES_MAX,
                                      .max_items = n < ITEMS_MAX ? (unsigned)n : ITEMS_MAX,
@@ -396,7 +498,7 @@ static unsigned gather(struct sender *s, struct peer *p, uint64_t max_bytes, uin
 static bool may_send_entries(const struct sender *s, const struct peer *p, uint64_t queued,
                              uint64_t now)
 {
-    if (p->next > s->c.terms->last)
+    if (p->next > s->c.terms->last || is_behind(s, p))
         return false;
     if (p->probing)
         return !p->probe_out;
@@ -430,6 +532,17 @@ static bool send_entries(struct sender *s, struct peer *p, uint64_t now)
     return true;
 }
 
+/* A removed peer has been told, or had its time. */
+static bool has_left(const struct sender *s, struct peer *p, uint64_t now)
+{
+    if (p->leaving == 0 || s->commit < p->leaving)
+        return false;
+    uint64_t told_ms = (uint64_t)TOLD_BEATS * s->c.heartbeat_ms;
+    if (p->told >= p->leaving && p->match >= p->leaving && p->until_ms > now + told_ms)
+        p->until_ms = now + told_ms;
+    return now >= p->until_ms;
+}
+
 static void flush_peer(struct sender *s, struct peer *p)
 {
     uint64_t now = now_ms(s);
@@ -443,15 +556,27 @@ static void flush_peer(struct sender *s, struct peer *p)
         send_empty(s, p);
     else if (vouched > p->told && !p->probing && !silent)
         send_empty(s, p); /* followers learn of a commit at once: their readers wait for it */
+    if (is_behind(s, p) && p->answered && !silent &&
+        (p->behind_ms == 0 || now - p->behind_ms >= BEHIND_MS)) {
+        p->behind_ms = now;
+        s->c.behind(s->c.ctx, p->id);
+    }
 }
 
 void sender_flush(struct sender *s)
 {
+    bool left = false;
     if (!s->leading || !outbox_is_open(s->c.outbox))
         return;
     LIST_EACH(l, &s->peers) {
         struct peer *p = LIST_ENTRY(l, struct peer, link);
-        if (p->member)
+        if (has_left(s, p, now_ms(s))) {
+            p->leaving = 0;
+            left = true;
+        }
+        if (p->member || p->leaving > 0)
             flush_peer(s, p);
     }
+    if (left)
+        s->c.left(s->c.ctx);
 }

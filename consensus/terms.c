@@ -7,10 +7,10 @@
 
 #include <stdlib.h>
 
-void terms_init(struct terms *t, uint64_t first_index)
+void terms_init(struct terms *t, uint64_t first_index, uint64_t prev_term)
 {
-    CHECK(first_index > 0);
-    *t = (struct terms){.first = first_index, .last = first_index - 1};
+    CHECK(first_index > 0 && (first_index == 1) == (prev_term == 0));
+    *t = (struct terms){.first = first_index, .last = first_index - 1, .prev_term = prev_term};
 }
 
 void terms_fini(struct terms *t)
@@ -30,6 +30,7 @@ void terms_append(struct terms *t, uint64_t term)
         if (term == before)
             return;
     }
+    CHECK(term >= t->prev_term);
     if (t->n == t->cap) {
         t->cap = t->cap == 0 ? 16 : t->cap * 2;
         t->runs = mem_realloc(t->runs, t->cap * sizeof *t->runs);
@@ -55,8 +56,27 @@ static const struct terms_run *run_of(const struct terms *t, uint64_t index)
     return &t->runs[i - 1];
 }
 
+void terms_cut(struct terms *t, uint64_t index)
+{
+    CHECK(index <= t->last + 1);
+    if (index <= t->first)
+        return;
+    size_t old = 0;
+    t->prev_term = terms_at(t, index - 1);
+    while (old < t->n && (old + 1 < t->n ? t->runs[old + 1].first : t->last + 1) <= index)
+        old++;
+    for (size_t i = old; i < t->n; i++)
+        t->runs[i - old] = t->runs[i];
+    t->n -= old;
+    if (t->n > 0 && t->runs[0].first < index)
+        t->runs[0].first = index;
+    t->first = index;
+}
+
 uint64_t terms_at(const struct terms *t, uint64_t index)
 {
+    if (index + 1 == t->first)
+        return t->prev_term;
     if (index < t->first || index > t->last)
         return 0;
     return run_of(t, index)->term;

@@ -404,7 +404,7 @@ TEST(terms_agree_with_a_plain_array)
     struct terms t;
     uint64_t plain[2000] = {0}, n = 0;
     struct rng rng = {test_seed()};
-    terms_init(&t, 1);
+    terms_init(&t, 1, 0);
     for (unsigned i = 0; i < 5000; i++) {
         if (n > 0 && (n == 1999 || rng_once_in(&rng, 20))) {
             n = rng_below(&rng, n);
