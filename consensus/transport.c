@@ -550,7 +550,8 @@ enum err cns_transport_open(uv_loop_t *loop, const struct cns_transport_config *
                             struct cns_transport **out)
 {
     struct addrinfo *all;
-    CHECK(c->id > 0 && c->cluster_id > 0 && c->on_message != NULL && c->on_bytes != NULL);
+    CHECK(c->id > 0 && c->cluster_id > 0 && c->incarnation > 0);
+    CHECK(c->on_message != NULL && c->on_bytes != NULL);
     TRY(resolve(c->listen, &all));
     struct cns_transport *t = transport_new(loop, c);
     enum err e = open_book(t);
