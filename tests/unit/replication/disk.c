@@ -2,7 +2,9 @@
  *
  * Every changing call passes a gate, one at a time. For a loss of power each unsynced write is
  * kept with what was there before: all are undone, then some are done again, in their order: none,
- * a first part, or any subset, the last of them torn at a sector. */
+ * a first part, or any subset, the last of them torn at a sector. Renames and removals whose
+ * directory was not synced after them are undone likewise, and a first part of them is done again.
+ */
 #include "tests/unit/replication/disk.h"
 
 #include "base/mem.h"
@@ -24,10 +26,15 @@
 /* --- losing power ------------------------------------------------------------------------------
  */
 
+enum op_kind { OP_WRITE, OP_CUT, OP_RENAME, OP_UNLINK };
+
 struct op {
     struct op *next; /* newest first */
-    char path[PATH_BYTES];
-    bool cut; /* else a write */
+    enum op_kind kind;
+    char path[PATH_BYTES]; /* as it was then */
+    /* Rename: the new name. Rename and unlink: a second name of what had it before, or "". */
+    char to[PATH_BYTES], kept[PATH_BYTES];
+    ino_t inode; /* write, cut */
     uint64_t offset, size_before;
     size_t n, n_old;
     uint8_t *bytes, *old; /* old: what was there, up to the end of the file then */
@@ -60,6 +67,15 @@ static bool ends_with(const char *path, const char *suffix)
     return n >= m && strcmp(path + n - m, suffix) == 0;
 }
 
+static void drop_op(struct op *o)
+{
+    if (o->kept[0] != 0)
+        (void)syscall(SYS_unlink, o->kept);
+    free(o->bytes);
+    free(o->old);
+    free(o);
+}
+
 static void raw_write(const char *path, const uint8_t *p, size_t n, uint64_t offset)
 {
     int fd = open(path, O_WRONLY);
@@ -85,10 +101,11 @@ static void note_op(int fd, const uint8_t *bytes, size_t n, uint64_t offset)
         free(o);
         return;
     }
-    o->cut = bytes == NULL;
+    o->kind = bytes == NULL ? OP_CUT : OP_WRITE;
+    o->inode = st.st_ino;
     o->offset = offset;
     o->size_before = (uint64_t)st.st_size;
-    if (o->cut)
+    if (o->kind == OP_CUT)
         n = o->size_before > offset ? (size_t)(o->size_before - offset) : 0;
     o->n = n;
     o->old = mem_zalloc(n + 1);
@@ -105,26 +122,61 @@ static void note_op(int fd, const uint8_t *bytes, size_t n, uint64_t offset)
     disk.ops = o;
 }
 
+/* Before PATH gets another name, TO, or none (NULL). */
+static void note_name(const char *path, const char *to)
+{
+    static unsigned n;
+    size_t len = strlen(path);
+    if (disk.end != DISK_POWER || path[0] != '/' || ends_with(path, "-shm") ||
+        len > PATH_BYTES - 30)
+        return;
+    struct op *o = mem_zalloc(sizeof *o);
+    const char *lost = to == NULL ? path : to;
+    o->kind = to == NULL ? OP_UNLINK : OP_RENAME;
+    (void)snprintf(o->path, sizeof o->path, "%s", path);
+    (void)snprintf(o->to, sizeof o->to, "%s", to == NULL ? "" : to);
+    (void)snprintf(o->kept, sizeof o->kept, "%.250s.kept-%u", lost, n++);
+    if (syscall(SYS_link, lost, o->kept) != 0)
+        o->kept[0] = 0;
+    o->next = disk.ops;
+    disk.ops = o;
+}
+
+static bool in_directory(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    return strncmp(path, dir, n) == 0 && path[n] == '/' && strchr(path + n + 1, '/') == NULL;
+}
+
+/* FD is synced: what was done to that file, or to the names in that directory, is safe. */
 static void note_sync(int fd)
 {
+    struct stat st;
     char path[PATH_BYTES];
     fd_path(fd, path);
+    if (fstat(fd, &st) != 0)
+        return;
     struct op **at = &disk.ops;
     while (*at != NULL) {
         struct op *o = *at;
-        if (strcmp(o->path, path) != 0) {
+        bool is_name = o->kind == OP_RENAME || o->kind == OP_UNLINK;
+        if (is_name ? !in_directory(o->path, path) : o->inode != st.st_ino) {
             at = &o->next;
             continue;
         }
         *at = o->next;
-        free(o->bytes);
-        free(o->old);
-        free(o);
+        drop_op(o);
     }
 }
 
 static void undo(const struct op *o)
 {
+    if (o->kind == OP_RENAME)
+        (void)syscall(SYS_rename, o->to, o->path);
+    if (o->kept[0] != 0)
+        (void)syscall(SYS_rename, o->kept, o->kind == OP_RENAME ? o->to : o->path);
+    if (o->kind == OP_RENAME || o->kind == OP_UNLINK)
+        return;
     raw_write(o->path, o->old, o->n_old, o->offset);
     raw_cut(o->path, o->size_before);
 }
@@ -132,7 +184,7 @@ static void undo(const struct op *o)
 static void redo(const struct op *o, bool torn)
 {
     size_t n = o->n;
-    if (o->cut) {
+    if (o->kind == OP_CUT) {
         raw_cut(o->path, o->offset);
         return;
     }
@@ -144,19 +196,38 @@ static void redo(const struct op *o, bool torn)
     raw_write(o->path, o->bytes, n, o->offset);
 }
 
+static void redo_name(const struct op *o)
+{
+    if (o->kind == OP_RENAME)
+        (void)syscall(SYS_rename, o->path, o->to);
+    else
+        (void)syscall(SYS_unlink, o->path);
+}
+
 /* Takes all unsynced operations back, and does some of them again, in their order. The files are
  * judged one by one. */
 static void lose_power(void)
 {
     struct op *oldest = NULL;
+    uint64_t names = 0; /* that may stay */
     for (struct op *o = disk.ops, *next; o != NULL; o = next) {
         undo(o);
+        names += o->kind == OP_RENAME || o->kind == OP_UNLINK;
         next = o->next;
         o->next = oldest;
         oldest = o;
     }
+    if (names > 0)
+        names = rng_below(&disk.rng, names + 1);
     uint64_t mood = rng_u64(&disk.rng);
     for (struct op *o = oldest; o != NULL; o = o->next) {
+        if (o->kind == OP_RENAME || o->kind == OP_UNLINK) {
+            if (names > 0) {
+                redo_name(o);
+                names--;
+            }
+            continue;
+        }
         size_t len = strlen(o->path);
         uint64_t how = (mood >> (len % 8 * 8)) % 4; /* main.db, its WAL and position differ */
         if (how == 0)
@@ -188,7 +259,7 @@ static void count_call(int fd)
     (void)atomic_fetch_add(disk.calls, 1);
     if (--disk.left > 0)
         return;
-    if (disk.end == DISK_FAIL)
+    if (disk.end == DISK_FAIL || disk.end == DISK_FULL)
         disk.failing = true;
     else if (rng_once_in(&disk.rng, 2))
         die();
@@ -205,7 +276,7 @@ static enum gate enter(int fd)
     count_call(fd);
     if (!disk.failing)
         return COUNTED;
-    errno = rng_once_in(&disk.rng, 2) ? ENOSPC : EIO;
+    errno = disk.end == DISK_FULL || rng_once_in(&disk.rng, 2) ? ENOSPC : EIO;
     return FAILED;
 }
 
@@ -237,6 +308,11 @@ void disk_count_only(const char *suffix)
 void disk_disarm(void)
 {
     atomic_store(&disk.armed, false);
+    while (disk.ops != NULL) {
+        struct op *o = disk.ops;
+        disk.ops = o->next;
+        drop_op(o);
+    }
 }
 
 void disk_skip_syncs(void)
@@ -250,6 +326,7 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t offset);
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset);
 int fsync(int fd);
 int fdatasync(int fd);
+int ftruncate(int fd, off_t size);
 int ftruncate64(int fd, off64_t size);
 int rename(const char *from, const char *to);
 int unlink(const char *path);
@@ -299,10 +376,16 @@ int ftruncate64(int fd, off64_t size)
     return rc;
 }
 
-/* The directory is synced after each by the code under test; its loss is not simulated. */
+int ftruncate(int fd, off_t size)
+{
+    return ftruncate64(fd, size);
+}
+
 int rename(const char *from, const char *to)
 {
     enum gate g = enter(-1);
+    if (g == COUNTED)
+        note_name(from, to);
     int rc = g == FAILED ? -1 : (int)syscall(SYS_rename, from, to);
     leave(g);
     return rc;
@@ -311,6 +394,8 @@ int rename(const char *from, const char *to)
 int unlink(const char *path)
 {
     enum gate g = enter(-1);
+    if (g == COUNTED)
+        note_name(path, NULL);
     int rc = g == FAILED ? -1 : (int)syscall(SYS_unlink, path);
     leave(g);
     return rc;

@@ -14,6 +14,7 @@ enum disk_end {
     DISK_KILL,  /* the process ends; what was written is in the files */
     DISK_POWER, /* of what was written since a file's last sync, any part is lost */
     DISK_FAIL,  /* this call and, if it is a write, all later ones fail with ENOSPC or EIO */
+    DISK_FULL,  /* the same with ENOSPC, until it is disarmed: there is room again */
 };
 
 /* Counts in *CALLS from now on, and ends before or just after call number N. SEED: of what is lost.
