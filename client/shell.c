@@ -7,6 +7,7 @@
  * Not here: everything that happens between (shell_input.c and the files it names). */
 #include "client/shell.h"
 
+#include "client/shell_cluster.h"
 #include "client/shell_dot.h"
 #include "client/shell_edit.h"
 #include "client/shell_input.h"
@@ -23,9 +24,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_ADDRESS "127.0.0.1:7701"
-#define COMMANDS_MAX    64
-#define EXIT_INTERRUPT  130
+#define COMMANDS_MAX   64
+#define EXIT_INTERRUPT 130
 
 volatile sig_atomic_t shell_interrupted;
 
@@ -115,8 +115,9 @@ static const struct option options[] = {
 
 static const char help_text[] =
     "Usage: lectern [OPTIONS] [ADDRESS[,ADDRESS...]] [SQL...]\n"
+    "       lectern cluster COMMAND     members: lectern cluster --help\n"
     "Runs SQL on a Lectern cluster: the SQL of the command line, or of standard input.\n"
-    "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " DEFAULT_ADDRESS ".\n"
+    "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"
     "      --box --column --csv --json --line --list --markdown --quote --table --tabs\n"
     "                        how rows look (default: box at a terminal, else list)\n"
@@ -289,12 +290,14 @@ int main(int argc, char **argv)
 {
     struct shell sh = {.out = stdout, .level = WIRE_SESSION};
     struct arguments a = {.headers = -1};
+    if (argc > 1 && strcmp(argv[1], "cluster") == 0)
+        return shell_cluster(argc - 1, argv + 1);
     set_up_process();
     print_settings_init(&sh.print);
     take_options(&sh, &a, argc, argv);
     const char *address = getenv("LECTERN_ADDRESS");
     if (address == NULL || *address == '\0')
-        address = DEFAULT_ADDRESS;
+        address = SHELL_DEFAULT_ADDRESS;
     if (optind < argc && looks_like_address(argv[optind])) {
         address = argv[optind++];
         take_options(&sh, &a, argc, argv); /* options may stand behind the address, too */

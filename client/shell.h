@@ -12,7 +12,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define SHELL_VERSION "0.1.0"
+#define SHELL_DEFAULT_ADDRESS "127.0.0.1:7701"
+#define SHELL_VERSION         "0.1.0"
 
 struct shell_edit;
 

@@ -3,7 +3,8 @@
  *     CLUSTER  ->  COLUMNS ROWS DONE     done: committed, and applied by the node that did it
  *              ->  ERROR                 the sentence says what to do
  *
- * Any node takes it and passes it on to the leader. One row: id, cluster_id, database_id, text.
+ * Any node takes it and passes it on to the leader. One row: id, cluster_id, database_id,
+ * index (of the log, applied), text.
  * The decoder trusts nothing. Thread: any. */
 #ifndef CLIENT_WIRE_CLUSTER_H
 #define CLIENT_WIRE_CLUSTER_H

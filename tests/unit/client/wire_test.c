@@ -155,7 +155,7 @@ TEST(wire_next_wants_whole_frames_and_judges_early)
     EXPECT_OK(wire_next(b.data, b.len, 5, &f, &used));
     EXPECT(used == b.len && f.type == WIRE_CANCEL && f.request == 9 && rd_left(&f.body) == 0);
     EXPECT_ERR(ERR_TOO_BIG, wire_next(b.data, b.len, 4, &f, &used));
-    b.data[4] = 5; /* no such type: known before the rest has come */
+    b.data[4] = 6; /* no such type: known before the rest has come */
     EXPECT_ERR(ERR_PROTOCOL, wire_next(b.data, 5, 1000, &f, &used));
     b.data[4] = WIRE_CANCEL;
     b.data[0] = 4; /* no room for the request */
