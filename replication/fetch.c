@@ -50,6 +50,7 @@ struct repl_fetch {
     uint32_t room_pages; /* the disk had room for so many when last asked */
     uint64_t written;    /* bytes since the kernel was last asked to write */
     bool complete;       /* main.db.fetched is there */
+    bool doubtful;       /* it may be there, but could not be made durable */
     bool reread;         /* the disk gave back something else than was written, once */
 };
 
@@ -227,6 +228,14 @@ enum err repl_fetch_expect(struct repl_fetch *f, uint32_t pages)
     return ERR_OK;
 }
 
+static enum err clear_doubt(struct repl_fetch *f)
+{
+    if (f->doubtful)
+        TRY(fetch_files_unsay(&f->files));
+    f->doubtful = false;
+    return ERR_OK;
+}
+
 static void write_behind(struct repl_fetch *f)
 {
     f->written += f->page_size;
@@ -246,6 +255,7 @@ enum err repl_fetch_write(struct repl_fetch *f, uint32_t page_no, const uint8_t 
     if (page_no == f->lock_page)
         return ERR_OK; /* never used */
     TRY(repl_fetch_expect(f, page_no));
+    TRY(clear_doubt(f));
     /* A failed write leaves nobody knows what. */
     if (page_no <= digest_pages(f->digest))
         digest_set(f->digest, page_no, UNREADABLE);
@@ -347,6 +357,7 @@ enum err repl_fetch_complete(struct repl_fetch *f, const struct repl_image_head 
     TRY(check_head(f, head));
     TRY(repl_fetch_expect(f, head->pages));
     TRY(check_first_page(f));
+    TRY(clear_doubt(f));
     TRY(cut(f, (uint64_t)head->pages * f->page_size));
     digest_resize(f->digest, head->pages);
     TRY(read_back(f, head->pages));
@@ -354,7 +365,9 @@ enum err repl_fetch_complete(struct repl_fetch *f, const struct repl_image_head 
     /* After the last write to the pages: it must be the newer file (hashes_is_current). */
     TRY(hashes_create(f->files.hashes, head->database_id, head->page_size, head->pages, give_hashes,
                       f));
+    f->doubtful = true;
     TRY(fetched_write(f->files.fetched, head, note, note_len));
+    f->doubtful = false;
     f->complete = true;
     log_info("replication", "fetch complete path=%s seq=%llu checksum=%016llx pages=%u",
              f->files.fetch, (unsigned long long)head->seq, (unsigned long long)head->checksum,

@@ -70,7 +70,7 @@ void fetch_files_fini(struct fetch_files *f)
     *f = (struct fetch_files){0};
 }
 
-enum err fetch_file_exists(const char *path, bool *exists)
+static enum err file_exists(const char *path, bool *exists)
 {
     struct stat st;
     *exists = lstat(path, &st) == 0;
@@ -149,16 +149,22 @@ static enum err take_fetch(const struct fetch_files *f, int *fd)
     return file_sync_dir(f->dir);
 }
 
+enum err fetch_files_unsay(const struct fetch_files *f)
+{
+    bool said;
+    TRY(file_exists(f->fetched, &said));
+    if (!said)
+        return ERR_OK;
+    TRY(remove_file(f->fetched));
+    return file_sync_dir(f->dir);
+}
+
 enum err fetch_files_begin(const struct fetch_files *f, int *fd)
 {
-    bool has_word, has_db;
+    bool has_db;
     *fd = -1;
-    TRY(fetch_file_exists(f->fetched, &has_word));
-    if (has_word) { /* of an earlier fetch: the pages may change from now on */
-        TRY(remove_file(f->fetched));
-        TRY(file_sync_dir(f->dir));
-    }
-    TRY(fetch_file_exists(f->db, &has_db));
+    TRY(fetch_files_unsay(f));
+    TRY(file_exists(f->db, &has_db));
     enum err e = has_db ? take_database(f, fd) : take_fetch(f, fd);
     if (e == ERR_OK)
         e = remove_companions(f, true);
@@ -206,8 +212,8 @@ static enum err look(const struct fetch_files *f, enum repl_fetch_state *state,
 {
     bool complete, has_db, has_fetch;
     TRY(read_word(f, head, note, note_len, &complete));
-    TRY(fetch_file_exists(f->db, &has_db));
-    TRY(fetch_file_exists(f->fetch, &has_fetch));
+    TRY(file_exists(f->db, &has_db));
+    TRY(file_exists(f->fetch, &has_fetch));
     if (complete && (has_db || has_fetch))
         *state = REPL_FETCH_COMPLETE;
     else if (has_fetch && !has_db)
@@ -269,8 +275,8 @@ static enum err install(const struct fetch_files *f)
     struct repl_image_head head;
     bool has_fetch, has_db;
     TRY(fetched_read(f->fetched, &head, NULL, NULL));
-    TRY(fetch_file_exists(f->fetch, &has_fetch));
-    TRY(fetch_file_exists(f->db, &has_db));
+    TRY(file_exists(f->fetch, &has_fetch));
+    TRY(file_exists(f->db, &has_db));
     if (has_fetch && has_db)
         return err_fail(ERR_CORRUPT,
                         "%s was fetched to become %s, but another program has put that there "

@@ -28,7 +28,7 @@ void fetch_files_fini(struct fetch_files *f);
  * main.db.fetch. */
 MUST_USE enum err fetch_files_begin(const struct fetch_files *f, int *fd);
 
-/* True: there is such a file. */
-MUST_USE enum err fetch_file_exists(const char *path, bool *exists);
+/* Takes the word COMPLETE back, durably, if it was given: before a page changes. */
+MUST_USE enum err fetch_files_unsay(const struct fetch_files *f);
 
 #endif
