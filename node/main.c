@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "node/config.h"
+#include "node/join.h"
 #include "node/node.h"
 
 #include <errno.h>
@@ -43,12 +44,46 @@ static enum err raise_descriptors(struct config *c)
     return config_fit_descriptors(c, l.rlim_cur);
 }
 
+/* A node that fetched its database, or must, ends and is opened again: one way into every state.
+ * Between two lives nobody heeds signals: they wait. */
+static enum err run_nodes(const struct config *c, struct node_past *past) ON_LOOP
+{
+    struct node node;
+    sigset_t ends;
+    bool told = false;
+    (void)sigemptyset(&ends);
+    (void)sigaddset(&ends, SIGTERM);
+    (void)sigaddset(&ends, SIGINT);
+    do {
+        TRY(node_open(&node, c, past));
+        (void)pthread_sigmask(SIG_UNBLOCK, &ends, NULL);
+        if (!told)
+            tell_ready(c);
+        told = true;
+        node_run(&node);
+        (void)pthread_sigmask(SIG_BLOCK, &ends, NULL);
+        node_close(&node);
+    } while (node.again);
+    return ERR_OK;
+}
+
+/* Who this node is: a new one asks the cluster for an id here. */
+static enum err find_identity(struct config *c, struct node_past *past) ON_LOOP
+{
+    char prefix[32];
+    TRY(join_prepare(c, &past->who));
+    (void)snprintf(prefix, sizeof prefix, "node=%" PRIu64 " ", c->id);
+    log_set_prefix(prefix);
+    if (past->who.joined && !past->who.begun)
+        past->index_min = past->who.since;
+    return ERR_OK;
+}
+
 int main(int argc, char **argv)
 {
     struct config config;
     enum config_wish wish;
-    struct node node;
-    char prefix[32];
+    static struct node_past past;
     (void)signal(SIGPIPE, SIG_IGN);
     thread_become(THREAD_LOOP);
     thread_expect_loop();
@@ -65,18 +100,17 @@ int main(int argc, char **argv)
         config_fini(&config);
         return 0;
     }
-    (void)snprintf(prefix, sizeof prefix, "node=%" PRIu64 " ", config.id);
-    log_set_prefix(prefix);
-    int status = 0;
-    if (raise_descriptors(&config) == ERR_OK && node_open(&node, &config) == ERR_OK) {
-        tell_ready(&config);
-        node_run(&node);
-        node_close(&node);
+    enum err e = raise_descriptors(&config);
+    if (e == ERR_OK)
+        e = find_identity(&config, &past);
+    if (e == ERR_OK)
+        e = run_nodes(&config, &past);
+    if (e == ERR_OK)
         log_info("main", "stopped");
-    } else {
+    else
         (void)fprintf(stderr, "lecternd: %s\n", err_text());
-        status = 1;
-    }
+    /* Told to stop before it had an id: nothing is wrong. */
+    int status = e == ERR_OK || e == ERR_CANCELLED ? 0 : 1;
     config_fini(&config);
     return status;
 }

@@ -11,11 +11,18 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/admin.h"
 #include "node/confirm.h"
+#include "node/disk_watch.h"
+#include "node/fetch.h"
 #include "node/gossip.h"
-#include "node/recover.h"
+#include "node/join.h"
+#include "node/image.h"
+#include "node/log_cut.h"
+#include "node/repair.h"
 #include "node/route.h"
 #include "node/session.h"
+#include "node/startup.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -37,8 +44,8 @@ bool node_is_serving(const struct node *n)
 
 static void free_proposal(struct lane_proposal *p)
 {
-    for (unsigned i = p->next; i < p->n; i++)
-        cns_payload_unref(p->payloads[i]);
+    if (p->payload != NULL)
+        cns_payload_unref(p->payload);
     free(p);
 }
 
@@ -47,20 +54,22 @@ static void propose_all(struct node *n) ON_LOOP
 {
     while (!list_empty(&n->proposals) && n->cns != NULL) {
         struct lane_proposal *p = LIST_ENTRY(n->proposals.next, struct lane_proposal, letter.link);
-        enum err e = ERR_OK;
-        while (e == ERR_OK && p->next < p->n) {
-            uint64_t index;
-            e = cns_propose(n->cns, p->term, &p->payloads[p->next], 1, &index);
-            if (e == ERR_OK)
-                p->next++;
-        }
+        uint64_t index;
+        enum err e = cns_propose(n->cns, p->term, &p->payload, 1, &index);
         if (e == ERR_BUSY)
             return; /* on_room goes on */
+        list_remove(&p->letter.link);
+        if (e == ERR_OK)
+            p->payload = NULL;
+        if (e == ERR_OK && p->one_of_many) {
+            p->letter.kind = LANE_PROPOSED;
+            lane_send(n->lane, &p->letter);
+            continue;
+        }
         /* The leadership is lost: the lane hears of it too and waits for the log's word. Anything
          * else would leave a hole in the order of what the lane believes to have proposed. */
         if (e != ERR_OK && e != ERR_NOT_LEADER)
-            node_fail(n, err_text());
-        list_remove(&p->letter.link);
+            node_fail(n, e, err_text());
         free_proposal(p);
     }
 }
@@ -96,7 +105,7 @@ static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leade
     n->role = role;
     n->term = term;
     n->leader_id = leader_id;
-    if (told) {
+    if (told && n->lane_started) {
         struct lane_role *r = MEM_NEW(struct lane_role);
         r->letter.kind = LANE_ROLE;
         r->leader = leads;
@@ -119,13 +128,14 @@ static void on_message(void *ctx, uint64_t from, const uint8_t *p, size_t size)
         route_leader_changed(n);
 }
 
-void node_fail(struct node *n, const char *sentence)
+void node_fail(struct node *n, enum err code, const char *sentence)
 {
     if (n->failed)
         return;
     n->failed = true;
     (void)snprintf(n->failure, sizeof n->failure, "this node stopped serving: %s", sentence);
-    log_error("node", "failed reason=\"%s\"", sentence);
+    log_error("node", "failed error=%s reason=\"%s\"", err_name((int)code), sentence);
+    repair_damage(n, code, sentence);
     route_refuse_all(n, ERR_STOPPED, n->failure);
     if (n->cns != NULL)
         gossip_tell(n->gossip);
@@ -133,9 +143,25 @@ void node_fail(struct node *n, const char *sentence)
 
 static void on_failed(void *ctx, enum err code, const char *sentence)
 {
+    struct node *n = ctx;
     thread_expect_loop();
-    (void)code;
-    node_fail(ctx, sentence);
+    /* The log is not the database: no other node's state helps it. */
+    node_fail(n, code == ERR_CORRUPT || code == ERR_DIVERGED ? ERR_STOPPED : code, sentence);
+}
+
+static void on_behind(void *ctx, uint64_t leader_id, uint64_t first)
+{
+    thread_expect_loop();
+    repair_behind(ctx, leader_id, first);
+}
+
+static void on_members(void *ctx)
+{
+    struct node *n = ctx;
+    thread_expect_loop();
+    join_look(n);
+    if (n->gossip != NULL)
+        gossip_tell(n->gossip);
 }
 
 /* --- letters --- */
@@ -173,8 +199,24 @@ static void handle(struct node *n, struct letter *letter) ON_LOOP
         free(letter);
         return;
     case LOOP_FAILED:
-        node_fail(n, ((struct lane_failed *)letter)->text);
+        node_fail(n, ((struct lane_failed *)letter)->code, ((struct lane_failed *)letter)->text);
         free(letter);
+        return;
+    case LOOP_CUT:
+        log_cut_go(n, (struct lane_cut *)letter);
+        return;
+    case LOOP_IMAGE:
+        image_opened(n, (struct lane_image *)letter);
+        free(letter);
+        return;
+    case LOOP_IMAGE_READ:
+        image_was_read((struct request *)letter);
+        return;
+    case LOOP_IMAGE_CLOSED:
+        image_closed((struct image *)letter);
+        return;
+    case LOOP_FETCHED:
+        repair_ended(n);
         return;
     case LOOP_STOPPED:
         n->lane_stopped = true;
@@ -195,7 +237,12 @@ static void handle(struct node *n, struct letter *letter) ON_LOOP
     case LANE_ENTRY:
     case LANE_ROLE:
     case LANE_GONE:
+    case LANE_PROPOSED:
     case LANE_STOP:
+    case LANE_CUT:
+    case LANE_IMAGE:
+    case IMAGE_READ:
+    case IMAGE_CLOSE:
     case READ_REQUEST:
         break;
     }
@@ -222,14 +269,16 @@ static void on_before_sleep(uv_prepare_t *handle)
 {
     struct node *n = handle->data;
     thread_expect_loop();
-    lane_flush(n->lane);
+    if (n->lane != NULL)
+        lane_flush(n->lane);
 }
 
 static void on_after_sleep(uv_check_t *handle)
 {
     struct node *n = handle->data;
     thread_expect_loop();
-    lane_flush(n->lane);
+    if (n->lane != NULL)
+        lane_flush(n->lane);
 }
 
 static void wake(void *async)
@@ -269,10 +318,12 @@ static void begin_stop(struct node *n) ON_LOOP
 {
     if (n->stage != NODE_SERVING)
         return;
-    log_info("node", "stopping");
+    log_info("node", "stopping%s", n->again ? " to be opened again" : "");
     listener_close(n->listener);
     n->listener = NULL;
-    if (n->role == CNS_LEADER && cns_transfer(n->cns, 0) == ERR_OK)
+    if (n->fetch != NULL)
+        fetch_cancel(n->fetch);
+    if (n->cns != NULL && n->role == CNS_LEADER && cns_transfer(n->cns, 0) == ERR_OK)
         set_stage(n, NODE_HANDING_OVER);
     else
         leave(n);
@@ -280,9 +331,19 @@ static void begin_stop(struct node *n) ON_LOOP
 
 static void on_signal(uv_signal_t *sig, int number)
 {
+    struct node *n = sig->data;
     thread_expect_loop();
     (void)number;
-    begin_stop(sig->data);
+    n->again = false; /* also when it stops already, to be opened again */
+    begin_stop(n);
+}
+
+void node_restart(struct node *n)
+{
+    if (n->stage != NODE_SERVING)
+        return;
+    n->again = true;
+    begin_stop(n);
 }
 
 static void finish(struct node *n) ON_LOOP
@@ -311,7 +372,8 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
         list_init(&n->proposals);
         cns_stop(cns, on_cns_stopped, n);
     }
-    if (n->stage == NODE_LEAVING && n->lane_stopped && list_empty(&n->sessions))
+    if (n->stage == NODE_LEAVING && n->lane_stopped && list_empty(&n->sessions) &&
+        images_none(n->images) && n->fetch == NULL)
         finish(n);
 }
 
@@ -334,6 +396,14 @@ static void on_timer(uv_timer_t *timer)
     if (n->stage == NODE_SERVING || n->stage == NODE_HANDING_OVER)
         route_timer(n, now);
     sessions_timer(n, now);
+    images_timer(n, now);
+    disk_watch_timer(n->disk, now);
+    if (n->stage == NODE_SERVING) {
+        admin_tend(n, now);
+        join_look(n);
+        log_cut_timer(n);
+        repair_timer(n, now);
+    }
     go_on_stopping(n, now);
 }
 
@@ -356,13 +426,17 @@ static void open_handles(struct node *n) ON_LOOP
     (void)uv_signal_start(&n->sigint, on_signal, SIGINT);
 }
 
-static enum err open_consensus(struct node *n) ON_LOOP
+/* BASE: a new directory begins behind it; NULL: it is bootstrapped with the members of --cluster. */
+static enum err open_consensus(struct node *n, const struct cns_snapshot *base) ON_LOOP
 {
     struct config_member members[CLUSTER_MAX];
     struct cns_server servers[CLUSTER_MAX];
     const struct config *c = n->config;
-    unsigned n_members;
-    TRY(config_members(c->cluster, members, &n_members));
+    unsigned n_members = 0;
+    if (base == NULL && join_has_no_log(n))
+        return ERR_OK;
+    if (c->cluster[0] != 0)
+        TRY(config_members(c->cluster, members, &n_members));
     for (unsigned i = 0; i < n_members; i++)
         servers[i] = (struct cns_server){members[i].id, members[i].address, CNS_VOTER};
     char *dir = mem_printf("%s/raft", c->data);
@@ -373,36 +447,51 @@ static enum err open_consensus(struct node *n) ON_LOOP
         .listen = c->peer_listen,
         .servers = servers,
         .n_servers = n_members,
+        .base = base,
+        .segment_bytes = log_cut_segment_bytes(c->log_keep_bytes),
         .election_ms = (unsigned)c->election_ms,
         .heartbeat_ms = (unsigned)c->heartbeat_ms,
-        .handler = {n, on_entry, on_role, on_room, on_message, on_failed, NULL, NULL},
+        .handler = {n, on_entry, on_role, on_room, on_message, on_failed, on_behind, on_members},
     };
     enum err e = cns_open(&cc, &n->cns);
     free(dir);
     config_members_free(members, n_members);
+    TRY(e);
+    return identity_note_begun(c->data, &n->past->who);
+}
+
+/* The log and the database, and how they fit together: startup.c. */
+static enum err open_files(struct node *n, uint64_t *applied) ON_LOOP
+{
+    struct startup s;
+    TRY(startup_look(n->config, &s));
+    enum err e = open_consensus(n, s.complete ? &s.base : NULL);
+    if (e == ERR_OK)
+        e = startup_database(n, &s, applied);
+    startup_fini(&s);
     return e;
 }
 
-static enum err open_lane(struct node *n) ON_LOOP
+/* Without a database: the log takes part, clients get STATUS, a thread fetches. */
+static enum err open_without_database(struct node *n) ON_LOOP
 {
-    TRY(file_make_dirs(n->config->data));
-    thread_become(THREAD_OWNER);
-    thread_expect_owner();
-    enum err e = lane_open(n->config, &n->mail, &n->lane);
-    thread_become(THREAD_LOOP);
-    return e;
+    n->lane_stopped = n->cns_stopped = true; /* they never begin; cns_stop says its own word */
+    TRY(listener_open(n, &n->listener));
+    if (n->cns != NULL)
+        TRY(cns_start(n->cns, &n->loop, CNS_HELD));
+    return repair_begin(n);
 }
 
 static enum err open_all(struct node *n) ON_LOOP
 {
     uint64_t applied = 0;
-    TRY(open_lane(n));
-    TRY(open_consensus(n));
-    enum err e = recover_position(lane_db(n->lane), n->cns, &applied);
-    thread_become(THREAD_LOOP);
-    TRY(e);
+    TRY(open_files(n, &applied));
     n->applied_index = applied;
     n->gossip = gossip_new(n);
+    n->images = images_new(n);
+    n->disk = disk_watch_new(n);
+    if (n->lane == NULL)
+        return open_without_database(n);
     TRY(readers_open(n->config, lane_db(n->lane), &n->mail, &n->readers));
     TRY(listener_open(n, &n->listener));
     TRY(lane_start(n->lane, applied));
@@ -433,13 +522,14 @@ static void abandon(struct node *n) ON_LOOP
     (void)err_fail(ERR_IO, "%s", sentence);
 }
 
-enum err node_open(struct node *n, const struct config *config)
+enum err node_open(struct node *n, const struct config *config, struct node_past *past)
 {
-    *n = (struct node){.config = config, .role = CNS_FOLLOWER};
+    *n = (struct node){.config = config, .past = past, .role = CNS_FOLLOWER};
     list_init(&n->proposals);
     list_init(&n->sessions);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
+    list_init(&n->wait_admin);
     list_init(&n->wait_reads);
     list_init(&n->confirms);
     if (uv_loop_init(&n->loop) != 0)
@@ -452,8 +542,9 @@ enum err node_open(struct node *n, const struct config *config)
     }
     (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
     set_stage(n, NODE_SERVING);
-    log_info("node", "ready listen=%s peers=%s data=%s seq=%" PRIu64, config->listen,
-             config->peer_listen, config->data, repl_db_published(lane_db(n->lane)));
+    log_info("node", "%s listen=%s peers=%s data=%s seq=%" PRIu64,
+             n->lane == NULL ? "held" : "ready", config->listen, config->peer_listen, config->data,
+             n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane)));
     return ERR_OK;
 }
 
@@ -463,15 +554,33 @@ void node_run(struct node *n)
     (void)uv_run(&n->loop, UV_RUN_DEFAULT);
 }
 
+/* Words of damage that came while all was closed: the next start finds it again. */
+static void drop_mail(struct node *n)
+{
+    struct list letters, *i;
+    list_init(&letters);
+    mail_take(&n->mail, &letters);
+    while ((i = list_pop_front(&letters)) != NULL) {
+        struct letter *letter = LIST_ENTRY(i, struct letter, link);
+        if (letter->kind == LOOP_FAILED)
+            log_warn("node", "at-the-end reason=\"%s\"", ((struct lane_failed *)letter)->text);
+        free(letter);
+    }
+}
+
 void node_close(struct node *n)
 {
     LIST_EACH(i, &n->proposals)
         free_proposal(LIST_ENTRY(i, struct lane_proposal, letter.link));
+    fetch_free(n->fetch);
     if (n->readers != NULL)
         readers_close(n->readers);
+    images_free(n->images);
     if (n->lane != NULL)
         lane_close(n->lane);
+    disk_watch_free(n->disk);
     gossip_free(n->gossip);
+    drop_mail(n);
     mail_fini(&n->mail);
     int rc = uv_loop_close(&n->loop);
     CHECK(rc == 0);

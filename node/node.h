@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "consensus/consensus.h"
 #include "node/config.h"
+#include "node/identity.h"
 #include "node/lane.h"
 #include "node/readers.h"
 #include "node/request.h"
@@ -15,7 +16,10 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct disk_watch;
+struct fetch;
 struct gossip;
+struct images;
 struct listener;
 
 enum node_stage { NODE_STARTING, NODE_SERVING, NODE_HANDING_OVER, NODE_LEAVING, NODE_ENDED };
@@ -35,6 +39,10 @@ struct node {
     struct readers *readers;
     struct listener *listener;
     struct gossip *gossip;
+    struct images *images;
+    struct disk_watch *disk;
+    struct fetch *fetch; /* this node has no database, and fetches one: nothing is served */
+    struct node_past *past;
     uint64_t ticks; /* of the timer */
 
     enum cns_role role;
@@ -54,21 +62,46 @@ struct node {
     struct list wait_leader; /* struct request: until there is a leader to run them */
     struct list wait_seq;    /* struct request: until this node has published a sequence */
     struct list confirms;    /* confirm.c: answers that wait for a majority's word */
+    struct list wait_admin;  /* struct request: changes of the members (admin.c) */
     struct list wait_reads;  /* struct strong_read: ReadIndex rounds and their index */
 
     enum node_stage stage;
     uint64_t stage_since_ms;
     bool lane_started, lane_stopped, cns_stopped, closed;
+    bool cutting;           /* a cut of the log is on its way through the lane */
+    uint64_t log_at_cut, log_after_cut; /* log_cut.c: bytes of the log */
+    bool again;             /* it ends to be opened anew in this process: main.c */
+    uint64_t repair_ms;     /* the repair waits until then (monotonic); 0: there is none to come */
+};
+
+/* What outlives a node that is opened anew in the same process. */
+struct node_past {
+    struct identity who;   /* join_prepare filled it; the loop may change it (join_look) */
+    uint64_t voter_index;  /* join_look: when this entry is applied, it is a voter for good; 0 */
+    bool writes_identity;  /* join_look has its pool at it */
+    uint64_t repairs;      /* databases fetched because the own one was damaged */
+    uint64_t repaired_ms;  /* the last one was finished (monotonic), 0: never */
+    unsigned repairs_fast; /* that many came within a minute of the one before */
+    bool damaged;          /* the database is: it is to be fetched whatever its files look like */
+    uint64_t index_min;    /* a state before this entry is of no use to the log */
+    char reason[ERR_TEXT_MAX];
 };
 
 /* Opens everything; the caller then runs the loop until it ends. ERR_*: nothing is left open. */
-MUST_USE enum err node_open(struct node *n, const struct config *config) ON_LOOP;
-/* Runs until the node was told to stop (SIGTERM, SIGINT) and has. */
+MUST_USE enum err node_open(struct node *n, const struct config *config,
+                            struct node_past *past) ON_LOOP;
+/* Runs until the node was told to stop (SIGTERM, SIGINT) and has, or wants to be opened again
+ * (n->again). */
 void node_run(struct node *n) ON_LOOP;
 void node_close(struct node *n);
 /* The cluster's leader is here and its lane takes writes. */
 bool node_is_serving(const struct node *n) ON_LOOP;
-/* The database or the log failed: serve nothing any more. */
-void node_fail(struct node *n, const char *sentence) ON_LOOP;
+/* The database or the log failed with CODE: serve nothing any more. A damaged database is repaired
+ * from another node where that is possible. */
+void node_fail(struct node *n, enum err code, const char *sentence) ON_LOOP;
+/* Stops politely, and is opened again in this process. */
+void node_restart(struct node *n) ON_LOOP;
+/* The same, to fetch the database: for REASON. */
+void node_refetch(struct node *n, uint64_t index_min, const char *reason) ON_LOOP;
 
 #endif

@@ -11,7 +11,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "node/admin.h"
+#include "node/disk_watch.h"
+#include "node/fetch.h"
 #include "node/gossip.h"
+#include "node/image.h"
 #include "node/status.h"
 #include "node/upstream.h"
 
@@ -132,6 +136,11 @@ static void route_read(struct session *s, struct request *r) ON_LOOP
 static void run_in_lane(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
+    char sentence[ERR_TEXT_MAX];
+    if (disk_watch_refuses(n->disk, r, s->home != HOME_NONE, sentence)) {
+        fail(s, ERR_FULL, sentence);
+        return;
+    }
     if (s->home == HOME_NONE && n->n_in_lane >= n->config->queue_max) {
         fail(s, ERR_BUSY, "the writer's queue is full (queue-length): try again later");
         return;
@@ -143,19 +152,25 @@ static void run_in_lane(struct session *s, struct request *r) ON_LOOP
 }
 
 /* True: R went somewhere. */
-static bool try_write(struct session *s, struct request *r) ON_LOOP
+static bool try_forward(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    if (node_is_serving(n)) {
-        run_in_lane(s, r);
-        return true;
-    }
     const struct gossip_news *leader = gossip_of(n->gossip, n->leader_id);
     if (s->forwarded || n->role == CNS_LEADER || leader == NULL || leader->address[0] == 0)
         return false;
     s->at = AT_UPSTREAM;
     upstream_send(s, r, n->leader_id, leader->address);
     return true;
+}
+
+/* Nobody takes it now. */
+static void wait_for_leader(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    if (s->forwarded && n->role != CNS_LEADER)
+        fail(s, ERR_NOT_LEADER, "this node is not the leader");
+    else
+        list_push_back(&n->wait_leader, &r->letter.link);
 }
 
 void route_write(struct session *s, struct request *r)
@@ -165,15 +180,22 @@ void route_write(struct session *s, struct request *r)
         fail(s, ERR_CANCELLED, "interrupted");
         return;
     }
-    if (try_write(s, r))
-        return;
-    if (s->forwarded && n->role != CNS_LEADER) {
-        fail(s, ERR_NOT_LEADER, "this node is not the leader");
-        return;
-    }
-    list_push_back(&n->wait_leader, &r->letter.link);
+    if (node_is_serving(n))
+        run_in_lane(s, r);
+    else if (!try_forward(s, r))
+        wait_for_leader(s, r);
 }
 
+/* A change of the members: the leader's, like a write. */
+static void route_cluster(struct session *s, struct request *r) ON_LOOP
+{
+    if (s->home != HOME_NONE)
+        fail(s, ERR_MISUSE, "not while a transaction is open: COMMIT or ROLLBACK first");
+    else if (node_is_serving(s->node))
+        admin_run(s, r);
+    else if (!try_forward(s, r))
+        wait_for_leader(s, r);
+}
 /* --- settings of the session --- */
 
 static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
@@ -210,6 +232,10 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
 {
     const struct config *c = s->node->config;
     uint64_t now = clock_mono_ms(), timeout = r->query.timeout_ms;
+    if (r->cluster != NULL) {
+        s->give_up_ms = r->deadline_ms = now + admin_patience_ms(r);
+        return;
+    }
     r->deadline_ms = now + (timeout != 0 ? timeout : c->statement_ms);
     s->give_up_ms =
         now + (timeout != 0 && timeout < c->leader_wait_ms ? timeout : c->leader_wait_ms);
@@ -234,6 +260,15 @@ static void dispatch(struct session *s, struct request *r) ON_LOOP
     } else if (n->failed) {
         request_fail(r, ERR_STOPPED, n->failure);
         session_answer(s, r);
+    } else if (n->fetch != NULL) { /* it has no database: clients go elsewhere */
+        char sentence[ERR_TEXT_MAX];
+        fetch_describe(n->fetch, sentence);
+        request_fail(r, ERR_NOT_LEADER, sentence);
+        session_answer(s, r);
+    } else if (r->image_frame != 0) {
+        image_run(s, r);
+    } else if (r->cluster != NULL) {
+        route_cluster(s, r);
     } else if (r->kind == SQL_FOREIGN_KEYS) {
         route_foreign_keys(s, r);
     } else if (s->home == HOME_LANE) {
@@ -262,6 +297,7 @@ void route(struct session *s, struct request *r)
 
 void route_leader_changed(struct node *n)
 {
+    admin_look(n, clock_mono_ms());
     struct list again, *i;
     list_init(&again);
     list_splice(&again, &n->wait_leader);
@@ -273,6 +309,8 @@ void route_leader_changed(struct node *n)
 
 void route_applied(struct node *n)
 {
+    if (!list_empty(&n->wait_admin))
+        admin_look(n, clock_mono_ms());
     uint64_t published = repl_db_published(lane_db(n->lane));
     LIST_EACH(i, &n->wait_seq) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
@@ -333,6 +371,7 @@ void route_refuse_all(struct node *n, enum err code, const char *sentence)
 {
     end_overdue(&n->wait_leader, UINT64_MAX, code, sentence);
     end_overdue(&n->wait_seq, UINT64_MAX, code, sentence);
+    admin_refuse_all(n, code, sentence);
     LIST_EACH(i, &n->wait_reads) {
         struct strong_read *w = LIST_ENTRY(i, struct strong_read, link);
         struct session *s = w->session;
@@ -351,6 +390,9 @@ void route_forget(struct session *s)
         if (w->session == s)
             drop_strong(w);
     }
-    if (s->framed != NULL)
+    if (s->framed != NULL && r->cluster != NULL && admin_has_begun(r))
+        fail(s, ERR_UNKNOWN,
+             "interrupted, but the change was begun: look at `lectern cluster list`");
+    else if (s->framed != NULL)
         fail(s, ERR_CANCELLED, "interrupted");
 }

@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/admin.h"
+#include "node/image.h"
 #include "node/route.h"
 #include "node/upstream.h"
 
@@ -65,6 +67,7 @@ static void drop_current(struct session *s) ON_LOOP
         break;
     case AT_LANE:
     case AT_READER:
+    case AT_IMAGE:
     case AT_NOBODY:
         return; /* comes back */
     }
@@ -85,6 +88,7 @@ static void end_session(struct session *s, bool flush) ON_LOOP
         request_free(LIST_ENTRY(i, struct request, letter.link));
     s->n_pending = 0;
     s->pending_bytes = 0;
+    image_forget(s);
     drop_current(s);
     upstream_close(s);
     if (s->home == HOME_LANE)
@@ -229,7 +233,8 @@ static void finish(struct session *s, struct request *r) ON_LOOP
 
 static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
 {
-    return !s->forwarded && s->home == HOME_NONE && r->answer.code == ERR_NOT_LEADER;
+    return !s->forwarded && s->home == HOME_NONE && r->answer.code == ERR_NOT_LEADER &&
+           s->node->fetch == NULL;
 }
 
 void session_answer(struct session *s, struct request *r)
@@ -259,7 +264,7 @@ void session_answer(struct session *s, struct request *r)
     }
     if (s->home != HOME_UPSTREAM || r->answer.code == ERR_TXN_LOST)
         s->home = r->answer.in_transaction ? HOME_LANE : HOME_NONE;
-    if (r->answer.code == ERR_OK && !r->is_status)
+    if (r->answer.code == ERR_OK && !r->is_status && r->cluster == NULL)
         s->last_insert_rowid = r->answer.last_insert_rowid;
     if (r->answer.seq > s->seen_seq)
         s->seen_seq = r->answer.seq;
@@ -424,6 +429,31 @@ static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
     take(s, r);
 }
 
+static void on_cluster(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    struct wire_cluster w;
+    enum err e = wire_get_cluster(f, &w);
+    if (e != ERR_OK) {
+        refuse(s, f->request, e, err_text());
+        return;
+    }
+    struct request *r = empty_request(s, f->request);
+    r->cluster = admin_request_new(&w);
+    if ((w.flags & WIRE_CLUSTER_FORWARDED) != 0)
+        s->forwarded = true;
+    take(s, r);
+}
+
+/* Another node fetches this one's database. */
+static void on_image(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    const uint8_t *body = f->body.p;
+    struct wire_query q = {.sql = (const char *)body, .params = rd_of(body, 0)};
+    struct request *r = request_new(s, s->id, f->request, &q, body, rd_left(&f->body));
+    r->image_frame = f->type;
+    take(s, r);
+}
+
 static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
 {
     LIST_EACH(i, &s->pending) {
@@ -457,7 +487,11 @@ static void on_frame(void *ctx, struct wire_frame *f)
         greet(s, f);
         return;
     }
-    if (f->type != WIRE_QUERY && rd_left(&f->body) != 0) {
+    if (f->type >= WIRE_IMAGE_BEGIN && f->type <= WIRE_IMAGE_ASK_PAGES && rd_left(&f->body) > 0) {
+        on_image(s, f);
+        return;
+    }
+    if (f->type != WIRE_QUERY && f->type != WIRE_CLUSTER && rd_left(&f->body) != 0) {
         refuse(s, f->request, ERR_PROTOCOL,
                "a frame that a client does not send here, or too long");
         return;
@@ -472,12 +506,21 @@ static void on_frame(void *ctx, struct wire_frame *f)
     case WIRE_CANCEL:
         on_cancel(s, f->request);
         return;
+    case WIRE_CLUSTER:
+        on_cluster(s, f);
+        return;
     case WIRE_HELLO:
     case WIRE_WELCOME:
     case WIRE_COLUMNS:
     case WIRE_ROWS:
     case WIRE_DONE:
     case WIRE_ERROR:
+    case WIRE_IMAGE_BEGIN:
+    case WIRE_IMAGE_ASK_HASHES:
+    case WIRE_IMAGE_ASK_PAGES:
+    case WIRE_IMAGE:
+    case WIRE_IMAGE_HASHES:
+    case WIRE_IMAGE_PAGES:
         break;
     }
     refuse(s, f->request, ERR_PROTOCOL, "a frame that a client does not send here");

@@ -16,10 +16,11 @@
 #define SESSION_PENDING_MAX       64
 #define SESSION_PENDING_BYTES_MAX MIB(1)
 
+struct image;
 struct upstream;
 
 /* Who has `current`. */
-enum session_at { AT_NOBODY, AT_ROUTE, AT_LANE, AT_READER, AT_BLOCKED, AT_UPSTREAM };
+enum session_at { AT_NOBODY, AT_ROUTE, AT_LANE, AT_READER, AT_BLOCKED, AT_UPSTREAM, AT_IMAGE };
 
 enum session_home { HOME_NONE, HOME_LANE, HOME_UPSTREAM };
 
@@ -40,6 +41,8 @@ struct session {
     int64_t last_insert_rowid;
     uint64_t seen_seq;
     struct upstream *upstream;
+    struct image *image; /* that another node fetches pages from (image.c), or NULL */
+    bool pinned_image;   /* it asked for a pinned one: no other will do */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */
     /* AT_BLOCKED: what the client had not taken when it last took something, and when that was. */
     size_t blocked_backlog;

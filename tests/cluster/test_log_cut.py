@@ -1,0 +1,92 @@
+"""The Raft log is cut by bytes, under load, and a start finds its place behind the cut."""
+
+import os
+import re
+
+from tests.lib.cluster import Cluster, case, expect, expect_equal
+from tests.lib.load import TABLE, Writers
+
+KEEP = 1 << 20
+SMALL = {"log_keep": KEEP, "wal_checkpoint": "256KiB", "wal_restart": "512KiB"}
+
+
+def log_bytes(node):
+    """Of the segments on the disk."""
+    raft = os.path.join(node.dir, "raft")
+    total = 0
+    for name in os.listdir(raft):
+        try:
+            total += os.path.getsize(os.path.join(raft, name))
+        except FileNotFoundError:
+            pass  # cut just now
+    return total
+
+
+def cuts(node):
+    """The indexes of the cuts that a node made, in order."""
+    return [int(x) for x in re.findall(r" cut index=(\d+) seq=", node.log_text())]
+
+
+def write_until(c, condition, what, filler=2000, seconds=40, writers=4, nodes=None):
+    """Writes until CONDITION; all acknowledged rows are checked on every node."""
+    with Writers(nodes or c.nodes, writers, filler=filler, first=write_until.first) as w:
+        write_until.first += 100
+        c.wait(condition, what, seconds)
+        w.stop()
+    return w
+
+
+write_until.first = 1
+
+
+@case(short=True, seconds=120)
+def test_the_log_stays_short_under_load():
+    with Cluster(**SMALL) as c:
+        with c.client() as q:
+            q.query(TABLE)
+        w = write_until(c, lambda: all(len(cuts(n)) >= 4 for n in c.nodes),
+                        "four cuts on every node")
+        c.wait_equal()
+        for node in c.nodes:
+            indexes = cuts(node)
+            expect_equal(indexes, sorted(set(indexes)), f"the cuts of {node}")
+            # keep, a quarter, the segment that is written and those made in advance
+            c.wait(lambda n=node: log_bytes(n) <= KEEP * 1.25 + 4 * KEEP / 4,
+                   f"a log of {log_bytes(node)} bytes on {node}, keep is {KEEP}")
+            w.check(node)
+        c.check_equal()
+
+
+@case(seconds=120)
+def test_a_start_finds_its_place_behind_a_cut():
+    with Cluster(**SMALL) as c:
+        with c.client() as q:
+            q.query(TABLE)
+        for how in ("stop", "kill", "kill"):
+            wanted = {n.id: len(cuts(n)) + 2 for n in c.nodes}
+            w = write_until(c, lambda: all(len(cuts(n)) >= wanted[n.id] for n in c.nodes),
+                            "two more cuts on every node")
+            before = c.wait_equal()
+            for node in c.nodes:
+                getattr(node, how)()
+            c.start()
+            expect_equal(c.wait_equal(), before, f"position after {how}")
+            w.check(c.node(1))
+        for node in c.nodes:
+            expect("rebuild" not in node.log_text() and "fetch reason" not in node.log_text(),
+                   f"{node} needed another database after a plain restart")
+        c.check_equal()
+
+
+@case(seconds=60)
+def test_a_start_with_nothing_in_the_log_but_its_record():
+    """An idle cluster whose log was cut at its very end."""
+    with Cluster(n=1, **SMALL) as c:
+        with c.client() as q:
+            q.query(TABLE)
+        write_until(c, lambda: len(cuts(c.node(1))) >= 2, "two cuts")
+        before = c.wait_equal()
+        for _ in range(2):
+            c.node(1).kill()
+            c.start()
+            expect_equal(c.wait_equal(), before, "position")
