@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "node/identity.h"
 
 #include <ctype.h>
 #include <getopt.h>
@@ -76,6 +77,13 @@ static enum err set(struct config *c, const struct setting *s, const char *value
         *text = mem_strdup(value);
         return ERR_OK;
     }
+    if (s->kind == KIND_SWITCH) {
+        bool on = strcmp(value, "1") == 0 || strcmp(value, "yes") == 0;
+        if (!on && strcmp(value, "0") != 0 && strcmp(value, "no") != 0)
+            return err_fail(ERR_CONFIG, "%s: %s = \"%s\" is not yes or no", source, s->name, value);
+        *(uint64_t *)field = on;
+        return ERR_OK;
+    }
     if (!parse_number(value, s->kind == KIND_BYTES, field))
         return err_fail(ERR_CONFIG, "%s: %s = \"%s\" is not %s", source, s->name, value,
                         s->kind == KIND_BYTES ? "a size such as 4096, 64KiB or 16MiB"
@@ -129,7 +137,9 @@ static enum err read_environment(struct config *c)
 static void make_flags(struct option *flags)
 {
     for (int i = 0; i < SETTINGS; i++)
-        flags[i] = (struct option){settings[i].name, required_argument, NULL, i};
+        flags[i] = (struct option){
+            settings[i].name,
+            settings[i].kind == KIND_SWITCH ? optional_argument : required_argument, NULL, i};
     flags[SETTINGS] = (struct option){"config", required_argument, NULL, FLAG_CONFIG};
     flags[SETTINGS + 1] = (struct option){"help", no_argument, NULL, FLAG_HELP};
     flags[SETTINGS + 2] = (struct option){"version", no_argument, NULL, FLAG_VERSION};
@@ -154,7 +164,7 @@ static enum err walk_flags(struct config *c, int argc, char **argv, const char *
         else if (f == FLAG_CONFIG)
             *file = optarg;
         else if (c != NULL)
-            TRY(set(c, &settings[f], optarg, "command line"));
+            TRY(set(c, &settings[f], optarg == NULL ? "yes" : optarg, "command line"));
     }
     if (optind < argc)
         return err_fail(ERR_CONFIG, "%s: not a flag; see --help", argv[optind]);
@@ -170,20 +180,41 @@ static enum err check_address(const char *name, const char *value)
     return ERR_OK;
 }
 
-/* A node tells the others where its clients' port is: "every address" is none to connect to. */
-static enum err check_advertise(const struct config *c)
+/* What a node tells the others of itself: "every address" is none to connect to. */
+static enum err check_told(const char *told, const char *listen, const char *told_name,
+                           const char *listen_name)
 {
     static const char *const wildcards[] = {"0.0.0.0", "::", "[::]", "*", "0"};
-    bool own = c->advertise[0] != 0;
-    const char *address = own ? c->advertise : c->listen;
+    bool own = told[0] != 0;
+    const char *address = own ? told : listen;
     const char *colon = strrchr(address, ':');
     size_t n = colon == NULL ? strlen(address) : (size_t)(colon - address);
     for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
         if (strlen(wildcards[i]) == n && strncmp(wildcards[i], address, n) == 0)
             return err_fail(ERR_CONFIG,
-                            "%s = \"%s\" is every address of this machine: set --advertise "
+                            "%s = \"%s\" is every address of this machine: set --%s "
                             "HOST:PORT, which the other nodes can connect to",
-                            own ? "advertise" : "listen", address);
+                            own ? told_name : listen_name, address, told_name);
+    return ERR_OK;
+}
+
+static enum err check_join(const struct config *c)
+{
+    if (c->join[0] == 0 && (c->replica != 0 || c->replace != 0))
+        return err_fail(ERR_CONFIG, "%s is of use with --join only",
+                        c->replica != 0 ? "replica" : "replace");
+    if (c->replica != 0 && c->replace != 0)
+        return err_fail(ERR_CONFIG, "a replica has no vote: it cannot replace a voter (replace)");
+    if (c->cluster[0] != 0 && c->join[0] != 0)
+        return err_fail(ERR_CONFIG, "cluster and join contradict each other: a node is one of the "
+                                    "first members, or it joins");
+    if (c->join[0] != 0 && c->id != 0)
+        return err_fail(ERR_CONFIG, "id and join contradict each other: a node that joins is given "
+                                    "an id by the cluster");
+    if (c->peer_advertise[0] != 0)
+        TRY(check_address("peer-advertise", c->peer_advertise));
+    if (c->join[0] != 0)
+        TRY(check_told(c->peer_advertise, c->peer_listen, "peer-advertise", "peer-listen"));
     return ERR_OK;
 }
 
@@ -192,6 +223,10 @@ static enum err check_members(const struct config *c)
     struct config_member members[CLUSTER_MAX];
     unsigned n = 0;
     bool self = false;
+    TRY(check_join(c));
+    /* A node that joins, or was here before, has its id from DIR/node. */
+    if (c->cluster[0] == 0 && (c->join[0] != 0 || identity_exists(c->data)))
+        return ERR_OK;
     TRY(config_members(c->cluster, members, &n));
     for (unsigned i = 0; i < n; i++)
         self = self || members[i].id == c->id;
@@ -210,7 +245,7 @@ static enum err check(const struct config *c)
     TRY(check_address("peer-listen", c->peer_listen));
     if (c->advertise[0] != 0)
         TRY(check_address("advertise", c->advertise));
-    TRY(check_advertise(c));
+    TRY(check_told(c->advertise, c->listen, "advertise", "listen"));
     TRY(check_members(c));
     if (c->heartbeat_ms == 0 || c->election_ms < 4 * c->heartbeat_ms || c->election_ms > 600000)
         return err_fail(ERR_CONFIG,
@@ -256,6 +291,7 @@ enum err config_load(struct config *c, int argc, char **argv, enum config_wish *
     TRY(read_environment(c));
     TRY(walk_flags(c, argc, argv, &file, wish));
     TRY(set_log_level(c->log_level));
+    c->database_id = c->cluster_id;
     return check(c);
 }
 
@@ -316,7 +352,10 @@ static void print_wrapped(const char *flag, const char *text)
 
 void config_print_help(void)
 {
-    (void)printf("Usage: lecternd --id N --data DIR --cluster LIST [FLAG VALUE]...\n\n"
+    (void)printf("Usage: lecternd --id N --data DIR --cluster LIST [FLAG VALUE]...\n"
+                 "       lecternd --data DIR --join LIST [FLAG VALUE]...\n"
+                 "       lecternd --data DIR [FLAG VALUE]...\n"
+                 "       lecternd recover --data DIR\n\n"
                  "One node of a Lectern cluster: SQLite, replicated by Raft.\n\n"
                  "Every flag is also an environment variable (--peer-listen is LECTERN_PEER_LISTEN)"
                  "\nand a line `name = value` of the file given with --config.\n\n");
@@ -324,7 +363,8 @@ void config_print_help(void)
         const struct setting *t = &settings[i];
         bool shown = t->value[0] != 0 && strcmp(t->value, "0") != 0;
         char flag[64], text[256];
-        (void)snprintf(flag, sizeof flag, "--%s %s", t->name, t->placeholder);
+        (void)snprintf(flag, sizeof flag, "--%s%s%s", t->name, t->placeholder[0] != 0 ? " " : "",
+                       t->placeholder);
         (void)snprintf(text, sizeof text, "%s%s%s%s", t->help, shown ? " (" : "",
                        shown ? t->value : "", shown ? ")" : "");
         print_wrapped(flag, text);

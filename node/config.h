@@ -20,6 +20,8 @@ struct config {
 #define CONF(name, kind, field, value, placeholder, help) CONFIG_FIELD_##kind(field)
 #include "node/config.def"
 #undef CONF
+    uint64_t
+        database_id; /* in every entry of the log: cluster_id, unless DIR/node says otherwise */
 };
 
 /* What the command line asked for beside settings. */

@@ -3,26 +3,51 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "node/fetch.h"
+#include "node/join.h"
+#include "node/members_view.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#define GOSSIP_VERSION 1u
+#define GOSSIP_VERSION 2u
 #define GOSSIP_MAX     2048u
+
+enum { SERVING = 1, NO_ROOM = 2, WISHES_TO_VOTE = 4 };
 
 struct gossip {
     struct node *node;
     struct gossip_news peers[CLUSTER_MAX];
     unsigned n;
     uint64_t told_seq;
+    uint64_t snapshot_index, snapshot_ms; /* when (wall) this one was made; 0: not known */
 };
+
+/* The record's file is as old as the last cut; a cut of this process is noticed here. */
+static void look_at_snapshot(struct gossip *g, uint64_t index) ON_LOOP
+{
+    if (index != g->snapshot_index)
+        g->snapshot_ms = clock_wall_ms();
+    g->snapshot_index = index;
+}
 
 struct gossip *gossip_new(struct node *n)
 {
     struct gossip *g = MEM_NEW(struct gossip);
+    struct cns_status cns;
+    struct stat st;
+    char *path = mem_printf("%s/raft/snapshot", n->config->data);
     g->node = n;
+    if (n->cns != NULL) {
+        cns_get_status(n->cns, &cns);
+        g->snapshot_index = cns.snapshot_index;
+    }
+    if (stat(path, &st) == 0)
+        g->snapshot_ms = (uint64_t)st.st_mtim.tv_sec * 1000;
+    free(path);
     return g;
 }
 
@@ -31,45 +56,98 @@ void gossip_free(struct gossip *g)
     free(g);
 }
 
-void gossip_self(const struct gossip *g, struct gossip_news *out)
+static void fill_from_database(const struct node *n, struct gossip_news *out) ON_LOOP
+{
+    struct repl_stats stats;
+    repl_db_stats(lane_db(n->lane), &stats);
+    out->seq = stats.published_seq;
+    out->checksum = stats.checksum;
+    out->wal_bytes = stats.wal_bytes;
+    out->wal_waits_ms = stats.restart_waits_ms;
+    out->waits_for_room = stats.waits_for_room;
+}
+
+static void fill_from_log(struct gossip *g, struct gossip_news *out) ON_LOOP
+{
+    struct cns_status cns;
+    uint64_t now = clock_wall_ms();
+    cns_get_status(g->node->cns, &cns);
+    look_at_snapshot(g, cns.snapshot_index);
+    out->commit_index = cns.commit_index;
+    out->log_bytes = cns.log_bytes;
+    out->first_index = cns.first_index;
+    out->last_index = cns.last_index;
+    out->snapshot_index = cns.snapshot_index;
+    out->waits_for_room = out->waits_for_room || cns.log_waits;
+    if (cns.snapshot_index != 0 && g->snapshot_ms != 0)
+        out->snapshot_age_s = now > g->snapshot_ms ? (now - g->snapshot_ms) / 1000 : 0;
+}
+
+static void describe(const struct node *n, struct gossip_news *out) ON_LOOP
+{
+    struct member me;
+    if (n->failed)
+        (void)snprintf(out->state, sizeof out->state, "%s", n->failure);
+    else if (n->fetch != NULL)
+        fetch_describe(n->fetch, out->state);
+    else if (n->cns != NULL && !member_find(n, n->config->id, &me))
+        (void)snprintf(out->state, sizeof out->state,
+                       "this node was removed from the cluster: stop it, and remove its directory");
+    else if (out->waits_for_room)
+        (void)snprintf(out->state, sizeof out->state, "the disk is full: waits for room");
+    else
+        (void)snprintf(out->state, sizeof out->state, "ok");
+}
+
+void gossip_self(struct gossip *g, struct gossip_news *out)
 {
     const struct node *n = g->node;
-    struct repl_stats stats;
-    struct cns_status cns;
-    repl_db_stats(lane_db(n->lane), &stats);
-    cns_get_status(n->cns, &cns);
     *out = (struct gossip_news){.id = n->config->id,
                                 .term = n->term,
                                 .leader_id = n->leader_id,
-                                .seq = stats.published_seq,
-                                .checksum = stats.checksum,
-                                .commit_index = cns.commit_index,
                                 .applied_index = n->applied_index,
-                                .wal_bytes = stats.wal_bytes,
-                                .log_bytes = cns.log_bytes,
+                                .snapshot_age_s = GOSSIP_AGE_UNKNOWN,
                                 .role = n->role,
                                 .serving = node_is_serving(n),
+                                .wishes_to_vote = join_wishes_to_vote(n),
+                                .replaces = n->past->who.replace,
                                 .heard_ms = clock_mono_ms()};
+    if (n->lane != NULL)
+        fill_from_database(n, out);
+    if (n->cns != NULL)
+        fill_from_log(g, out);
     const char *address = n->config->advertise[0] != 0 ? n->config->advertise : n->config->listen;
     (void)snprintf(out->address, sizeof out->address, "%s", address);
     (void)snprintf(out->version, sizeof out->version, "%s", LECTERN_VERSION);
     (void)snprintf(out->sqlite, sizeof out->sqlite, "%s", sqlite3_libversion());
-    (void)snprintf(out->state, sizeof out->state, "%s", n->failed ? n->failure : "ok");
+    describe(n, out);
+}
+
+/* The numbers of a message, in their order there. */
+#define NUMBERS 14
+static void numbers_of(struct gossip_news *s, uint64_t *out[NUMBERS])
+{
+    uint64_t *const all[NUMBERS] = {
+        &s->term,           &s->leader_id,      &s->seq,          &s->checksum,    &s->commit_index,
+        &s->applied_index,  &s->wal_bytes,      &s->log_bytes,    &s->first_index, &s->last_index,
+        &s->snapshot_index, &s->snapshot_age_s, &s->wal_waits_ms, &s->replaces};
+    memcpy(out, all, sizeof all);
 }
 
 void gossip_tell(struct gossip *g)
 {
     struct gossip_news me;
+    uint64_t *numbers[NUMBERS];
     struct buf b;
     gossip_self(g, &me);
+    numbers_of(&me, numbers);
     buf_init(&b, GOSSIP_MAX);
     buf_put_u8(&b, GOSSIP_VERSION);
     buf_put_u8(&b, (uint8_t)me.role);
-    buf_put_u8(&b, me.serving);
-    const uint64_t numbers[] = {me.term,         me.leader_id,     me.seq,       me.checksum,
-                                me.commit_index, me.applied_index, me.wal_bytes, me.log_bytes};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        buf_put_u64(&b, numbers[i]);
+    buf_put_u8(&b, (uint8_t)((me.serving ? SERVING : 0) | (me.waits_for_room ? NO_ROOM : 0) |
+                             (me.wishes_to_vote ? WISHES_TO_VOTE : 0)));
+    for (size_t i = 0; i < NUMBERS; i++)
+        buf_put_u64(&b, *numbers[i]);
     buf_put_cstr(&b, me.address);
     buf_put_cstr(&b, me.version);
     buf_put_cstr(&b, me.sqlite);
@@ -82,7 +160,7 @@ void gossip_tell(struct gossip *g)
 
 bool gossip_moved(const struct gossip *g)
 {
-    return repl_db_published(lane_db(g->node->lane)) != g->told_seq;
+    return g->node->lane != NULL && repl_db_published(lane_db(g->node->lane)) != g->told_seq;
 }
 
 /* Text of the message into a field; what is too long or holds control bytes spoils the message. */
@@ -107,11 +185,13 @@ static bool decode(const uint8_t *p, size_t n, struct gossip_news *out)
     if (rd_u8(&r) != GOSSIP_VERSION)
         return false;
     uint8_t role = rd_u8(&r);
-    out->serving = rd_u8(&r) == 1;
-    uint64_t *const numbers[] = {&out->term,      &out->leader_id,    &out->seq,
-                                 &out->checksum,  &out->commit_index, &out->applied_index,
-                                 &out->wal_bytes, &out->log_bytes};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    uint8_t flags = rd_u8(&r);
+    out->serving = (flags & SERVING) != 0;
+    out->waits_for_room = (flags & NO_ROOM) != 0;
+    out->wishes_to_vote = (flags & WISHES_TO_VOTE) != 0;
+    uint64_t *numbers[NUMBERS];
+    numbers_of(out, numbers);
+    for (size_t i = 0; i < NUMBERS; i++)
         *numbers[i] = rd_u64(&r);
     get_text(&r, out->address, sizeof out->address);
     get_text(&r, out->version, sizeof out->version);
@@ -123,6 +203,15 @@ static bool decode(const uint8_t *p, size_t n, struct gossip_news *out)
     return true;
 }
 
+static unsigned oldest(const struct gossip *g) ON_LOOP
+{
+    unsigned found = 0;
+    for (unsigned i = 1; i < g->n; i++)
+        if (g->peers[i].heard_ms < g->peers[found].heard_ms)
+            found = i;
+    return found;
+}
+
 bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n)
 {
     struct gossip_news news = {.id = from, .heard_ms = clock_mono_ms()};
@@ -131,10 +220,10 @@ bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n)
     unsigned i = 0;
     while (i < g->n && g->peers[i].id != from)
         i++;
-    if (i == CLUSTER_MAX)
-        return false;
-    if (i == g->n)
+    if (i == g->n && g->n < CLUSTER_MAX)
         g->n++;
+    else if (i == g->n)
+        i = oldest(g); /* ids come and go in the life of a cluster */
     bool changed = g->peers[i].serving != news.serving ||
                    strcmp(g->peers[i].address, news.address) != 0 || g->peers[i].term != news.term;
     g->peers[i] = news;

@@ -6,13 +6,23 @@
 
 #include "node/node.h"
 
+#define SILENT_MS 3000 /* not heard of for so long: shown as unreachable */
+
+#define GOSSIP_AGE_UNKNOWN UINT64_MAX
+
 struct gossip_news {
     uint64_t id, term, leader_id, seq, checksum, commit_index, applied_index, wal_bytes, log_bytes;
+    uint64_t first_index, last_index;        /* of the log */
+    uint64_t snapshot_index, snapshot_age_s; /* 0: none; age: GOSSIP_AGE_UNKNOWN */
+    uint64_t wal_waits_ms; /* readers have held the WAL's restart back for so long */
+    uint64_t replaces;     /* with wishes_to_vote: the dead member whose place it takes, 0: none */
     enum cns_role role;
     bool serving;
-    char address[256]; /* for clients */
+    bool waits_for_room; /* its disk is full: the log or the database waits */
+    bool wishes_to_vote; /* it joined, and is to be promoted when it has caught up */
+    char address[256];   /* for clients */
     char version[32], sqlite[32];
-    char state[ERR_TEXT_MAX]; /* "ok", or why it serves nothing */
+    char state[ERR_TEXT_MAX]; /* "ok", how far a fetch is, or why it serves nothing */
     uint64_t heard_ms;        /* monotonic; 0: never heard of */
 };
 
@@ -26,7 +36,7 @@ bool gossip_moved(const struct gossip *g) ON_LOOP;
  */
 bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n) ON_LOOP;
 /* The news of this node itself. */
-void gossip_self(const struct gossip *g, struct gossip_news *out) ON_LOOP;
+void gossip_self(struct gossip *g, struct gossip_news *out) ON_LOOP;
 /* NULL: never heard of. */
 const struct gossip_news *gossip_of(const struct gossip *g, uint64_t id) ON_LOOP;
 

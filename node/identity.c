@@ -118,7 +118,7 @@ static enum err parse(const char *path, char *text, struct identity *out)
                 take_number(&at, "database-id", &out->database_id) &&
                 take_line(&at, "peer", out->peer, sizeof out->peer) &&
                 take_line(&at, "contacts", out->contacts, sizeof out->contacts) &&
-                take_wish(&at, &out->wish) && take_number(&at, "replace", &out->replace) &&
+                take_number(&at, "since", &out->since) && take_wish(&at, &out->wish) && take_number(&at, "replace", &out->replace) &&
                 take_switch(&at, "joined", &out->joined) &&
                 take_switch(&at, "begun", &out->begun) && at == sum_line;
     if (!good || out->id == 0 || out->cluster_id == 0 || out->database_id == 0)
@@ -159,6 +159,7 @@ enum err identity_write(const char *dir, const struct identity *who)
     buf_printf(&b, "database-id = %" PRIu64 "\n", who->database_id);
     buf_printf(&b, "peer = %s\n", who->peer);
     buf_printf(&b, "contacts = %s\n", who->contacts);
+    buf_printf(&b, "since = %" PRIu64 "\n", who->since);
     buf_printf(&b, "wish = %s\n", who->wish == WISH_VOTER ? "voter" : "none");
     buf_printf(&b, "replace = %" PRIu64 "\n", who->replace);
     buf_printf(&b, "joined = %s\n", who->joined ? "yes" : "no");

@@ -3,17 +3,32 @@
 
 #include "base/clock.h"
 #include "node/gossip.h"
+#include "node/members_view.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-#define SILENT_MS 3000 /* not heard of for so long: shown as unreachable */
-
-static const char *const columns[] = {"node",     "address", "role",    "term",      "seq",
-                                      "lag",      "commit",  "applied", "wal_bytes", "log_bytes",
-                                      "checksum", "leader",  "version", "state"};
+static const char *const columns[] = {
+    "node",    "address",   "role",      "term",     "seq",      "lag",          "commit",
+    "applied", "wal_bytes", "log_bytes", "checksum", "leader",   "version",      "state",
+    "member",  "peer",      "log_first", "log_last", "snapshot", "snapshot_age",
+};
 #define COLUMNS ((uint32_t)(sizeof columns / sizeof columns[0]))
+
+/* One line: what is known of a member, and what the list of members says. */
+struct row {
+    struct gossip_news news;
+    struct member member;
+    bool listed; /* it is a member */
+    bool heard;
+};
+
+static void put_null(struct buf *b)
+{
+    struct wire_value v = {.type = WIRE_NULL};
+    wire_put_value(b, &v);
+}
 
 static void put_text(struct buf *b, const char *s)
 {
@@ -45,10 +60,28 @@ static const char *role_name(const struct gossip_news *s)
     return "unknown";
 }
 
-static void put_row(struct buf *b, const struct gossip_news *s, uint64_t newest, uint64_t now_ms)
+static void put_members_part(struct buf *b, const struct row *row)
 {
+    const struct gossip_news *s = &row->news;
+    put_text(b, row->listed ? member_role_name(row->member.role) : "none");
+    if (row->listed)
+        put_text(b, row->member.address);
+    else
+        put_null(b);
+    put_number(b, s->first_index);
+    put_number(b, s->last_index);
+    put_number(b, s->snapshot_index);
+    if (s->snapshot_age_s == GOSSIP_AGE_UNKNOWN || s->snapshot_index == 0)
+        put_null(b);
+    else
+        put_number(b, s->snapshot_age_s);
+}
+
+static void put_row(struct buf *b, const struct row *row, uint64_t newest, uint64_t now_ms)
+{
+    const struct gossip_news *s = &row->news;
     char checksum[32];
-    bool silent = now_ms > s->heard_ms + SILENT_MS;
+    bool silent = !row->heard || now_ms > s->heard_ms + SILENT_MS;
     (void)snprintf(checksum, sizeof checksum, "%016" PRIx64, s->checksum);
     put_number(b, s->id);
     put_text(b, s->address);
@@ -63,27 +96,47 @@ static void put_row(struct buf *b, const struct gossip_news *s, uint64_t newest,
     put_text(b, checksum);
     put_number(b, s->leader_id);
     put_text(b, s->version);
-    put_text(b, silent ? "unreachable" : s->state);
+    put_text(b, !row->heard ? "never heard of" : silent ? "unreachable" : s->state);
+    put_members_part(b, row);
+}
+
+/* All members, and this node, also when it is none (any more, or yet). */
+static unsigned collect(struct node *n, struct row rows[CLUSTER_MAX + 1]) ON_LOOP
+{
+    struct member members[CLUSTER_MAX];
+    unsigned n_members = n->cns == NULL ? 0 : members_copy_all(n, members, CLUSTER_MAX);
+    unsigned n_rows = 0;
+    bool self = false;
+    for (unsigned i = 0; i < n_members; i++) {
+        struct row *row = &rows[n_rows++];
+        const struct gossip_news *news = gossip_of(n->gossip, members[i].id);
+        bool is_self = members[i].id == n->config->id;
+        self = self || is_self;
+        *row = (struct row){.member = members[i],
+                            .listed = true,
+                            .heard = is_self || news != NULL,
+                            .news = {.id = members[i].id}};
+        if (is_self)
+            gossip_self(n->gossip, &row->news);
+        else if (news != NULL)
+            row->news = *news;
+    }
+    if (!self) {
+        rows[n_rows] = (struct row){.heard = true};
+        gossip_self(n->gossip, &rows[n_rows].news);
+        n_rows++;
+    }
+    return n_rows;
 }
 
 void status_answer(struct node *n, struct request *r)
 {
     struct buf *b = &r->answer.out;
-    struct gossip_news rows[CLUSTER_MAX];
-    unsigned members = 0, n_rows = 0;
+    struct row rows[CLUSTER_MAX + 1];
     uint64_t newest = 0, now = clock_mono_ms();
-    const struct cns_server *servers = cns_members(n->cns, &members);
-    for (unsigned i = 0; i < members && n_rows < CLUSTER_MAX; i++) {
-        const struct gossip_news *news = gossip_of(n->gossip, servers[i].id);
-        struct gossip_news *row = &rows[n_rows++];
-        if (servers[i].id == n->config->id)
-            gossip_self(n->gossip, row);
-        else if (news != NULL)
-            *row = *news;
-        else
-            *row = (struct gossip_news){.id = servers[i].id};
-        newest = row->seq > newest ? row->seq : newest;
-    }
+    unsigned n_rows = collect(n, rows);
+    for (unsigned i = 0; i < n_rows; i++)
+        newest = rows[i].news.seq > newest ? rows[i].news.seq : newest;
     size_t begun = wire_begin(b, WIRE_COLUMNS, r->id);
     buf_put_u32(b, COLUMNS);
     for (uint32_t i = 0; i < COLUMNS; i++) {
@@ -96,5 +149,5 @@ void status_answer(struct node *n, struct request *r)
     for (unsigned i = 0; i < n_rows; i++)
         put_row(b, &rows[i], newest, now);
     wire_end(b, begun);
-    r->answer.seq = repl_db_published(lane_db(n->lane));
+    r->answer.seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
 }

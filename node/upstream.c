@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/admin.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -77,13 +78,19 @@ static void send_request(struct session *s) ON_LOOP
     struct upstream *u = s->upstream;
     struct request *r = s->current;
     struct wire_query q = r->query;
+    struct wire_cluster w;
     struct buf b;
     q.last_insert_rowid = r->last_insert_rowid;
     q.flags = (uint8_t)(q.flags | WIRE_FORWARDED | (r->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF));
     buf_init(&b, WIRE_FRAME_MAX + KIB(1));
-    size_t begun = wire_begin_query(&b, r->id, &q);
-    buf_put(&b, r->query.params.p, rd_left(&r->query.params));
-    wire_end_query(&b, begun, r->query.n_params);
+    if (r->cluster != NULL) {
+        admin_forward(r, &w);
+        wire_put_cluster(&b, r->id, &w);
+    } else {
+        size_t begun = wire_begin_query(&b, r->id, &q);
+        buf_put(&b, r->query.params.p, rd_left(&r->query.params));
+        wire_end_query(&b, begun, r->query.n_params);
+    }
     CHECK(buf_status(&b) == ERR_OK);
     u->state = BUSY;
     u->relayed = false;

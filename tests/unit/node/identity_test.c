@@ -14,6 +14,7 @@ static const struct identity someone = {
     .database_id = 3,
     .peer = "10.0.0.4:7801",
     .contacts = "10.0.0.1:7701,10.0.0.2:7701",
+    .since = 1234,
     .wish = WISH_VOTER,
     .replace = 2,
     .joined = true,

@@ -1,0 +1,305 @@
+/* Room: node. Thread: main before the loop runs (everything up to join_prepare), then the loop.
+ *
+ * Joining, and where it may die:
+ *
+ *     ask the leader: ADD, our peer address  --> an entry of the log    died: asked again, the same
+ *                                                                       id is told (same address,
+ *                                                                       never heard of)
+ *     DIR/node: id, cluster, begun = no      --> durable                died: goes on with that id
+ *     an image, DIR/raft (startup.c)         --> begun = yes            died: likewise
+ *     caught up: the leader promotes us      --> wish = none            died: the wish is crossed
+ *                                                                       out at the next start
+ *
+ * The wish is told by gossip and judged by the leader (admin.c): nothing here decides. */
+#include "node/join.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "client/connection.h"
+#include "node/members_view.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define ASK_MS     30000
+#define CONNECT_MS 2000
+#define AGAIN_NS   500000000L /* between two tries */
+
+/* --- a start with DIR/node -------------------------------------------------------------------- */
+
+static bool is_there(const char *dir, const char *name)
+{
+    char *path = mem_printf("%s/%s", dir, name);
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+    free(path);
+    return there;
+}
+
+static const char *own_peer_address(const struct config *c)
+{
+    return c->peer_advertise[0] != 0 ? c->peer_advertise : c->peer_listen;
+}
+
+static enum err check_flags(const struct config *c, const struct identity *who)
+{
+    bool other_cluster = c->cluster_id != who->cluster_id &&
+                         (c->cluster[0] != 0 || c->cluster_id != 1); /* 1: the default */
+    if ((c->id != 0 && c->id != who->id) || other_cluster || (c->cluster[0] != 0 && who->joined))
+        return err_fail(ERR_CONFIG,
+                        "%s/node says that this is node %" PRIu64 " of cluster %" PRIu64
+                        "%s: start it with --data and its addresses, without --id, --cluster and "
+                        "--cluster-id",
+                        c->data, who->id, who->cluster_id,
+                        who->joined ? ", which was not one of the first members" : "");
+    return ERR_OK;
+}
+
+static enum err resume(struct config *c, const struct identity *who)
+{
+    TRY(check_flags(c, who));
+    if (who->begun && !is_there(c->data, "raft/identity"))
+        return err_fail(ERR_CONFIG,
+                        "%s/raft is missing: this node has forgotten what it promised to the "
+                        "others, and must not come back as node %" PRIu64
+                        ". Remove %s and start it with --join ADDRESS --replace %" PRIu64,
+                        c->data, who->id, c->data, who->id);
+    c->id = who->id;
+    c->cluster_id = who->cluster_id;
+    c->database_id = who->database_id;
+    if (who->joined && strcmp(who->peer, own_peer_address(c)) != 0)
+        log_warn("join", "the others know this node at %s, it listens at %s now", who->peer,
+                 own_peer_address(c));
+    return ERR_OK;
+}
+
+/* --- the first start -------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t told_to_stop;
+static struct conn *volatile asking; /* for the signal handler */
+
+static void on_signal(int number)
+{
+    (void)number;
+    told_to_stop = 1;
+    if (asking != NULL)
+        conn_cancel(asking);
+}
+
+struct given {
+    uint64_t id, cluster_id, database_id, index;
+    bool good;
+};
+
+static enum err on_row(void *arg, const struct wire_value *v, uint32_t n)
+{
+    struct given *g = arg;
+    uint64_t *const to[] = {&g->id, &g->cluster_id, &g->database_id, &g->index};
+    g->good = n >= 4;
+    for (uint32_t i = 0; i < 4 && g->good; i++) {
+        g->good = v[i].type == WIRE_INTEGER && v[i].integer > 0;
+        *to[i] = g->good ? (uint64_t)v[i].integer : 0;
+    }
+    return g->good ? ERR_OK : err_fail(ERR_PROTOCOL, "an answer to ADD that makes no sense");
+}
+
+/* Asks once. */
+static enum err ask(const struct config *c, struct given *out)
+{
+    struct conn_options o = {
+        .addresses = c->join, .client = "lecternd " LECTERN_VERSION, .connect_ms = CONNECT_MS};
+    struct wire_cluster w = {
+        .op = WIRE_CLUSTER_ADD, .role = WIRE_STANDBY, .timeout_ms = ASK_MS, .id = c->replace};
+    struct conn_handler h = {.row = on_row, .arg = out};
+    struct conn *conn = NULL;
+    *out = (struct given){0};
+    (void)snprintf(w.address, sizeof w.address, "%s", own_peer_address(c));
+    enum err e = conn_open(&o, &conn);
+    asking = conn;
+    if (e == ERR_OK && !told_to_stop)
+        e = conn_cluster(conn, &w, &h);
+    asking = NULL;
+    conn_close(conn);
+    if (e == ERR_OK && !out->good)
+        e = err_fail(ERR_PROTOCOL, "an answer to ADD without a row");
+    return e;
+}
+
+/* Would the same question get another answer later? */
+static bool is_final(enum err e)
+{
+    return e == ERR_CONFIG || e == ERR_NOT_FOUND || e == ERR_TOO_BIG || e == ERR_PROTOCOL ||
+           e == ERR_VERSION || e == ERR_FORBIDDEN || e == ERR_MISUSE || e == ERR_NOMEM;
+}
+
+static enum err ask_until_told(const struct config *c, struct given *out)
+{
+    static const struct timespec pause = {.tv_nsec = AGAIN_NS};
+    char last[ERR_TEXT_MAX] = "";
+    for (;;) {
+        enum err e = ask(c, out);
+        if (told_to_stop)
+            return err_fail(ERR_CANCELLED, "told to stop before the cluster gave this node an id");
+        if (e == ERR_OK || is_final(e))
+            return e;
+        if (strcmp(last, err_text()) != 0)
+            log_info("join", "asking again join=%s reason=\"%s\"", c->join, err_text());
+        (void)snprintf(last, sizeof last, "%s", err_text());
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+static enum err check_room(const struct config *c)
+{
+    static const char *const names[] = {"main.db", "raft", "position"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (is_there(c->data, names[i]))
+            return err_fail(ERR_CONFIG,
+                            "%s/%s is there: this directory is another node's. A node that joins "
+                            "begins with an empty one",
+                            c->data, names[i]);
+    if (strlen(c->join) >= IDENTITY_TEXT_MAX || strlen(own_peer_address(c)) >= WIRE_ADDRESS_MAX)
+        return err_fail(ERR_CONFIG, "an address is too long");
+    return ERR_OK;
+}
+
+static enum err join_new(const struct config *c, struct identity *out)
+{
+    struct sigaction act = {.sa_handler = on_signal}, old_term, old_int;
+    struct given g;
+    TRY(check_room(c));
+    TRY(file_make_dirs(c->data));
+    log_info("join", "asking join=%s peer=%s replace=%" PRIu64, c->join, own_peer_address(c),
+             c->replace);
+    (void)sigaction(SIGTERM, &act, &old_term);
+    (void)sigaction(SIGINT, &act, &old_int);
+    enum err e = ask_until_told(c, &g);
+    (void)sigaction(SIGTERM, &old_term, NULL);
+    (void)sigaction(SIGINT, &old_int, NULL);
+    TRY(e);
+    *out = (struct identity){.id = g.id,
+                             .cluster_id = g.cluster_id,
+                             .database_id = g.database_id,
+                             .since = g.index,
+                             .wish = c->replica != 0 ? WISH_NONE : WISH_VOTER,
+                             .replace = c->replace,
+                             .joined = true};
+    (void)snprintf(out->peer, sizeof out->peer, "%s", own_peer_address(c));
+    (void)snprintf(out->contacts, sizeof out->contacts, "%s", c->join);
+    TRY(identity_write(c->data, out));
+    log_info("join", "accepted id=%" PRIu64 " cluster=%" PRIu64 " index=%" PRIu64, g.id,
+             g.cluster_id, g.index);
+    return ERR_OK;
+}
+
+static void first_member(const struct config *c, struct identity *out)
+{
+    *out =
+        (struct identity){.id = c->id, .cluster_id = c->cluster_id, .database_id = c->cluster_id};
+    (void)snprintf(out->peer, sizeof out->peer, "%s", own_peer_address(c));
+}
+
+enum err join_prepare(struct config *c, struct identity *out)
+{
+    enum err e = identity_read(c->data, out);
+    if (e != ERR_OK && e != ERR_NOT_FOUND)
+        return e;
+    if (e == ERR_OK)
+        return resume(c, out);
+    if (c->join[0] == 0) {
+        first_member(c, out);
+        return ERR_OK;
+    }
+    TRY(join_new(c, out));
+    return resume(c, out);
+}
+
+bool join_has_no_log(const struct node *n)
+{
+    const struct identity *who = &n->past->who;
+    return who->joined && !who->begun && !is_there(n->config->data, "raft/identity");
+}
+
+/* --- the wish --------------------------------------------------------------------------------- */
+
+bool join_wishes_to_vote(const struct node *n)
+{
+    struct member me;
+    return n->past->who.wish == WISH_VOTER && !n->failed && n->fetch == NULL && n->cns != NULL &&
+           member_find(n, n->config->id, &me) && me.role == CNS_STANDBY;
+}
+
+struct crossing_out {
+    uv_work_t work;
+    struct node *node;
+    const char *dir;
+    struct identity who;
+    enum err result;
+    char text[ERR_TEXT_MAX];
+};
+
+static void write_identity(uv_work_t *work)
+{
+    struct crossing_out *x = work->data;
+    x->result = identity_write(x->dir, &x->who);
+    if (x->result != ERR_OK)
+        (void)snprintf(x->text, sizeof x->text, "%s", err_text());
+}
+
+static void on_written(uv_work_t *work, int status)
+{
+    struct crossing_out *x = work->data;
+    thread_expect_loop();
+    x->node->past->writes_identity = false;
+    if (status == 0 && x->result == ERR_OK) {
+        x->node->past->who = x->who;
+        log_info("join", "this node votes");
+    } else {
+        log_warn("join", "the wish to vote stays in DIR/node reason=\"%s\"", x->text);
+    }
+    free(x);
+}
+
+/* The list of members is the newest in the log, which may still be taken back: it is for good when
+ * what was in the log when we saw it is applied. */
+static bool votes_for_good(struct node *n) ON_LOOP
+{
+    struct member me;
+    struct cns_status s;
+    struct node_past *past = n->past;
+    if (n->cns == NULL || !member_find(n, n->config->id, &me) || me.role != CNS_VOTER) {
+        past->voter_index = 0;
+        return false;
+    }
+    if (past->voter_index == 0) {
+        cns_get_status(n->cns, &s);
+        past->voter_index = s.last_index;
+    }
+    return n->applied_index >= past->voter_index;
+}
+
+void join_look(struct node *n)
+{
+    struct node_past *past = n->past;
+    if (past->who.wish != WISH_VOTER || past->writes_identity || !votes_for_good(n))
+        return;
+    struct crossing_out *x = MEM_NEW(struct crossing_out);
+    x->work.data = x;
+    x->node = n;
+    x->dir = n->config->data;
+    x->who = past->who;
+    x->who.wish = WISH_NONE;
+    x->who.replace = 0;
+    past->writes_identity = true;
+    if (uv_queue_work(&n->loop, &x->work, write_identity, on_written) != 0) {
+        past->writes_identity = false;
+        free(x);
+    }
+}

@@ -1,0 +1,30 @@
+/* Room: node. What the leader knows of a member: for decisions about members, and for status.
+ * Thread: loop. */
+#ifndef NODE_MEMBERS_VIEW_H
+#define NODE_MEMBERS_VIEW_H
+
+#include "node/node.h"
+
+struct member {
+    uint64_t id;
+    enum cns_member_role role;
+    char address[256]; /* of its peer listener */
+};
+
+/* False: no such member. */
+bool member_find(const struct node *n, uint64_t id, struct member *out) ON_LOOP;
+/* The member with this peer address. */
+bool member_at(const struct node *n, const char *address, struct member *out) ON_LOOP;
+/* Copies at most MAX members; how many. */
+unsigned members_copy_all(const struct node *n, struct member *out, unsigned max) ON_LOOP;
+/* "voter", "replica" (Raft's standby) or "spare". */
+const char *member_role_name(enum cns_member_role role);
+/* On the leader: the member has acknowledged something lately. This node itself always does. */
+bool member_answers(const struct node *n, uint64_t id) ON_LOOP;
+/* On the leader: it was ever heard of, in this leadership or by this process. */
+bool member_was_heard(const struct node *n, uint64_t id) ON_LOOP;
+/* On the leader: its log and its database are so near to ours that it can vote. False: HOW says why
+ * not, as the second half of "node 4 ...". */
+bool member_is_caught_up(const struct node *n, uint64_t id, char *how, size_t max) ON_LOOP;
+
+#endif
