@@ -223,4 +223,24 @@ void cns_get_status(const struct cns *c, struct cns_status *out) ON_LOOP;
 /* The members as known now; valid until the next call. */
 const struct cns_server *cns_members(const struct cns *c, unsigned *n) ON_LOOP;
 
+/* --- a stopped node's log -----------------------------------------------------------------------
+ */
+
+struct cns_report {
+    uint64_t cluster_id, id, incarnation; /* incarnation 0: of an older format, without one */
+    uint64_t term, vote;
+    uint64_t first_index, last_index, last_term; /* what is whole */
+    uint64_t bytes, segments;
+    struct cns_snapshot snapshot; /* index 0: none; the caller unrefs its members */
+    bool torn;       /* the last write was torn, never acknowledged: the next start drops it */
+    bool unfinished; /* an installation was interrupted: the next start finishes it */
+    enum err
+        damage; /* ERR_OK, or ERR_CORRUPT or ERR_IO: then the rest is what was found before it */
+    char sentence[ERR_TEXT_MAX]; /* about the damage: file, offset, entry */
+};
+/* Verifies every byte of the log in DIR (DATA/raft), and changes none. VISIT, unless NULL, then
+ * gets the commands as cns_scan_back does, when nothing is damaged. ERR_NOT_FOUND: there is no log;
+ * ERR_LOCKED: the node runs; ERR_FORMAT: written by a newer version. Thread: any; blocks. */
+MUST_USE enum err cns_check(const char *dir, cns_visit visit, void *ctx, struct cns_report *out);
+
 #endif

@@ -577,6 +577,12 @@ static enum err make(const struct cns_log_config *c, struct log_store *s, struct
     return ERR_OK;
 }
 
+static enum err ownerless(const struct log_store *s)
+{
+    return err_fail(ERR_CORRUPT,
+                    "%s has log files and no identity: it does not say whose log this is", s->dir);
+}
+
 enum err log_load(const struct cns_log_config *c, struct log_store *s, struct log_outline *outline)
 {
     CHECK(c->cluster_id > 0 && c->node_id > 0);
@@ -595,8 +601,7 @@ enum err log_load(const struct cns_log_config *c, struct log_store *s, struct lo
     if (e == ERR_OK && state == LOG_IDENTITY_READY)
         e = load_ready(s, &l, outline);
     else if (e == ERR_OK && state == LOG_IDENTITY_NONE && (l.n > 0 || l.has_files))
-        e = err_fail(ERR_CORRUPT,
-                     "%s has log files and no identity: it does not say whose log this is", s->dir);
+        e = ownerless(s);
     else if (e == ERR_OK)
         e = make(c, s, &l, outline);
     listing_fini(&l);
@@ -612,18 +617,21 @@ enum err log_load_look(const char *dir, struct log_store *s, struct log_outline 
     *outline = (struct log_outline){0};
     log_store_init(s, dir, 0, 0, 0, &none);
     s->read_only = true;
-    TRY(take_lock(s));
+    enum err locked = take_lock(s);
+    if (locked != ERR_OK && locked != ERR_NOT_FOUND)
+        return locked;
     TRY(log_identity_read(dir, &owner, &state));
     s->cluster_id = owner.cluster_id;
     s->node_id = owner.node_id;
     s->incarnation = owner.incarnation;
     if (state == LOG_IDENTITY_MAKING)
         return err_fail(ERR_NOT_FOUND, "%s was never finished: the next start makes it anew", dir);
-    if (state == LOG_IDENTITY_NONE)
-        return err_fail(ERR_CORRUPT, "%s has no identity: it does not say whose log this is", dir);
     enum err e = list_dir(s, &l);
-    if (e == ERR_OK)
+    if (e == ERR_OK && state == LOG_IDENTITY_READY)
         e = load_ready(s, &l, outline);
+    else if (e == ERR_OK)
+        e = l.n == 0 && !l.has_files ? err_fail(ERR_NOT_FOUND, "%s holds no log", dir)
+                                     : ownerless(s);
     listing_fini(&l);
     return e;
 }

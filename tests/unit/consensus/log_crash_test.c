@@ -4,11 +4,13 @@
  * is then built as files in a fresh directory: what was synced is there; of what was not, nothing,
  * all, or any part (by sectors of 512 bytes for contents, any prefix for names). The log is loaded
  * from that and must hold exactly what was acknowledged, or that and a part of the one step that
- * was under way. Loading itself is recorded and crashed too. */
+ * was under way. Loading itself is recorded and crashed too. Some lives begin behind another node's
+ * state; all of them cut their log, install states, and make spares. */
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/sizes.h"
+#include "consensus/log_cut.h"
 #include "consensus/log_load.h"
 #include "consensus/log_read.h"
 #include "tests/lib/test.h"
@@ -330,7 +332,8 @@ static void disk_crash(const struct disk *d, unsigned k, enum leaves leaves, str
  */
 
 struct model {
-    uint64_t term, vote, n;
+    uint64_t term, vote;
+    uint64_t first, n, cut; /* entries first..n, a snapshot record of entry CUT (0: none) */
     struct {
         uint64_t term, tag;
     } e[ENTRIES + 1];
@@ -347,9 +350,40 @@ static struct cns_item item_of(const struct model *m, uint64_t index)
     return (struct cns_item){index, m->e[index].term, CNS_COMMAND, cns_payload_take(p, n)};
 }
 
-static enum err load(const char *dir, const struct cns_log_file_calls *calls, struct log_store *s)
+/* The caller unrefs its members. */
+static struct cns_snapshot snapshot_of(const struct model *m, uint64_t index)
 {
-    struct log_outline outline;
+    static const uint8_t members[] = {1, 1, 0, 0, 0, 0,   0,   0,   0, 1, 0, 0,
+                                      0, 0, 0, 0, 0, 'a', ':', '1', 0, 1, 0, 0};
+    struct cns_snapshot s = {.index = index, .term = m->e[index].term, .data_len = index % 200};
+    memset(s.data, (int)(index % 251), s.data_len);
+    uint8_t *p = mem_alloc(sizeof members);
+    memcpy(p, members, sizeof members);
+    s.members = cns_payload_take(p, sizeof members);
+    return s;
+}
+
+/* A new log begins so. */
+static struct model begin(bool behind_base)
+{
+    struct model m = {.term = 1, .first = 1, .n = 1};
+    m.e[1].term = m.e[1].tag = 1;
+    if (behind_base) {
+        m.term = 4;
+        m.n = m.cut = 40;
+        m.first = 41;
+        m.e[40].term = 4;
+    }
+    return m;
+}
+
+static bool behind_base; /* this life */
+
+static enum err load_as(const char *dir, const struct cns_log_file_calls *calls,
+                        struct log_store *s, struct log_outline *outline)
+{
+    const struct model new = begin(behind_base);
+    struct cns_snapshot base = snapshot_of(&new, new.n);
     struct model first = {.n = 1};
     first.e[1].term = first.e[1].tag = 1;
     struct cns_item item = item_of(&first, 1);
@@ -361,17 +395,28 @@ static enum err load(const char *dir, const struct cns_log_file_calls *calls, st
                                .n_first_items = 1,
                                .segment_bytes = SEGMENT_BYTES,
                                .calls = calls};
-    enum err e = log_load(&c, s, &outline);
+    if (behind_base)
+        c.base = &base;
+    enum err e = log_load(&c, s, outline);
     cns_payload_unref(item.payload);
+    cns_payload_unref(base.members);
+    return e;
+}
+
+static enum err load(const char *dir, const struct cns_log_file_calls *calls, struct log_store *s)
+{
+    struct log_outline outline;
+    enum err e = load_as(dir, calls, s, &outline);
     log_outline_fini(&outline);
     return e;
 }
 
+/* Entries up to N of M, from wherever the log begins. */
 static bool holds(struct log_store *s, const struct model *m, uint64_t n)
 {
     if (s->index.last != n)
         return false;
-    for (uint64_t at = 1; at <= n;) {
+    for (uint64_t at = log_index_first(&s->index); at <= n;) {
         struct cns_item *items;
         unsigned got;
         EXPECT_OK(log_read(&s->index, at, 100, 100000, &items, &got));
@@ -394,13 +439,23 @@ static bool holds(struct log_store *s, const struct model *m, uint64_t n)
 /* --- the script ---------------------------------------------------------------------------------
  */
 
-enum step_kind { STEP_APPEND, STEP_TRUNCATE, STEP_META, STEP_MARK, STEP_REOPEN, STEP_BREAK };
+enum step_kind {
+    STEP_APPEND,
+    STEP_TRUNCATE,
+    STEP_META,
+    STEP_MARK,
+    STEP_REOPEN,
+    STEP_BREAK,
+    STEP_CUT,
+    STEP_INSTALL,
+    STEP_SPARE
+};
 struct step {
     enum step_kind kind;
     unsigned begin, end; /* its calls */
     struct model before, after;
 };
-#define STEPS 60u
+#define STEPS 80u
 static struct step steps[STEPS];
 static struct disk disk, again;
 
@@ -447,12 +502,88 @@ static void run_break(struct step *st, struct log_store *s, const char *dir, str
     m->vote = s->meta.now.vote;
 }
 
+static enum err cut_at(struct log_store *s, const struct model *m, uint64_t index, uint64_t keep)
+{
+    struct cns_snapshot record = snapshot_of(m, index);
+    bool more = true;
+    enum err e = log_cut_record(s, &record);
+    while (e == ERR_OK && more)
+        e = log_cut_step(s, keep, &more);
+    cns_payload_unref(record.members);
+    return e;
+}
+
+/* Sometimes a sync fails, and the process starts again: *m is then what it finds. */
+static void run_cut(struct step *st, struct log_store *s, const char *dir, struct rng *r)
+{
+    struct model *m = &st->after;
+    uint64_t low = m->cut == 0 ? 1 : m->cut;
+    m->cut = low + rng_below(r, m->n - low + 1);
+    disk.fail_sync = rng_once_in(r, 3) ? 1 + (unsigned)rng_below(r, 5) : 0;
+    bool breaks = disk.fail_sync > 0;
+    enum err e = cut_at(s, m, m->cut, rng_below(r, 20000));
+    disk.fail_sync = 0;
+    EXPECT(e == ERR_OK || breaks);
+    if (breaks) {
+        log_store_fini(s);
+        EXPECT_OK(load(dir, &disk.calls, s));
+    }
+    EXPECT(e != ERR_OK || s->snapshot.s.index == m->cut);
+    EXPECT(s->snapshot.s.index == m->cut || s->snapshot.s.index == st->before.cut);
+    m->cut = s->snapshot.s.index;
+    m->first = log_index_first(&s->index);
+    EXPECT(m->first >= st->before.first && m->first <= m->cut + 1);
+}
+
+/* A state that the log has, or one beyond it, or one that it has otherwise. */
+static void run_install(struct step *st, struct log_store *s, const char *dir, struct rng *r)
+{
+    struct model *m = &st->after;
+    struct log_outline outline;
+    uint64_t low = m->first == 1 ? 1 : m->first - 1;
+    uint64_t index = low + rng_below(r, m->n - low + 1);
+    if (rng_once_in(r, 2)) { /* emptied */
+        index = rng_once_in(r, 2) || index < m->first ? m->n + 1 + rng_below(r, 9) : index;
+        m->e[index].term = m->e[m->n].term + rng_below(r, 3) + (index <= m->n);
+        if (m->e[index].term > m->term) {
+            m->term = m->e[index].term;
+            m->vote = 0;
+        }
+        m->n = index;
+        m->first = index + 1;
+    }
+    m->cut = index;
+    log_store_fini(s);
+    EXPECT_OK(load_as(dir, &disk.calls, s, &outline)); /* an installation is before the start */
+    disk.fail_sync = rng_once_in(r, 3) ? 1 + (unsigned)rng_below(r, 8) : 0;
+    bool breaks = disk.fail_sync > 0;
+    struct cns_snapshot record = snapshot_of(m, index);
+    enum err e = log_cut_install(s, &outline, &record);
+    disk.fail_sync = 0;
+    EXPECT(e == ERR_OK || breaks);
+    if (e == ERR_OK && rng_once_in(r, 2))
+        EXPECT_OK(log_cut_install(s, &outline, &record)); /* twice is harmless */
+    log_outline_fini(&outline);
+    cns_payload_unref(record.members);
+    if (breaks) {
+        log_store_fini(s);
+        EXPECT_OK(load(dir, &disk.calls, s));
+    }
+    struct model *found = s->snapshot.s.index == index ? m : &st->before;
+    uint64_t term = s->meta.now.term, vote = s->meta.now.vote;
+    EXPECT(found == m || e != ERR_OK);
+    *m = *found;
+    m->term = term;
+    m->vote = vote;
+}
+
 static void run_step(struct step *st, struct log_store *s, const char *dir, struct rng *r)
 {
     struct model *m = &st->after;
     static const enum step_kind mix[] = {STEP_APPEND,   STEP_APPEND, STEP_APPEND, STEP_APPEND,
                                          STEP_TRUNCATE, STEP_META,   STEP_MARK,   STEP_REOPEN,
-                                         STEP_BREAK,    STEP_BREAK};
+                                         STEP_BREAK,    STEP_BREAK,  STEP_CUT,    STEP_CUT,
+                                         STEP_INSTALL,  STEP_SPARE};
     st->kind = mix[rng_below(r, sizeof mix / sizeof *mix)];
     switch (st->kind) {
     case STEP_APPEND:
@@ -460,7 +591,7 @@ static void run_step(struct step *st, struct log_store *s, const char *dir, stru
         EXPECT_OK(append(s, m, st->before.n + 1));
         break;
     case STEP_TRUNCATE:
-        m->n = m->n - rng_below(r, m->n < 30 ? m->n : 30);
+        m->n = m->n - rng_below(r, m->n - m->cut < 30 ? m->n - m->cut : 30);
         EXPECT_OK(log_store_truncate(s, m->n + 1));
         break;
     case STEP_META:
@@ -478,16 +609,29 @@ static void run_step(struct step *st, struct log_store *s, const char *dir, stru
     case STEP_BREAK:
         run_break(st, s, dir, r);
         break;
+    case STEP_CUT:
+        run_cut(st, s, dir, r);
+        break;
+    case STEP_INSTALL:
+        run_install(st, s, dir, r);
+        break;
+    case STEP_SPARE:
+        if (log_store_spare_bytes(s) > 0)
+            EXPECT(log_store_drop_spare(s));
+        else
+            EXPECT_OK(log_store_make_spare(s));
+        break;
     }
-    EXPECT(holds(s, m, m->n));
+    EXPECT(holds(s, m, m->n) && log_index_first(&s->index) == m->first);
+    EXPECT_EQ(s->snapshot.s.index, m->cut);
 }
 
 static void run_script(struct rng *r)
 {
     const char *dir = test_path("live");
     struct log_store s;
-    struct model m = {.term = 1, .n = 1};
-    m.e[1].term = m.e[1].tag = 1;
+    behind_base = rng_once_in(r, 2);
+    struct model m = begin(behind_base);
     disk_begin(&disk, dir);
     for (unsigned i = 0; i < STEPS; i++) {
         struct step *st = &steps[i];
@@ -507,33 +651,55 @@ static void run_script(struct rng *r)
 /* --- judging ------------------------------------------------------------------------------------
  */
 
-/* What was loaded must be the state before ST, after it, or (an append) with a part of it; after
- * it, when ST was acknowledged. *found: how many entries of st->after there are. */
-static void judge(struct log_store *s, const struct step *st, bool acknowledged, uint64_t *found)
+/* Does the log begin as M says? */
+static bool begins(struct log_store *s, const struct model *m)
+{
+    const struct cns_snapshot *r = &s->snapshot.s;
+    if (r->index != m->cut || log_index_first(&s->index) != m->first)
+        return false;
+    EXPECT(r->index == 0 || r->term == m->e[r->index].term);
+    EXPECT_EQ(r->data_len, r->index % 200);
+    return true;
+}
+
+/* What was loaded must be the state before ST, after it, or (an append, a cut) with a part of it;
+ * after it, when ST was acknowledged. Returns which of the two it goes on from. */
+static const struct model *judge(struct log_store *s, const struct step *st, bool acknowledged)
 {
     const struct log_meta_record *meta = &s->meta.now;
     const struct model *a = &st->after, *b = &st->before;
     bool is_after = meta->term == a->term && meta->vote == a->vote;
     bool is_before = meta->term == b->term && meta->vote == b->vote;
     EXPECT(is_after || (is_before && !acknowledged));
-    *found = s->index.last;
-    if (acknowledged)
-        EXPECT(holds(s, a, a->n));
-    else if (st->kind == STEP_APPEND || st->kind == STEP_BREAK)
-        EXPECT(s->index.last >= b->n && s->index.last <= a->n && holds(s, a, s->index.last));
-    else
-        EXPECT(holds(s, b, b->n) || holds(s, a, a->n));
+    uint64_t first = log_index_first(&s->index), last = s->index.last;
+    if (acknowledged) {
+        EXPECT(begins(s, a) && holds(s, a, a->n));
+        return a;
+    }
+    if (st->kind == STEP_APPEND || st->kind == STEP_BREAK) {
+        EXPECT(begins(s, a) && last >= b->n && last <= a->n && holds(s, a, last));
+        return a;
+    }
+    if (st->kind == STEP_CUT && s->snapshot.s.index == a->cut) {
+        EXPECT(first >= b->first && first <= a->first && holds(s, a, a->n));
+        return a;
+    }
+    if (begins(s, b) && holds(s, b, b->n))
+        return b;
+    EXPECT(begins(s, a) && holds(s, a, a->n));
+    return a;
 }
 
 /* A log that was recovered is as good as any: it takes entries, and has them at the next start. */
-static void live_on(struct log_store *s, const struct step *st, uint64_t n, const char *dir,
+static void live_on(struct log_store *s, const struct model *from, const char *dir,
                     const struct cns_log_file_calls *calls, struct rng *r)
 {
     static struct model m;
-    m = st->after;
-    if (n > m.n)
-        m = st->before;
+    uint64_t n = s->index.last;
+    m = *from;
     m.n = n;
+    if (rng_once_in(r, 2))
+        EXPECT_OK(log_store_make_spare(s));
     for (unsigned i = 0; i < 4; i++) {
         m.n++;
         m.e[m.n].term = s->meta.now.term;
@@ -549,21 +715,19 @@ static void crash_once(unsigned k, const struct step *st, enum leaves leaves, st
 {
     const char *first = test_path("crashed"), *second = test_path("twice");
     struct log_store s;
-    uint64_t found;
     bool acknowledged = k >= st->end;
     disk_crash(&disk, k, leaves, r, first);
     /* Recovery, recorded; then the power fails in it, too. */
     disk_begin(&again, first);
     EXPECT_OK(load(first, &again.calls, &s));
-    judge(&s, st, acknowledged, &found);
+    (void)judge(&s, st, acknowledged);
     log_store_fini(&s);
     unsigned k2 = (unsigned)rng_below(r, again.n_ops + 1);
     disk_crash(&again, k2, (enum leaves)rng_below(r, N_LEAVES), r, second);
     disk_end(&again);
     disk_begin(&again, second);
     EXPECT_OK(load(second, &again.calls, &s));
-    judge(&s, st, acknowledged, &found);
-    live_on(&s, st, found, second, &again.calls, r);
+    live_on(&s, judge(&s, st, acknowledged), second, &again.calls, r);
     log_store_fini(&s);
     disk_end(&again);
 }
@@ -609,8 +773,7 @@ static void flip(const char *path, uint64_t offset)
 static void three_batches(const char *dir, struct model *m, uint64_t at[4], char **path)
 {
     struct log_store s;
-    *m = (struct model){.term = 1, .n = 1};
-    m->e[1].term = m->e[1].tag = 1;
+    *m = begin(false);
     EXPECT_OK(load(dir, NULL, &s));
     for (unsigned batch = 0; batch < 3; batch++) {
         at[batch] = s.end;
@@ -710,8 +873,7 @@ TEST(log_notices_a_segment_of_another_history)
     thread_become(THREAD_LOOP);
     for (unsigned which = 0; which < 2; which++) {
         static struct model m;
-        m = (struct model){.term = 1, .n = 1};
-        m.e[1].term = m.e[1].tag = 1;
+        m = begin(false);
         EXPECT_OK(load(test_path(which == 0 ? "one" : "two"), NULL, &s));
         for (unsigned i = 0; i < 200; i++) {
             m.n++;

@@ -19,75 +19,9 @@ static struct model model, other;
 
 /* --- damage ----------------------------------------------------------------------------------- */
 
-#define COPY_MAX MIB(4)
-
-static void copy_file(const char *from, const char *to)
-{
-    struct buf b;
-    buf_init(&b, COPY_MAX);
-    EXPECT_OK(file_read_all(from, &b));
-    int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    EXPECT(fd >= 0 && write(fd, b.data, b.len) == (ssize_t)b.len);
-    (void)close(fd);
-    buf_fini(&b);
-}
-
-static void empty_dir(const char *dir)
-{
-    DIR *d = opendir(dir);
-    if (d == NULL) {
-        EXPECT_OK(file_make_dirs(dir));
-        return;
-    }
-    for (struct dirent *it; (it = readdir(d)) != NULL;)
-        if (it->d_name[0] != '.') {
-            char *path = mem_printf("%s/%s", dir, it->d_name);
-            EXPECT(unlink(path) == 0);
-            free(path);
-        }
-    (void)closedir(d);
-}
-
-/* Names of the files of DIR with SUFFIX, sorted; the caller frees. */
-static unsigned list_files(const char *dir, const char *suffix, char **names, unsigned max)
-{
-    struct dirent **all;
-    unsigned kept = 0;
-    int n = scandir(dir, &all, NULL, alphasort);
-    EXPECT(n >= 0);
-    for (int i = 0; i < n; i++) {
-        size_t len = strlen(all[i]->d_name);
-        if (all[i]->d_name[0] != '.' && len >= strlen(suffix) &&
-            strcmp(all[i]->d_name + len - strlen(suffix), suffix) == 0 && kept < max)
-            names[kept++] = mem_strdup(all[i]->d_name);
-        free(all[i]);
-    }
-    free(all);
-    return kept;
-}
-
-static void free_names(char **names, unsigned n)
-{
-    for (unsigned i = 0; i < n; i++)
-        free(names[i]);
-}
-
-static void copy_dir(const char *from, const char *to)
-{
-    char *names[64];
-    empty_dir(to);
-    unsigned n = list_files(from, "", names, 64);
-    for (unsigned i = 0; i < n; i++) {
-        char *a = mem_printf("%s/%s", from, names[i]), *b = mem_printf("%s/%s", to, names[i]);
-        copy_file(a, b);
-        free(a);
-        free(b);
-        free(names[i]);
-    }
-}
-
-/* A log of several segments, with a truncation in its past, closed well. */
-static void make_log(const char *dir)
+/* A log of several segments, with a truncation in its past, cut at entry CUT unless that is 0,
+ * closed well. */
+static void make_log(const char *dir, uint64_t cut)
 {
     struct rig r;
     unsigned sent = 0;
@@ -106,6 +40,10 @@ static void make_log(const char *dir)
         }
         rig_wait(&r, sent);
     }
+    if (cut > 0) {
+        rig_cut(&r, &model, cut, 0, &sent);
+        EXPECT(model.first > 1);
+    }
     rig_close(&r);
 }
 
@@ -115,15 +53,15 @@ TEST(log_never_believes_a_flipped_bit)
     char *names[64];
     struct rng rng = {test_seed()};
     unsigned refused = 0, harmless = 0;
-    make_log(from);
-    unsigned n = list_files(from, "", names, 64);
+    make_log(from, rng_once_in(&rng, 2) ? 70 : 0);
+    unsigned n = rig_list_files(from, "", names, 64);
     for (uint64_t round = 0; round < test_rounds(600); round++) {
         const char *name = names[rng_below(&rng, n)];
         struct rig r;
         uint64_t size = 0;
         if (strcmp(name, "lock") == 0)
             continue;
-        copy_dir(from, dir);
+        rig_copy_dir(from, dir);
         char *path = mem_printf("%s/%s", dir, name);
         int fd = open(path, O_RDONLY);
         EXPECT_OK(file_size(fd, path, &size));
@@ -144,27 +82,27 @@ TEST(log_never_believes_a_flipped_bit)
         free(path);
     }
     EXPECT(refused > 3 && harmless > 3);
-    free_names(names, n);
+    rig_free_names(names, n);
 }
 
 TEST(log_notices_a_missing_file)
 {
     const char *from = test_path("raft"), *dir = test_path("copy");
     char *names[64];
-    make_log(from);
-    unsigned n = list_files(from, "", names, 64);
-    EXPECT(n > 4);
+    make_log(from, 70);
+    unsigned n = rig_list_files(from, "", names, 64);
+    EXPECT(n > 6);
     for (unsigned i = 0; i < n; i++) {
         struct rig r;
         if (strcmp(names[i], "lock") == 0)
             continue;
-        copy_dir(from, dir);
+        rig_copy_dir(from, dir);
         char *path = mem_printf("%s/%s", dir, names[i]);
         EXPECT(unlink(path) == 0);
         EXPECT_ERR(ERR_CORRUPT, rig_try(&r, dir, 16384, NULL));
         free(path);
     }
-    free_names(names, n);
+    rig_free_names(names, n);
 }
 
 /* A file whose name says that it voids the whole log, and whose content does not, removes nothing.
@@ -173,14 +111,14 @@ TEST(l5_a_stray_segment_removes_nothing)
 {
     const char *from = test_path("raft"), *dir = test_path("copy");
     char *names[64], *after[64];
-    make_log(from);
-    unsigned n = list_files(from, ".seg", names, 64);
+    make_log(from, 0);
+    unsigned n = rig_list_files(from, ".seg", names, 64);
     EXPECT(n > 3);
     /* Empty; another segment of the same log; the same log's first one. */
     const char *contents[] = {NULL, names[n - 1], names[0]};
     for (unsigned i = 0; i < 3; i++) {
         struct rig r;
-        copy_dir(from, dir);
+        rig_copy_dir(from, dir);
         char *stray = mem_printf("%s/%020d-%012d.seg", dir, 1, 999);
         if (contents[i] == NULL) {
             int fd = open(stray, O_WRONLY | O_CREAT, 0644);
@@ -188,14 +126,14 @@ TEST(l5_a_stray_segment_removes_nothing)
             (void)close(fd);
         } else {
             char *source = mem_printf("%s/%s", dir, contents[i]);
-            copy_file(source, stray);
+            rig_copy_file(source, stray);
             free(source);
         }
         EXPECT_ERR(ERR_CORRUPT, rig_try(&r, dir, 16384, NULL));
         EXPECT(strstr(err_text(), stray) != NULL);
-        unsigned n_after = list_files(dir, ".seg", after, 64);
+        unsigned n_after = rig_list_files(dir, ".seg", after, 64);
         EXPECT_EQ(n_after, n + 1);
-        free_names(after, n_after);
+        rig_free_names(after, n_after);
         EXPECT(unlink(stray) == 0); /* as the sentence asks: then all is there */
         rig_open(&r, dir, 16384);
         thread_expect_loop();
@@ -203,7 +141,7 @@ TEST(l5_a_stray_segment_removes_nothing)
         rig_close(&r);
         free(stray);
     }
-    free_names(names, n);
+    rig_free_names(names, n);
 }
 
 /* --- new directories -------------------------------------------------------------------------- */
@@ -258,11 +196,11 @@ TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
     struct rig r;
     struct read_ctx x;
     char *names[8];
-    make_log(test_path("raft"));
+    make_log(test_path("raft"), 0);
     rig_open(&r, test_path("raft"), 16384);
     thread_expect_loop();
     rig_start(&r);
-    EXPECT_EQ(list_files(test_path("raft"), ".seg", names, 1), 1);
+    EXPECT_EQ(rig_list_files(test_path("raft"), ".seg", names, 1), 1);
     char *path = mem_printf("%s/%s", test_path("raft"), names[0]);
     rig_flip(path, LOG_RECORDS_AT + LOG_RECORD_HEAD_BYTES + 3, 4);
     EXPECT_ERR(ERR_CORRUPT, rig_read(&r, 1, 100, 1, &x));
@@ -271,7 +209,7 @@ TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
     EXPECT(model_has(&model, &x.read.items[0]));
     cns_items_free(x.read.items, x.read.n_items);
     free(path);
-    free_names(names, 1);
+    rig_free_names(names, 1);
     rig_close(&r);
 }
 
@@ -421,7 +359,7 @@ static void fail_every_call(int error, bool short_write)
     broken.short_write = short_write;
     unsigned at = 1;
     for (bool broke = true; broke; at++) {
-        empty_dir(dir);
+        rig_empty_dir(dir);
         broken.calls = 0;
         broken.fail_at = at;
         broke = life_that_breaks(dir);

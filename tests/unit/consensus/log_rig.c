@@ -1,8 +1,10 @@
 /* Room: tests. Thread: the test's, as loop. */
 #include "tests/unit/consensus/log_rig.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,8 +67,8 @@ bool model_has(const struct model *m, const struct cns_item *got)
 
 /* --- a log on a loop -------------------------------------------------------------------------- */
 
-enum err rig_try(struct rig *r, const char *dir, uint64_t segment_bytes,
-                 const struct cns_log_file_calls *calls)
+static enum err try_open(struct rig *r, const char *dir, uint64_t segment_bytes,
+                         const struct cns_log_file_calls *calls, const struct cns_snapshot *base)
 {
     static struct cns_item first = {.index = 1, .term = 1, .kind = CNS_CHANGE};
     memset(r, 0, sizeof *r);
@@ -79,11 +81,23 @@ enum err rig_try(struct rig *r, const char *dir, uint64_t segment_bytes,
                                .first_term = 1,
                                .first_items = &first,
                                .n_first_items = 1,
+                               .base = base,
                                .segment_bytes = segment_bytes,
                                .calls = calls};
     enum err e = cns_log_open(&c, &r->log);
     cns_payload_unref(first.payload);
     return e;
+}
+
+enum err rig_try(struct rig *r, const char *dir, uint64_t segment_bytes,
+                 const struct cns_log_file_calls *calls)
+{
+    return try_open(r, dir, segment_bytes, calls, NULL);
+}
+
+enum err rig_try_base(struct rig *r, const char *dir, const struct cns_snapshot *base)
+{
+    return try_open(r, dir, 0, NULL, base);
 }
 
 void rig_open(struct rig *r, const char *dir, uint64_t segment_bytes)
@@ -117,15 +131,17 @@ void rig_close(struct rig *r)
 static void job_done(struct cns_disk_job *job, enum err e)
 {
     struct rig *r = job->ctx;
-    if (job->kind != CNS_DISK_CUT)
-        EXPECT_EQ(job->generation, r->ended); /* first in, first out */
     r->ended++;
+    if (job->kind != CNS_DISK_CUT)
+        EXPECT_EQ(job->generation, r->in_order++); /* first in, first out */
     if (e != ERR_OK) {
         r->failures++;
         r->last_error = e;
         EXPECT(strlen(err_text()) > 0);
     } else
         EXPECT_EQ(r->failures, 0);
+    if (job->kind == CNS_DISK_CUT)
+        r->cut_first = job->index;
     if (job->kind == CNS_DISK_APPEND)
         cns_items_free(job->items, job->n_items);
     free(job);
@@ -137,7 +153,8 @@ void rig_submit(struct rig *r, struct cns_disk_job job, unsigned *sent)
     *copy = job;
     copy->ctx = r;
     copy->done = job_done;
-    copy->generation = (*sent)++;
+    copy->generation = job.kind == CNS_DISK_CUT ? 0 : r->submitted++;
+    (*sent)++;
     cns_log_submit(r->log, copy);
 }
 
@@ -165,6 +182,48 @@ bool rig_wait_or_full(struct rig *r, unsigned sent)
         (void)usleep(100);
     }
     return r->ended == sent;
+}
+
+struct cns_snapshot rig_snapshot(uint64_t index, uint64_t term)
+{
+    struct cns_snapshot s = {.index = index,
+                             .term = term,
+                             .members_index = index / 2,
+                             .highest_id = 9,
+                             .members = payload_of(0, CNS_CHANGE),
+                             .data_len = index % (CNS_SNAPSHOT_DATA_MAX + 1)};
+    struct rng r = {index};
+    for (size_t i = 0; i < s.data_len; i++)
+        s.data[i] = (uint8_t)rng_u64(&r);
+    return s;
+}
+
+bool rig_is_snapshot(const struct cns_snapshot *s, uint64_t index, uint64_t term)
+{
+    struct cns_snapshot want = rig_snapshot(index, term);
+    bool same = s->index == index && s->term == term && s->members_index == want.members_index &&
+                s->highest_id == want.highest_id && s->data_len == want.data_len &&
+                memcmp(s->data, want.data, sizeof s->data) == 0 &&
+                s->members->len == want.members->len &&
+                memcmp(s->members->data, want.members->data, want.members->len) == 0;
+    cns_payload_unref(want.members);
+    return same;
+}
+
+void rig_cut(struct rig *r, struct model *m, uint64_t index, uint64_t keep_bytes, unsigned *sent)
+{
+    struct cns_log_state st;
+    struct cns_snapshot s = rig_snapshot(index, m->e[index].term);
+    rig_submit(
+        r, (struct cns_disk_job){.kind = CNS_DISK_CUT, .snapshot = &s, .keep_bytes = keep_bytes},
+        sent);
+    rig_wait(r, *sent);
+    cns_payload_unref(s.members);
+    cns_log_get_state(r->log, &st);
+    EXPECT(st.first_index >= m->first && st.first_index <= index + 1);
+    EXPECT_EQ(st.first_index, r->cut_first);
+    m->first = st.first_index;
+    m->cut = index;
 }
 
 static void read_done(struct cns_disk_read *read, enum err e)
@@ -212,6 +271,7 @@ static void compare_visit(void *ctx, uint64_t index, uint64_t term, enum cns_kin
 static bool compare_back(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, size_t n)
 {
     struct compare *c = ctx;
+    EXPECT(index >= c->m->first);
     while (index < c->next) { /* those between were no commands */
         struct cns_item it = item_of(c->next, c->m->e[c->next].term, c->m->e[c->next].tag);
         EXPECT(it.kind != CNS_COMMAND);
@@ -232,12 +292,17 @@ void rig_expect(struct rig *r, const struct model *m)
 {
     struct cns_log_state st;
     cns_log_get_state(r->log, &st);
-    EXPECT_EQ(st.first_index, 1);
+    EXPECT_EQ(st.first_index, m->first);
+    EXPECT_EQ(st.prev_term, m->e[m->first - 1].term);
     EXPECT_EQ(st.last_index, m->n);
-    EXPECT_EQ(st.last_term, m->n == 0 ? 0 : m->e[m->n].term);
+    EXPECT_EQ(st.last_term, m->e[m->n].term);
     EXPECT_EQ(st.term, m->term);
     EXPECT_EQ(st.vote, m->vote);
-    struct compare c = {m, 1};
+    struct cns_snapshot s;
+    EXPECT(cns_log_snapshot(r->log, &s) == (m->cut > 0));
+    EXPECT(m->cut == 0 || rig_is_snapshot(&s, m->cut, m->e[m->cut].term));
+    EXPECT_EQ(st.snapshot_index, m->cut);
+    struct compare c = {m, m->first};
     cns_log_each(r->log, compare_visit, &c);
     EXPECT_EQ(c.next, m->n + 1);
     c.next = m->n;
@@ -248,7 +313,7 @@ void rig_expect(struct rig *r, const struct model *m)
 void model_init(struct model *m)
 {
     memset(m, 0, sizeof *m);
-    m->term = 1;
+    m->term = m->first = 1;
     model_put(m, 1, 5); /* 5 % 23 == 5: a change */
 }
 
@@ -288,4 +353,70 @@ void rig_flip(const char *path, uint64_t offset, uint8_t mask)
     b ^= mask;
     EXPECT(pwrite(fd, &b, 1, (off_t)offset) == 1);
     (void)close(fd);
+}
+
+#define COPY_MAX MIB(4)
+
+void rig_copy_file(const char *from, const char *to)
+{
+    struct buf b;
+    buf_init(&b, COPY_MAX);
+    EXPECT_OK(file_read_all(from, &b));
+    int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    EXPECT(fd >= 0 && write(fd, b.data, b.len) == (ssize_t)b.len);
+    (void)close(fd);
+    buf_fini(&b);
+}
+
+void rig_empty_dir(const char *dir)
+{
+    DIR *d = opendir(dir);
+    if (d == NULL) {
+        EXPECT_OK(file_make_dirs(dir));
+        return;
+    }
+    for (struct dirent *it; (it = readdir(d)) != NULL;)
+        if (it->d_name[0] != '.') {
+            char *path = mem_printf("%s/%s", dir, it->d_name);
+            EXPECT(unlink(path) == 0);
+            free(path);
+        }
+    (void)closedir(d);
+}
+
+unsigned rig_list_files(const char *dir, const char *suffix, char **names, unsigned max)
+{
+    struct dirent **all;
+    unsigned kept = 0;
+    int n = scandir(dir, &all, NULL, alphasort);
+    EXPECT(n >= 0);
+    for (int i = 0; i < n; i++) {
+        size_t len = strlen(all[i]->d_name);
+        if (all[i]->d_name[0] != '.' && len >= strlen(suffix) &&
+            strcmp(all[i]->d_name + len - strlen(suffix), suffix) == 0 && kept < max)
+            names[kept++] = mem_strdup(all[i]->d_name);
+        free(all[i]);
+    }
+    free(all);
+    return kept;
+}
+
+void rig_free_names(char **names, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        free(names[i]);
+}
+
+void rig_copy_dir(const char *from, const char *to)
+{
+    char *names[64];
+    rig_empty_dir(to);
+    unsigned n = rig_list_files(from, "", names, 64);
+    for (unsigned i = 0; i < n; i++) {
+        char *a = mem_printf("%s/%s", from, names[i]), *b = mem_printf("%s/%s", to, names[i]);
+        rig_copy_file(a, b);
+        free(a);
+        free(b);
+        free(names[i]);
+    }
 }

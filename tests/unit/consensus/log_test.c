@@ -173,8 +173,16 @@ static void random_step(struct rig *r, struct rng *rng, unsigned *sent) ON_LOOP
     } else if (what == 1 && model.n > 1) {
         uint64_t back = rng_below(rng, rng_once_in(rng, 4) ? 400 : 20);
         uint64_t from = model.n > back + 1 ? model.n - back : 2;
+        if (from <= model.cut)
+            from = model.cut + 1;
+        if (from > model.n)
+            return;
         rig_submit(r, (struct cns_disk_job){.kind = CNS_DISK_TRUNCATE, .index = from}, sent);
         model.n = from - 1;
+    } else if (what == 2) {
+        rig_wait(r, *sent);
+        uint64_t low = model.cut == 0 ? 1 : model.cut;
+        rig_cut(r, &model, low + rng_below(rng, model.n - low + 1), rng_below(rng, 100000), sent);
     } else {
         unsigned n = (unsigned)rng_below(rng, 12) + 1;
         uint64_t from = model.n + 1;
@@ -191,7 +199,11 @@ static void random_step(struct rig *r, struct rng *rng, unsigned *sent) ON_LOOP
 static void random_read(struct rig *r, struct rng *rng) ON_LOOP
 {
     struct read_ctx x;
-    uint64_t at = 1 + rng_below(rng, model.n);
+    if (model.first > 1)
+        EXPECT_ERR(ERR_NOT_FOUND, rig_read(r, 1 + rng_below(rng, model.first - 1), 100, 10, &x));
+    if (model.n < model.first)
+        return;
+    uint64_t at = model.first + rng_below(rng, model.n - model.first + 1);
     EXPECT_OK(rig_read(r, at, rng_below(rng, 100000), 1 + (unsigned)rng_below(rng, 200), &x));
     EXPECT(x.read.n_items > 0);
     for (unsigned i = 0; i < x.read.n_items; i++)
