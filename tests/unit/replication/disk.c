@@ -3,8 +3,8 @@
  * Every changing call passes a gate, one at a time. For a loss of power each unsynced write is
  * kept with what was there before: all are undone, then some are done again, in their order: none,
  * a first part, or any subset, the last of them torn at a sector. Renames and removals whose
- * directory was not synced after them are undone likewise, and a first part of them is done again.
- */
+ * directory was not synced after them are undone likewise, and some are done again: a first part,
+ * or any. */
 #include "tests/unit/replication/disk.h"
 
 #include "base/mem.h"
@@ -209,7 +209,7 @@ static void redo_name(const struct op *o)
 static void lose_power(void)
 {
     struct op *oldest = NULL;
-    uint64_t names = 0; /* that may stay */
+    uint64_t names = 0; /* that may stay, when their order counts */
     for (struct op *o = disk.ops, *next; o != NULL; o = next) {
         undo(o);
         names += o->kind == OP_RENAME || o->kind == OP_UNLINK;
@@ -217,15 +217,15 @@ static void lose_power(void)
         o->next = oldest;
         oldest = o;
     }
+    bool in_order = rng_once_in(&disk.rng, 2); /* as most file systems do; none has to */
     if (names > 0)
         names = rng_below(&disk.rng, names + 1);
     uint64_t mood = rng_u64(&disk.rng);
     for (struct op *o = oldest; o != NULL; o = o->next) {
         if (o->kind == OP_RENAME || o->kind == OP_UNLINK) {
-            if (names > 0) {
+            if (in_order ? names > 0 : rng_once_in(&disk.rng, 2))
                 redo_name(o);
-                names--;
-            }
+            names -= names > 0;
             continue;
         }
         size_t len = strlen(o->path);
