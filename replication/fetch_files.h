@@ -1,6 +1,7 @@
 /* Room: replication. The files of a fetch and the steps between them: which name a database has,
- * and when, so that nothing is called main.db that is not whole. The database is closed. Thread:
- * any. */
+ * and when, so that nothing is called main.db that is not whole. The database is closed. Here
+ * are repl_fetch_look, install and drop of the door, too; the rest of repl_fetch_* is in fetch.c.
+ * Thread: any. */
 #ifndef REPLICATION_FETCH_FILES_H
 #define REPLICATION_FETCH_FILES_H
 

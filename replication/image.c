@@ -19,8 +19,6 @@
  *
  * Pages are found with our own eyes in the wal-index (SQLite gives no pages, only rows), and read
  * through the connection's files. */
-#include "replication/image.h"
-
 #include "base/check.h"
 #include "base/mem.h"
 #include "replication/database.h"

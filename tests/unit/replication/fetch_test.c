@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "base/sizes.h"
 #include "replication/fetched.h"
 #include "tests/lib/test.h"
@@ -460,4 +461,238 @@ TEST(fetch_word_is_whole_or_refused)
     expect_word(path, big, REPL_FETCH_NOTE_MAX * 2, ERR_CORRUPT);
     free(big);
     buf_fini(&b);
+}
+
+/* --- the disk, and others at it --------------------------------------------------------------- */
+
+static void spoil(const char *path, off_t at)
+{
+    uint8_t byte;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    EXPECT(fd >= 0 && pread(fd, &byte, 1, at) == 1);
+    byte ^= 0x10;
+    EXPECT(pwrite(fd, &byte, 1, at) == 1 && close(fd) == 0);
+}
+
+/* What the disk gives back is not what was written: that page is fetched again; not for ever. */
+TEST(fetch_reads_back_what_it_wrote)
+{
+    struct replica_leader l;
+    struct repl_image_head head;
+    replica_become_owner();
+    struct repl_db *db = open_source("s", 1024, 40, &l);
+    make_node("d");
+    const char *path = file_of("d", "main.db"), *fetched = file_of("d", "main.db.fetch");
+    struct repl_image *image = fetching_image(db, &head);
+    struct repl_fetch *f = fetching_open(path, 1024);
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), head.pages);
+    spoil(fetched, 7 * 1024 + 100);
+    EXPECT_ERR(ERR_DIVERGED, complete(f, &head));
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    EXPECT(!there("d", "main.db.fetched"));
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), 1);
+    spoil(fetched, 9 * 1024 + 100);
+    EXPECT_ERR(ERR_CORRUPT, complete(f, &head));
+    EXPECT(strstr(err_text(), "disk") != NULL);
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), 1);
+    EXPECT_OK(complete(f, &head));
+    fetching_close(image);
+    repl_fetch_close(f);
+    EXPECT_OK(repl_fetch_install(path));
+    close_source(db, &l);
+}
+
+static bool at_most(void *ctx, uint32_t done, uint32_t total)
+{
+    unsigned *left = ctx;
+    EXPECT(done > 0 && done <= total);
+    return (*left)-- > 0;
+}
+
+TEST(fetch_is_cancelled_and_goes_on)
+{
+    struct replica_leader l;
+    struct repl_image_head head;
+    struct repl_fetch *f;
+    unsigned left = 100;
+    replica_become_owner();
+    disk_skip_syncs();
+    struct repl_db *db = open_source("s", 4096, 1500, &l);
+    make_node("d");
+    fetch_and_install(db, "d");
+    const char *path = file_of("d", "main.db");
+    left = 1;
+    EXPECT_ERR(ERR_CANCELLED, repl_fetch_open(path, REPLICA_DATABASE_ID, 4096, at_most, &left, &f));
+    EXPECT(f == NULL);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    left = 100;
+    EXPECT_OK(repl_fetch_open(path, REPLICA_DATABASE_ID, 4096, at_most, &left, &f));
+    struct repl_image *image = fetching_image(db, &head);
+    EXPECT(head.pages > 512); /* several reads */
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), 0);
+    fetching_close(image);
+    left = 1;
+    EXPECT_ERR(ERR_CANCELLED, complete(f, &head));
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    left = 100;
+    EXPECT_OK(complete(f, &head));
+    repl_fetch_close(f);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_COMPLETE);
+    close_source(db, &l);
+}
+
+/* Another process with a read transaction on a database, told to end by a byte. */
+struct other {
+    pid_t pid;
+    int go;
+};
+
+static struct other other_reads(const char *path, const char *sql)
+{
+    int ready[2], go[2];
+    char byte = 0;
+    EXPECT(pipe(ready) == 0 && pipe(go) == 0);
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid == 0) {
+        sqlite3 *c;
+        if (sqlite3_open_v2(path, &c, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK ||
+            sqlite3_exec(c, sql, NULL, NULL, NULL) != SQLITE_OK)
+            _exit(1);
+        (void)!write(ready[1], &byte, 1);
+        (void)!read(go[0], &byte, 1);
+        /* integrity_check fails the statement only when it cannot read */
+        sqlite3_stmt *s = NULL;
+        if (sqlite3_prepare_v2(c, "PRAGMA integrity_check", -1, &s, NULL) != SQLITE_OK ||
+            sqlite3_step(s) != SQLITE_ROW ||
+            strcmp((const char *)sqlite3_column_text(s, 0), "ok") != 0)
+            _exit(2);
+        _exit(0);
+    }
+    EXPECT(close(ready[1]) == 0 && read(ready[0], &byte, 1) == 1 && close(ready[0]) == 0);
+    EXPECT(close(go[0]) == 0);
+    return (struct other){pid, go[1]};
+}
+
+static void other_ends(struct other o)
+{
+    int status;
+    EXPECT(write(o.go, "", 1) == 1 && close(o.go) == 0);
+    EXPECT(waitpid(o.pid, &status, 0) == o.pid);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Somebody's shell has main.db open: it keeps a sound database; ours begins empty. */
+TEST(fetch_leaves_other_processes_their_pages)
+{
+    struct replica_leader l;
+    replica_become_owner();
+    struct repl_db *old = open_source("d", 1024, 100, &l);
+    close_source(old, &l);
+    struct repl_db *db = open_source("s", 1024, 90, &l);
+    struct other o =
+        other_reads(file_of("d", "main.db"), "BEGIN; SELECT count(*) FROM sqlite_schema");
+    struct repl_fetch *f = fetching_open(file_of("d", "main.db"), 1024);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    EXPECT_EQ(fetching_round(db, f, NULL, NULL), db->pages);
+    other_ends(o);
+    repl_fetch_close(f);
+    fetch_and_install(db, "d");
+    close_source(db, &l);
+}
+
+/* Nobody's SQLite reads what is not whole. */
+TEST(fetch_keeps_other_processes_out)
+{
+    struct replica_leader l;
+    replica_become_owner();
+    struct repl_db *db = open_source("s", 1024, 90, &l);
+    make_node("d");
+    fetch_and_install(db, "d"); /* main.db.fetch will look like a database */
+    struct repl_fetch *f = fetching_open(file_of("d", "main.db"), 1024);
+    const char *fetched = file_of("d", "main.db.fetch");
+    sqlite3 *c;
+    EXPECT(sqlite3_open_v2(fetched, &c, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(c, "SELECT count(*) FROM t", NULL, NULL, NULL), SQLITE_BUSY);
+    EXPECT(sqlite3_close(c) == SQLITE_OK);
+    struct repl_fetch *second;
+    EXPECT_ERR(ERR_LOCKED, repl_fetch_open(file_of("d", "main.db"), REPLICA_DATABASE_ID, 1024, NULL,
+                                           NULL, &second));
+    repl_fetch_close(f);
+    struct other o = other_reads(fetched, "SELECT count(*) FROM t");
+    EXPECT_ERR(ERR_LOCKED, repl_fetch_open(file_of("d", "main.db"), REPLICA_DATABASE_ID, 1024, NULL,
+                                           NULL, &second));
+    other_ends(o);
+    EXPECT(unlink(file_of("d", "main.db.fetch-wal")) == 0 || errno == ENOENT);
+    EXPECT(unlink(file_of("d", "main.db.fetch-shm")) == 0 || errno == ENOENT);
+    fetch_and_install(db, "d");
+    close_source(db, &l);
+}
+
+/* Somebody was at the files between COMPLETE and the installation. */
+TEST(fetch_installs_only_what_was_completed)
+{
+    struct replica_leader l;
+    struct repl_image_head head;
+    replica_become_owner();
+    disk_skip_syncs();
+    struct repl_db *db = open_source("s", 1024, 20, &l);
+    make_node("d");
+    const char *path = file_of("d", "main.db"), *fetched = file_of("d", "main.db.fetch");
+    struct repl_image *image = fetching_image(db, &head);
+    struct repl_fetch *f = fetching_open(path, 1024);
+    (void)fetching_last_round(db, f, image, &head, NULL, NULL);
+    fetching_close(image);
+    EXPECT_OK(complete(f, &head));
+    repl_fetch_close(f);
+
+    EXPECT(truncate(fetched, (off_t)(head.pages - 1) * 1024) == 0);
+    EXPECT_ERR(ERR_CORRUPT, repl_fetch_install(path));
+    EXPECT(truncate(fetched, (off_t)head.pages * 1024) == 0);
+    stock_write(path, (const uint8_t *)"?", 1);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_COMPLETE);
+    EXPECT_ERR(ERR_CORRUPT, repl_fetch_install(path));
+    EXPECT(unlink(path) == 0);
+    EXPECT(rename(fetched, test_path("d/away")) == 0);
+    uint8_t note[16];
+    size_t n;
+    enum repl_fetch_state state;
+    EXPECT_ERR(ERR_CORRUPT, repl_fetch_look(path, &state, &head, note, &n));
+    EXPECT_ERR(ERR_CORRUPT, repl_fetch_install(path));
+    EXPECT(rename(test_path("d/away"), fetched) == 0);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_COMPLETE);
+
+    spoil(file_of("d", "main.db.fetched"), 30); /* does not count: once more, from what is there */
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    EXPECT_ERR(ERR_CORRUPT, repl_fetch_install(path));
+    f = fetching_open(path, 1024);
+    EXPECT_EQ(look_only("d"), REPL_FETCH_BEGUN);
+    EXPECT(!there("d", "main.db.fetched"));
+    EXPECT(fetching_round(db, f, NULL, NULL) <= 1);
+    repl_fetch_close(f);
+    fetch_and_install(db, "d");
+    close_source(db, &l);
+}
+
+/* The stored database is of no use at all: cut, overwritten, not even a database. */
+TEST(fetch_over_any_damage)
+{
+    struct replica_leader l;
+    struct rng rng = {test_seed()};
+    replica_become_owner();
+    disk_skip_syncs();
+    struct repl_db *db = open_source("s", 512, 50, &l);
+    make_node("d");
+    fetch_and_install(db, "d");
+    for (uint64_t i = test_rounds(40); i > 0; i--) {
+        const char *path = file_of("d", "main.db");
+        struct stat st;
+        EXPECT(stat(path, &st) == 0);
+        for (uint64_t k = rng_below(&rng, 5); k > 0; k--)
+            spoil(path, (off_t)rng_below(&rng, (uint64_t)st.st_size));
+        if (rng_once_in(&rng, 2))
+            EXPECT(truncate(path, (off_t)rng_below(&rng, (uint64_t)st.st_size * 2)) == 0);
+        fetch_and_install(db, "d");
+    }
+    close_source(db, &l);
 }
