@@ -4,7 +4,7 @@
  *   -> LOOP_CUT: cns_cut(its entry, its note, log-keep) -> whole old segments go
  *
  * Segments go whole and are made in advance, so after a cut the log may still be longer than that:
- * the next cut waits until it has grown by a segment. */
+ * the next cut waits until it has grown by a segment above its least since then. */
 #include "node/log_cut.h"
 
 #include "base/log.h"
@@ -32,12 +32,14 @@ void log_cut_timer(struct node *n)
         return;
     cns_get_status(n->cns, &st);
     uint64_t segment = log_cut_segment_bytes(keep);
+    if (st.log_bytes < n->log_after_cut)
+        n->log_after_cut = st.log_bytes;
     if (st.log_bytes <= keep + keep / 4 || st.log_bytes < n->log_after_cut + segment)
         return;
     struct lane_cut *c = MEM_NEW(struct lane_cut);
     c->letter.kind = LANE_CUT;
     n->cutting = true;
-    n->log_at_cut = st.log_bytes;
+    n->log_after_cut = st.log_bytes;
     lane_send(n->lane, &c->letter);
 }
 
@@ -57,9 +59,6 @@ void log_cut_go(struct node *n, struct lane_cut *c)
                      c->mark.index, c->mark.seq, st.log_bytes);
         else if (e != ERR_BUSY)
             log_warn("node", "cut index=%" PRIu64 " reason=\"%s\"", c->mark.index, err_text());
-        /* The segments go in a moment: judged by what the log was, less what must go. */
-        uint64_t keep = n->config->log_keep_bytes;
-        n->log_after_cut = keep + keep / 4 < n->log_at_cut ? keep + keep / 4 : n->log_at_cut;
     }
     free(c);
 }

@@ -63,6 +63,8 @@ static enum err run_nodes(const struct config *c, struct node_past *past) ON_LOO
         node_run(&node);
         (void)pthread_sigmask(SIG_BLOCK, &ends, NULL);
         node_close(&node);
+        if (node.refused)
+            return err_fail(ERR_CONFIG, "%s", node.failure);
     } while (node.again);
     return ERR_OK;
 }

@@ -105,6 +105,7 @@ static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leade
     n->role = role;
     n->term = term;
     n->leader_id = leader_id;
+    n->accepted = n->accepted || leader_id != 0;
     if (told && n->lane_started) {
         struct lane_role *r = MEM_NEW(struct lane_role);
         r->letter.kind = LANE_ROLE;
@@ -145,6 +146,9 @@ static void on_failed(void *ctx, enum err code, const char *sentence)
 {
     struct node *n = ctx;
     thread_expect_loop();
+    /* A wiped or removed node that comes back: it must not look alive. One that was with us until
+     * now stays, and says in its status what happened. */
+    n->refused = code == ERR_CONFIG && !n->accepted;
     /* The log is not the database: no other node's state helps it. */
     node_fail(n, code == ERR_CORRUPT || code == ERR_DIVERGED ? ERR_STOPPED : code, sentence);
 }
@@ -404,6 +408,8 @@ static void on_timer(uv_timer_t *timer)
         log_cut_timer(n);
         repair_timer(n, now);
     }
+    if (n->refused)
+        begin_stop(n);
     go_on_stopping(n, now);
 }
 
@@ -487,6 +493,7 @@ static enum err open_all(struct node *n) ON_LOOP
     uint64_t applied = 0;
     TRY(open_files(n, &applied));
     n->applied_index = applied;
+    n->began_empty = applied == 0;
     n->gossip = gossip_new(n);
     n->images = images_new(n);
     n->disk = disk_watch_new(n);

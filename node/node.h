@@ -51,6 +51,9 @@ struct node {
         serving_term; /* the lane takes writes of this term; serving when it is the leader's term */
     uint64_t applied_index;
     uint64_t vouched_ms; /* the state applied here was the newest at this time (monotonic), or 0 */
+    bool began_empty;    /* no entry was applied before this start */
+    bool accepted;       /* a leader was heard, or this node led: the others know it */
+    bool refused;        /* they do not, for good: it ends with this failure */
     bool failed;         /* the database or the log stopped: nothing is served, only STATUS */
     char failure[ERR_TEXT_MAX];
 
@@ -69,7 +72,7 @@ struct node {
     uint64_t stage_since_ms;
     bool lane_started, lane_stopped, cns_stopped, closed;
     bool cutting;           /* a cut of the log is on its way through the lane */
-    uint64_t log_at_cut, log_after_cut; /* log_cut.c: bytes of the log */
+    uint64_t log_after_cut; /* the least bytes of the log since then */
     bool again;             /* it ends to be opened anew in this process: main.c */
     uint64_t repair_ms;     /* the repair waits until then (monotonic); 0: there is none to come */
 };

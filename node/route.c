@@ -108,6 +108,10 @@ static uint64_t wanted_seq(const struct session *s, const struct request *r) ON_
 static void route_read(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
+    if (n->began_empty && !n->accepted) { /* it may be a wiped node, which the others refuse */
+        list_push_back(&n->wait_leader, &r->letter.link);
+        return;
+    }
     switch (r->query.level) {
     case WIRE_ANY:
         run_read(s, r);
