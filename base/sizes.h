@@ -20,8 +20,14 @@
 /* Values bound to one statement: SQLite's own default limit of variables. */
 #define SQL_PARAMS_MAX 32766u
 
-/* A transaction's captured frames on the leader, in memory until published. */
+/* A transaction's captured frames on the leader, until published: bounds the room that it takes in
+ * the data directory (about three times this, with its log) and the time that all others wait. */
 #define TXN_BYTES_MAX MIB(256)
+/* More than that is no setting, and no entry of a leader: 16 million pages. */
+#define TXN_BYTES_LIMIT MIB(65536)
+/* Of these in memory, and of the parts of a cut one on a follower; the rest is in a temporary file.
+ * Ordinary batches never meet it. */
+#define TXN_MEMORY_MAX MIB(8)
 /* One Raft entry: a transaction above this is cut into several entries, applied at the last one.
  * Small enough that a heartbeat behind it on the same connection is not late. */
 #define ENTRY_BYTES_MAX MIB(1)

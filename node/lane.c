@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define TIMER_MS         50   /* between two looks at the limits of open transactions */
+#define ROOM_MS          200  /* between two looks for room on a full disk */
 #define IDLE_MS          1000 /* a turn with nothing to do */
 #define WAL_FAR_TOO_LONG 4    /* times wal-restart */
 #define SCRUB_PAGES      256  /* pages compared with their hashes in an idle turn: 1 MiB a second */
@@ -120,7 +121,6 @@ static void stop_leading(struct lane *l) ON_OWNER
     l->group = NULL;
     repl_view_close(l->view);
     l->view = NULL;
-    lane_replay_parts(l);
     l->term = 0;
     l->wants_quiet = false;
     empty_queues(l, ERR_NOT_LEADER, "the leader changed before this was run");
@@ -141,7 +141,7 @@ static void discard(struct letter *letter)
     if (letter->kind == LANE_ENTRY)
         free_entry((struct lane_entry *)letter);
     else
-        free(letter);
+        free(letter); /* a proposal that comes back has no payload any more */
 }
 
 static bool is_own(const struct lane *l, const struct lane_entry *e) ON_OWNER
@@ -149,38 +149,87 @@ static bool is_own(const struct lane *l, const struct lane_entry *e) ON_OWNER
     return l->view != NULL && e->term == l->term;
 }
 
-static void on_entry(struct lane *l, struct lane_entry *e) ON_OWNER
+/* As a follower. */
+static enum err apply(struct lane *l, const struct lane_entry *e) ON_OWNER
 {
-    if (l->failed)
-        return; /* not counted as applied: what this node shows stands still */
-    CHECK(e->index == l->applied_index + 1);
-    enum err err = ERR_OK;
-    if (is_own(l, e)) {
-        if (e->kind == CNS_COMMAND)
-            lane_arrive(l, e->payload);
-    } else {
-        CHECK(l->view == NULL); /* opened at its own term's barrier, closed before any later term */
-        if (e->kind == CNS_COMMAND)
-            err = repl_db_apply(l->db, e->payload->data, e->payload->len);
-        if (err != ERR_OK)
-            lane_fail(l, err);
-        else
-            lane_judge(l, e);
-    }
-    if (l->failed)
-        return;
-    l->applied_index = e->index;
-    if (e->kind == CNS_BARRIER && l->leader && e->term == l->role_term && l->view == NULL)
-        start_leading(l);
+    CHECK(l->view == NULL);     /* opened at its own term's barrier, closed before any later term */
+    if (e->kind == CNS_BARRIER) /* what the last leader did not finish never comes */
+        repl_db_apply_reset(l->db);
+    enum err err =
+        e->kind == CNS_COMMAND ? repl_db_apply(l->db, e->payload->data, e->payload->len) : ERR_OK;
+    if (err == ERR_OK)
+        lane_judge(l, e);
+    else if (err != ERR_FULL)
+        lane_fail(l, err);
+    return err;
 }
 
-static void on_role(struct lane *l, const struct lane_role *r) ON_OWNER
+/* False: the disk has no room for it, and nothing happened. */
+static bool on_entry(struct lane *l, struct lane_entry *e) ON_OWNER
+{
+    if (l->failed)
+        return true; /* not counted as applied: what this node shows stands still */
+    CHECK(e->index == l->applied_index + 1);
+    if (!is_own(l, e)) {
+        if (apply(l, e) == ERR_FULL)
+            return false;
+    } else if (e->kind == CNS_COMMAND && !lane_arrive(l)) {
+        return false;
+    }
+    if (l->failed)
+        return true;
+    l->applied_index = e->index;
+    lane_note_entry(l, e);
+    if (e->kind == CNS_BARRIER && l->leader && e->term == l->role_term && l->view == NULL)
+        start_leading(l);
+    return true;
+}
+
+/* False: as on_entry. */
+static bool on_role(struct lane *l, const struct lane_role *r) ON_OWNER
 {
     trace("role", r->term, r->leader);
-    if (!r->leader || r->term != l->role_term)
+    if (!r->leader || r->term != l->role_term) {
+        if (!l->failed && !lane_keep_parts(l))
+            return false;
         stop_leading(l);
+    }
     l->leader = r->leader;
     l->role_term = r->term;
+    return true;
+}
+
+/* --- no room on the disk ------------------------------------------------------------------------
+ *
+ * An entry or a change of role that finds the disk full stays the first of its kind in `letters`,
+ * and is tried again; all others of its kind wait behind it, and so do the answers. */
+
+static bool is_ordered(const struct letter *letter)
+{
+    return letter->kind == LANE_ENTRY || letter->kind == LANE_ROLE;
+}
+
+static void wait_for_room(struct lane *l, struct letter *letter) ON_OWNER
+{
+    if (l->room_tried_ms == 0)
+        log_warn("lane", "waits-for-room seq=%" PRIu64 " reason=\"%s\"", repl_db_published(l->db),
+                 err_text());
+    list_push_front(&l->letters, &letter->link);
+    l->waits_for_room = true;
+    l->room_tried_ms = clock_mono_ms();
+}
+
+static void look_for_room(struct lane *l) ON_OWNER
+{
+    if (l->waits_for_room && clock_mono_ms() >= l->room_tried_ms + ROOM_MS)
+        l->waits_for_room = false;
+}
+
+static void found_room(struct lane *l) ON_OWNER
+{
+    if (l->room_tried_ms != 0)
+        log_info("lane", "room-again seq=%" PRIu64, repl_db_published(l->db));
+    l->room_tried_ms = 0;
 }
 
 /* The client has seen more than this leader has: another one leads by now. */
@@ -215,11 +264,23 @@ static void handle(struct lane *l, struct letter *letter) ON_OWNER
         on_request(l, (struct request *)letter);
         return;
     case LANE_ENTRY:
-        on_entry(l, (struct lane_entry *)letter);
+        if (!on_entry(l, (struct lane_entry *)letter)) {
+            wait_for_room(l, letter);
+            return;
+        }
         free_entry((struct lane_entry *)letter);
+        found_room(l);
         return;
     case LANE_ROLE:
-        on_role(l, (struct lane_role *)letter);
+        if (!on_role(l, (struct lane_role *)letter)) {
+            wait_for_room(l, letter);
+            return;
+        }
+        free(letter);
+        found_room(l);
+        return;
+    case LANE_PROPOSED:
+        lane_proposed(l, (struct lane_proposal *)letter);
         free(letter);
         return;
     case LANE_GONE:
@@ -230,6 +291,19 @@ static void handle(struct lane *l, struct letter *letter) ON_OWNER
         l->stop = (struct lane_stop *)letter;
         l->stopping = true;
         return;
+    case LANE_CUT:
+        lane_begin_cut(l, (struct lane_cut *)letter);
+        return;
+    case LANE_IMAGE:
+        lane_open_image(l, (struct lane_image *)letter);
+        return;
+    case IMAGE_READ:
+    case IMAGE_CLOSE:
+    case LOOP_IMAGE_READ:
+    case LOOP_IMAGE_CLOSED:
+    case LOOP_IMAGE:
+    case LOOP_CUT:
+    case LOOP_FETCHED:
     case READ_REQUEST:
     case LOOP_PROPOSAL:
     case LOOP_APPLIED:
@@ -244,11 +318,25 @@ static void handle(struct lane *l, struct letter *letter) ON_OWNER
     UNREACHABLE("a letter of another thread");
 }
 
+/* Takes out the first that need not wait. (A statement that it runs may take out others.) */
+static struct letter *next_letter(struct lane *l) ON_OWNER
+{
+    LIST_EACH(i, &l->letters) {
+        struct letter *letter = LIST_ENTRY(i, struct letter, link);
+        if (l->waits_for_room && is_ordered(letter))
+            continue;
+        list_remove(i);
+        return letter;
+    }
+    return NULL;
+}
+
 static void handle_letters(struct lane *l) ON_OWNER
 {
-    struct list *i;
-    while (!l->stopping && (i = list_pop_front(&l->letters)) != NULL)
-        handle(l, LIST_ENTRY(i, struct letter, link));
+    struct letter *letter;
+    look_for_room(l);
+    while (!l->stopping && (letter = next_letter(l)) != NULL)
+        handle(l, letter);
 }
 
 bool lane_tick(void *arg)
@@ -256,15 +344,19 @@ bool lane_tick(void *arg)
     struct lane *l = arg;
     thread_expect_owner();
     mail_take(&l->inbox, &l->letters);
+    look_for_room(l);
     LIST_EACH(i, &l->letters) {
         struct letter *letter = LIST_ENTRY(i, struct letter, link);
         if (letter->kind == LANE_REQUEST || letter->kind == LANE_GONE)
             continue; /* after the running statement */
-        if (letter->kind != LANE_ENTRY || !is_own(l, (struct lane_entry *)letter))
+        bool own = letter->kind == LANE_ENTRY && is_own(l, (struct lane_entry *)letter);
+        if (letter->kind == LANE_ROLE || letter->kind == LANE_STOP ||
+            (letter->kind == LANE_ENTRY && !own))
             return true; /* the leadership is lost, or the node stops: the statement is in vain */
+        if (own && l->waits_for_room)
+            continue;
         list_remove(i);
-        on_entry(l, (struct lane_entry *)letter);
-        free_entry((struct lane_entry *)letter);
+        handle(l, letter);
     }
     return l->failed;
 }
@@ -313,8 +405,11 @@ static void run(struct lane *l) ON_OWNER
 static uint64_t patience(const struct lane *l) ON_OWNER
 {
     bool timers = lane_open_transactions(l) > 0 || !list_empty(&l->doubtful) ||
-                  !list_empty(&l->stalled) || !list_empty(&l->queue) || l->wants_quiet;
-    return !list_empty(&l->letters) ? 0 : timers ? TIMER_MS : IDLE_MS;
+                  !list_empty(&l->stalled) || !list_empty(&l->queue) || l->wants_quiet ||
+                  l->waits_for_room;
+    return !list_empty(&l->letters) && !l->waits_for_room ? 0
+           : timers || l->cut != NULL                     ? TIMER_MS
+                                                          : IDLE_MS;
 }
 
 static void turn(struct lane *l) ON_OWNER
@@ -338,6 +433,7 @@ static void turn(struct lane *l) ON_OWNER
         look_after_wal(l);
     run(l);
     tell_applied(l);
+    lane_finish_cut(l);
     if (idle && !l->failed) {
         enum err e = repl_db_scrub(l->db, SCRUB_PAGES);
         if (e != ERR_OK)
@@ -363,6 +459,9 @@ static void finish(struct lane *l) ON_OWNER
         if (letter->kind == LANE_REQUEST) {
             request_fail((struct request *)letter, ERR_STOPPED, "this node is stopping");
             lane_answer(l, (struct request *)letter);
+        } else if (letter->kind == LANE_IMAGE) {
+            l->failed = true; /* answers that it is not there */
+            lane_open_image(l, (struct lane_image *)letter);
         } else {
             discard(letter);
         }
@@ -384,16 +483,30 @@ static void *lane_main(void *arg)
 
 /* --- the door --- */
 
+/* A page that somebody read is not what was written there. Any thread. */
+static void on_damage(void *ctx, const char *sentence)
+{
+    struct lane *l = ctx;
+    struct lane_failed *f = MEM_NEW(struct lane_failed);
+    f->letter.kind = LOOP_FAILED;
+    f->code = ERR_CORRUPT;
+    (void)snprintf(f->text, sizeof f->text, "%s", sentence);
+    mail_send(l->loop, &f->letter.link);
+}
+
 enum err lane_open(const struct config *config, struct mail *loop, struct lane **out)
 {
     struct repl_config rc;
     struct lane *l = MEM_NEW(struct lane);
+    l->loop = loop;
     char *path = mem_printf("%s/main.db", config->data);
     repl_config_init(&rc, path);
-    rc.database_id = config->cluster_id;
+    rc.database_id = config->database_id;
     rc.txn_bytes_max = config->txn_bytes_max;
     rc.wal_checkpoint_bytes = config->wal_checkpoint_bytes;
     rc.wal_restart_bytes = config->wal_restart_bytes;
+    rc.on_damage = on_damage;
+    rc.ctx = l;
     enum err e = repl_db_open(&rc, &l->db);
     free(path);
     if (e != ERR_OK) {
@@ -401,7 +514,6 @@ enum err lane_open(const struct config *config, struct mail *loop, struct lane *
         return e;
     }
     l->config = config;
-    l->loop = loop;
     mail_init(&l->inbox, NULL, NULL);
     list_init(&l->outbox);
     list_init(&l->letters);
@@ -421,7 +533,7 @@ struct repl_db *lane_db(struct lane *l)
 
 enum err lane_start(struct lane *l, uint64_t applied)
 {
-    l->applied_index = l->told_index = applied;
+    l->applied_index = l->told_index = l->clean_index = applied;
     TRY(thread_start(&l->thread, "owner", lane_main, l));
     l->started = true;
     return ERR_OK;
@@ -467,5 +579,6 @@ void lane_close(struct lane *l)
     thread_become(THREAD_LOOP);
     drain(l);
     mail_fini(&l->inbox);
+    free(l->cut);
     free(l);
 }

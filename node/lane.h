@@ -14,6 +14,7 @@
 #include "base/thread.h"
 #include "consensus/consensus.h"
 #include "node/config.h"
+#include "node/record.h"
 #include "node/request.h"
 #include "replication/replication.h"
 
@@ -48,8 +49,9 @@ struct lane_stop {
 struct lane_proposal {
     struct letter letter;
     uint64_t term;
-    unsigned n, next; /* next: the loop's, how many it has proposed */
-    struct cns_payload *payloads[];
+    size_t bytes;
+    bool one_of_many;            /* to be sent back as LANE_PROPOSED: more is made then */
+    struct cns_payload *payload; /* NULL: consensus has it */
 };
 
 struct lane_applied {
@@ -60,6 +62,23 @@ struct lane_applied {
 struct lane_serving {
     struct letter letter;
     uint64_t term;
+};
+
+/* LANE_CUT, LOOP_CUT: the state that the log may be cut behind, when the files hold it. */
+struct lane_cut {
+    struct letter letter;
+    struct lane_mark mark;
+};
+
+/* LANE_IMAGE, LOOP_IMAGE: a pinned state for another node (image.c). */
+struct lane_image {
+    struct letter letter;
+    struct request *request;
+    struct repl_image *image;
+    struct repl_image_head head;
+    struct lane_mark mark;
+    enum err code;
+    char text[ERR_TEXT_MAX];
 };
 
 struct lane_failed {

@@ -16,10 +16,15 @@
 
 #define BATCH_MAX 512 /* requests of one transaction: enough to make the commit's share small */
 
+bool lane_has_room(const struct lane *l)
+{
+    return l->flight_bytes < INFLIGHT_BYTES_MAX;
+}
+
 bool lane_can_run(const struct lane *l)
 {
     return l->view != NULL && !l->failed && l->holder == NULL && !l->wants_quiet &&
-           l->n_flights < l->config->flights_max && l->flight_bytes < INFLIGHT_BYTES_MAX;
+           l->n_flights < l->config->flights_max && lane_has_room(l);
 }
 
 static struct request *head(struct list *q)

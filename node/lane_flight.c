@@ -1,11 +1,12 @@
 /* Room: node. Thread: owner.
  * Owns: the flights. Invariants: flights are in the order of their sequences and of their entries
  * in the log; only this lane proposes in its term, so the n-th committed command of the term is the
- * n-th part proposed; a request waits in exactly one flight.
+ * n-th part proposed; parts are handed to the loop in order, so all before one that has some not
+ * handed have all, and all behind it none; a request waits in exactly one flight.
  *
  *   sealed --> in flight --> published --> answered
  *                 |
- *            leadership lost
+ *            leadership lost --> not all of it was handed to the loop: surely not written
  *                 v
  *             doubtful --> its entry comes: answered as done
  *                      --> an entry of a later term comes first: surely not written
@@ -16,11 +17,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/sizes.h"
 #include "base/trace.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Parts of a large transaction that are made and not proposed yet. */
+#define HANDED_BYTES_MAX MIB(4)
 
 static void fail_all(struct lane *l, struct list *requests, enum err code,
                      const char *sentence) ON_OWNER
@@ -34,18 +39,46 @@ static void fail_all(struct lane *l, struct list *requests, enum err code,
     }
 }
 
-static void propose(struct lane *l, struct flight *f) ON_OWNER
+/* Makes the next part of F and hands it to the loop. */
+static enum err hand_part(struct lane *l, struct flight *f) ON_OWNER
 {
-    struct lane_proposal *p = mem_zalloc(sizeof *p + f->parts * sizeof(struct cns_payload *));
+    uint8_t *bytes;
+    size_t len;
+    TRY(repl_txn_part(f->txn, f->parts_sent, &bytes, &len));
+    struct lane_proposal *p = MEM_NEW(struct lane_proposal);
     p->letter.kind = LOOP_PROPOSAL;
     p->term = f->term;
-    p->n = f->parts;
-    for (unsigned i = 0; i < f->parts; i++) {
-        size_t len;
-        uint8_t *bytes = repl_txn_part_take(f->txn, i, &len);
-        p->payloads[i] = cns_payload_take(bytes, len);
-    }
+    p->bytes = len;
+    p->one_of_many = f->parts > 1;
+    p->payload = cns_payload_take(bytes, len);
+    if (p->one_of_many)
+        l->handed_bytes += len;
+    f->parts_sent++;
     mail_send(l->loop, &p->letter.link);
+    return ERR_OK;
+}
+
+void lane_ship(struct lane *l)
+{
+    LIST_EACH(i, &l->flights) {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        while (f->parts_sent < f->parts) {
+            if (l->failed || l->handed_bytes >= HANDED_BYTES_MAX)
+                return;
+            enum err e = hand_part(l, f);
+            if (e != ERR_OK)
+                lane_fail(l, e);
+        }
+    }
+}
+
+void lane_proposed(struct lane *l, const struct lane_proposal *p)
+{
+    if (l->view == NULL || p->term != l->term)
+        return; /* of a leadership that is over */
+    CHECK(l->handed_bytes >= p->bytes);
+    l->handed_bytes -= p->bytes;
+    lane_ship(l);
 }
 
 void lane_depart(struct lane *l, struct list *requests)
@@ -91,7 +124,7 @@ void lane_depart(struct lane *l, struct list *requests)
     l->n_flights++;
     l->flight_bytes += f->bytes;
     trace("depart", f->seq, f->bytes);
-    propose(l, f);
+    lane_ship(l);
 }
 
 static void drop(struct lane *l, struct flight *f) ON_OWNER
@@ -102,44 +135,27 @@ static void drop(struct lane *l, struct flight *f) ON_OWNER
     l->flight_bytes -= f->bytes;
 }
 
-static void forget_parts(struct flight *f)
-{
-    for (unsigned i = 0; f->seen != NULL && i < f->parts; i++)
-        if (f->seen[i] != NULL)
-            cns_payload_unref(f->seen[i]);
-    free(f->seen);
-    f->seen = NULL;
-}
-
 void lane_free_flight(struct flight *f)
 {
     list_remove(&f->link);
-    forget_parts(f);
     free(f);
 }
 
-/* The overlay has the transaction, so its parts are only counted; but until the last one is here
- * the leadership may go, and then the database needs the first ones as a follower. */
-static void keep_part(struct flight *f, struct cns_payload *payload)
-{
-    if (f->seen == NULL)
-        f->seen = mem_zalloc(f->parts * sizeof(struct cns_payload *));
-    f->seen[f->parts_seen] = cns_payload_ref(payload);
-}
-
-void lane_arrive(struct lane *l, struct cns_payload *payload)
+bool lane_arrive(struct lane *l)
 {
     CHECK(!list_empty(&l->flights)); /* who else would have proposed in our term? */
     struct flight *f = LIST_ENTRY(l->flights.next, struct flight, link);
-    CHECK(f->term == l->term && f->parts_seen < f->parts);
-    if (f->parts > 1)
-        keep_part(f, payload);
-    if (++f->parts_seen < f->parts)
-        return;
+    CHECK(f->term == l->term && f->parts_seen < f->parts_sent);
+    if (f->parts_seen + 1 < f->parts) {
+        f->parts_seen++; /* the overlay has it */
+        return true;
+    }
+    enum err e = repl_db_publish(l->db, f->txn);
+    if (e == ERR_FULL)
+        return false;
+    f->txn = NULL;
     drop(l, f);
     trace("publish", f->seq, 0);
-    enum err e = repl_db_publish(l->db, f->txn);
-    f->txn = NULL;
     if (e != ERR_OK) {
         /* Committed, so done for the cluster; only this node cannot show it. */
         fail_all(l, &f->requests, ERR_UNKNOWN,
@@ -149,33 +165,20 @@ void lane_arrive(struct lane *l, struct cns_payload *payload)
         lane_answer_all(l, &f->requests);
     }
     lane_free_flight(f);
+    return true;
 }
 
-void lane_replay_parts(struct lane *l)
+bool lane_keep_parts(struct lane *l)
 {
-    LIST_EACH(i, &l->doubtful) {
-        struct flight *f = LIST_ENTRY(i, struct flight, link);
-        enum err e = ERR_OK;
-        for (unsigned k = 0; f->seen != NULL && k < f->parts_seen && !l->failed; k++) {
-            e = repl_db_apply(l->db, f->seen[k]->data, f->seen[k]->len);
-            if (e != ERR_OK)
-                lane_fail(l, e);
-        }
-        forget_parts(f);
-    }
-}
-
-void lane_doubt(struct lane *l)
-{
-    struct list *i;
-    while ((i = list_pop_front(&l->flights)) != NULL) {
-        struct flight *f = LIST_ENTRY(i, struct flight, link);
-        repl_txn_free(f->txn);
-        f->txn = NULL;
-        list_push_back(&l->doubtful, &f->link);
-    }
-    l->n_flights = 0;
-    l->flight_bytes = 0;
+    if (list_empty(&l->flights))
+        return true;
+    const struct flight *f = LIST_ENTRY(l->flights.next, struct flight, link);
+    if (f->parts_seen == 0)
+        return true;
+    enum err e = repl_db_apply_sealed(l->db, f->txn, f->parts_seen);
+    if (e != ERR_OK && e != ERR_FULL)
+        lane_fail(l, e);
+    return e != ERR_FULL;
 }
 
 /* It is sure that nothing of F was written: an autocommit statement may be run again by its
@@ -193,6 +196,22 @@ static void lose(struct lane *l, struct flight *f) ON_OWNER
     }
     lane_answer_all(l, &f->requests);
     lane_free_flight(f);
+}
+
+void lane_doubt(struct lane *l)
+{
+    struct list *i;
+    while ((i = list_pop_front(&l->flights)) != NULL) {
+        struct flight *f = LIST_ENTRY(i, struct flight, link);
+        repl_txn_free(f->txn);
+        f->txn = NULL;
+        list_push_back(&l->doubtful, &f->link);
+        if (f->parts_sent < f->parts)
+            lose(l, f); /* nobody has its last part */
+    }
+    l->n_flights = 0;
+    l->flight_bytes = 0;
+    l->handed_bytes = 0;
 }
 
 void lane_judge(struct lane *l, const struct lane_entry *e)

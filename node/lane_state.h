@@ -12,9 +12,8 @@ struct flight {
     struct list link;
     struct repl_txn *txn; /* NULL once the view is gone */
     uint64_t term, seq, sent_ms;
-    size_t bytes;
-    unsigned parts, parts_seen;
-    struct cns_payload **seen; /* the committed parts of one that was cut: `parts` places */
+    uint64_t bytes;
+    unsigned parts, parts_sent, parts_seen; /* handed to the loop; committed */
     struct list requests;
 };
 
@@ -51,7 +50,11 @@ struct lane {
     struct list flights;  /* in the order of their sequences */
     struct list doubtful; /* of a lost leadership: the log will tell */
     unsigned n_flights;
-    size_t flight_bytes;
+    uint64_t flight_bytes;
+    size_t handed_bytes; /* parts that the loop has and consensus has not */
+
+    bool waits_for_room; /* the first entry or role of `letters` does, and all behind it */
+    uint64_t room_tried_ms;
 
     struct list itxns;
     struct itxn *holder; /* the one that writes; NULL: the lane is free */
@@ -62,6 +65,9 @@ struct lane {
     bool bars_begins; /* no new transaction begins */
     uint64_t queue_looked_ms;
     uint64_t applied_index, told_index;
+    uint64_t clean_index; /* lane_durable.c: what is published is the state at this entry */
+    bool half;            /* the first parts of a transaction are here, not the last */
+    struct lane_cut *cut; /* waits until the files hold its state; NULL: none */
     struct lane_stop *stop;
 };
 
@@ -72,24 +78,42 @@ void lane_answer(struct lane *l, struct request *r) ON_OWNER;
 /* All of them (the list is empty then), with one wake-up of the loop. */
 void lane_answer_all(struct lane *l, struct list *requests) ON_OWNER;
 bool lane_tick(void *lane);
+/* May more be added to what flies? */
+bool lane_has_room(const struct lane *l) ON_OWNER;
 
 /* lane_flight.c */
 /* Seals what was just committed, if anything; the answers of REQUESTS (emptied) leave when it and
  * all before it are published. */
 void lane_depart(struct lane *l, struct list *requests) ON_OWNER;
-/* A committed entry of the lane's own term. */
-void lane_arrive(struct lane *l, struct cns_payload *payload) ON_OWNER;
-/* The leadership was lost: what is under way becomes doubtful. */
+/* Hands the loop more of what is sealed, in order, as far as it may hold it. */
+void lane_ship(struct lane *l) ON_OWNER;
+/* The loop's word: consensus has taken it. */
+void lane_proposed(struct lane *l, const struct lane_proposal *p) ON_OWNER;
+/* A committed entry of the lane's own term. False: there is no room to publish it, nothing
+ * happened.
+ */
+bool lane_arrive(struct lane *l) ON_OWNER;
+/* The leadership was lost: gives the database the committed parts of a cut transaction whose other
+ * parts may come through the next leader. False: there is no room, nothing happened. */
+bool lane_keep_parts(struct lane *l) ON_OWNER;
+/* And then: what is under way becomes doubtful, or is surely lost. */
 void lane_doubt(struct lane *l) ON_OWNER;
-/* After the view was closed: hands the database the committed parts of a cut transaction whose
- * other parts may come through the next leader. */
-void lane_replay_parts(struct lane *l) ON_OWNER;
 /* Removes it from its list, too. */
 void lane_free_flight(struct flight *f) ON_OWNER;
 /* A committed entry after it was applied as a follower: tells the fate of doubtful flights. */
 void lane_judge(struct lane *l, const struct lane_entry *e) ON_OWNER;
 /* Answers "unknown" to what waited too long for the log's word. */
 void lane_give_up(struct lane *l, uint64_t now_ms) ON_OWNER;
+
+/* lane_durable.c */
+/* E was applied or published. */
+void lane_note_entry(struct lane *l, const struct lane_entry *e) ON_OWNER;
+/* The loop wants to cut the log: the state of now, made durable. */
+void lane_begin_cut(struct lane *l, struct lane_cut *c) ON_OWNER;
+/* Tells the loop when it is. */
+void lane_finish_cut(struct lane *l) ON_OWNER;
+/* Pins what is published, for another node. */
+void lane_open_image(struct lane *l, struct lane_image *i) ON_OWNER;
 
 /* lane_batch.c */
 bool lane_can_run(const struct lane *l) ON_OWNER;

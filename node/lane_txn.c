@@ -139,6 +139,14 @@ static bool must_wait(const struct lane *l, const struct itxn *t, const struct r
            r->answer.sqlite_code != SQLITE_BUSY_SNAPSHOT && l->holder != NULL && l->holder != t;
 }
 
+/* Will R most likely commit what T wrote? */
+static bool adds_a_flight(const struct lane *l, const struct itxn *t,
+                          const struct request *r) ON_OWNER
+{
+    return l->holder == t && r->kind == SQL_TRANSACTION &&
+           !sql_is_rollback(r->query.sql, r->query.sql_len);
+}
+
 static void explain_snapshot(struct request *r) ON_OWNER
 {
     if (r->answer.code == ERR_SQL && r->answer.sqlite_code == SQLITE_BUSY_SNAPSHOT) {
@@ -168,8 +176,12 @@ void lane_run_interactive(struct lane *l, struct request *r)
         lane_answer(l, r);
         return;
     }
-    sqlite3 *handle = sqlconn_handle(t->conn);
     t->busy = true;
+    if (adds_a_flight(l, t, r) && !lane_has_room(l)) {
+        list_push_back(&l->stalled, &r->letter.link);
+        return;
+    }
+    sqlite3 *handle = sqlconn_handle(t->conn);
     (void)sqlconn_run(t->conn, r, l->config->answer_bytes_max); /* the answer holds the error */
     bool open = !sqlite3_get_autocommit(handle);
     if (r->answer.code ==
@@ -210,7 +222,9 @@ void lane_retry_stalled(struct lane *l)
         bool cancelled = atomic_load_explicit(&r->cancelled, memory_order_relaxed);
         if (cancelled || (r->deadline_ms != 0 && now > r->deadline_ms)) {
             request_fail(r, cancelled ? ERR_CANCELLED : ERR_TIMEOUT,
-                         "another transaction held the writer until the time limit");
+                         lane_is_holder(l, r)
+                             ? "what was written before was not committed until the time limit"
+                             : "another transaction held the writer until the time limit");
             r->answer.in_transaction = t != NULL && t->conn != NULL;
             lane_answer(l, r);
         } else if (l->view == NULL && t == NULL) {

@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct admin_request;
+struct image;
 struct session;
 
 /* What travels in the mailboxes between the threads; every kind is listed here. */
@@ -24,15 +26,27 @@ enum letter_kind {
     LANE_ENTRY,   /* struct lane_entry: a committed entry */
     LANE_ROLE,    /* struct lane_role: leader of a term now, or not any more */
     LANE_GONE,    /* struct lane_gone: a session ended */
+    LANE_PROPOSED, /* struct lane_proposal, back: consensus has it */
     LANE_STOP,    /* struct lane_stop */
+    LANE_CUT,     /* struct lane_cut: make the newest state durable */
+    LANE_IMAGE,   /* struct lane_image: pin what is published, for another node */
     /* loop -> readers */
     READ_REQUEST, /* struct request */
+    /* loop -> image thread, and back */
+    IMAGE_READ,        /* struct request: pages for another node */
+    IMAGE_CLOSE,       /* struct image */
+    LOOP_IMAGE_READ,   /* struct request: they are in its answer */
+    LOOP_IMAGE_CLOSED, /* struct image */
+    /* fetching thread -> loop */
+    LOOP_FETCHED, /* struct fetch: it ended (fetch_result) */
     /* lane -> loop */
-    LOOP_PROPOSAL, /* struct lane_proposal */
+    LOOP_PROPOSAL, /* struct lane_proposal: one entry */
     LOOP_APPLIED,  /* struct lane_applied */
     LOOP_SERVING,  /* struct lane_serving: the lane takes writes of this term */
     LOOP_FAILED,   /* struct lane_failed: the database stopped */
     LOOP_STOPPED,  /* struct lane_stop, done */
+    LOOP_CUT,      /* struct lane_cut: the log may be cut behind this state */
+    LOOP_IMAGE,    /* struct lane_image: pinned, or why not */
     /* lane, readers -> loop */
     LOOP_ANSWER,  /* struct request */
     LOOP_CONFIRM, /* struct request: an answer that a majority must confirm first */
@@ -65,6 +79,9 @@ struct request {
     struct wire_query query;
     enum sql_kind kind;
     bool is_status; /* STATUS, not a query */
+    enum wire_type image_frame; /* one of WIRE_IMAGE_BEGIN ...: another node's; 0: a query */
+    struct image *image;        /* that it waits for or reads from: image.c */
+    struct admin_request *cluster; /* CLUSTER, not a query (admin.c); owned */
     bool foreign_keys;
     int64_t last_insert_rowid; /* what SQL's last_insert_rowid() must see: the session's */
     uint64_t deadline_ms;      /* monotonic: the statement is interrupted */

@@ -1,19 +1,23 @@
 /* Room: replication. The follower: puts ordered entries into the database.
  * Thread: owner.
- * Owns: struct applier: copies of the parts of a transaction that was cut, and reused memory.
+ * Owns: struct applier: the stash, where the parts of a transaction that was cut wait for its last
+ *   one, and reused memory.
  * Invariants:
  *   - transactions are applied in the order 1, 2, 3, ...: one that is there is skipped, a gap
  *     stops;
  *   - all pages of a transaction are unpacked and hashed, the checksums before and after and the
  *     pages that the database grows by are proved, before a byte of it is written: a written commit
  *     frame would count after a restart;
- *   - memory: one transaction's packed parts (bytes_max), 20 bytes a page, 1 MiB of frames.
+ *   - an entry for which the disk has no room changed nothing and may come again;
+ *   - memory: txn_memory_max of the parts as they came (the rest is in a file), one part, 20 bytes
+ *     a page, 1 MiB of frames.
  * Not here: the bytes of an entry (txn_codec.c), making frames visible (publish.c).
  *
  * Two passes. The first unpacks every page, hashes it, and keeps the pages as far as they fit in
  * `frames`: nearly always all. The second builds the frames, with this WAL's own salts and chain,
  * and writes them; pages that did not fit are unpacked again. */
 #include "replication/database.h"
+#include "replication/spill.h"
 #include "replication/txn.h"
 
 #include "base/check.h"
@@ -25,19 +29,20 @@
 
 /* Frames built and written in one piece. */
 #define FRAMES_BYTES MIB(1)
-/* What an entry holds beside its pages (a page's head is smaller than the frame's that
- * txn_bytes_max counts): at most this. */
-#define PART_EXTRA_BYTES 96u
+/* Memory for more pages than this is given back when they are applied. */
+#define PAGES_KEPT 65536u
 
-struct part {
-    uint8_t *bytes;
+/* Where a part lies in the stash. */
+struct stashed {
+    uint64_t offset;
     size_t n;
 };
 
 struct applier {
-    struct part *parts; /* our copies */
+    struct spill stash;
+    struct stashed *parts;
     unsigned n_parts, parts_cap;
-    uint64_t parts_bytes;
+    uint64_t stash_bytes;
     struct repl_entry head; /* of parts[0] */
     /* Reused. */
     uint8_t *frames;
@@ -51,8 +56,10 @@ struct applier {
 struct applying {
     struct applier *a;
     const struct repl_entry *head;
-    const struct part *parts;
-    unsigned n_parts;
+    const uint8_t *whole; /* the only entry; NULL: the parts are in the stash */
+    size_t whole_len;
+    uint8_t *part; /* one of them, read back */
+    size_t part_cap;
     uint32_t n_kept; /* pages in a->frames; the others are unpacked again */
     struct wal_header wal;
     struct wal_chain chain;
@@ -61,8 +68,12 @@ struct applying {
 
 static struct applier *applier(struct repl_db *db) ON_OWNER
 {
-    if (db->applier == NULL)
+    if (db->applier == NULL) {
+        char *path = mem_printf("%s" SPILL_STASH, db->config.path);
         db->applier = MEM_NEW(struct applier);
+        spill_init(&db->applier->stash, path, db->config.txn_memory_max);
+        free(path);
+    }
     return db->applier;
 }
 
@@ -71,23 +82,56 @@ void repl_db_apply_reset(struct repl_db *db)
     struct applier *a = db->applier;
     if (a == NULL)
         return;
-    for (unsigned i = 0; i < a->n_parts; i++)
-        free(a->parts[i].bytes);
+    spill_empty(&a->stash);
     a->n_parts = 0;
-    a->parts_bytes = 0;
+    a->stash_bytes = 0;
+}
+
+static void free_pages(struct applier *a)
+{
+    free(a->pages);
+    free(a->frame_page);
+    a->pages = NULL;
+    a->frame_page = NULL;
+    a->n_pages = a->pages_cap = 0;
 }
 
 void apply_close(struct repl_db *db)
 {
-    repl_db_apply_reset(db);
-    if (db->applier == NULL)
+    struct applier *a = db->applier;
+    if (a == NULL)
         return;
-    free(db->applier->parts);
-    free(db->applier->frames);
-    free(db->applier->pages);
-    free(db->applier->frame_page);
-    free(db->applier);
+    spill_fini(&a->stash);
+    free(a->parts);
+    free(a->frames);
+    free_pages(a);
+    free(a);
     db->applier = NULL;
+}
+
+/* --- the parts of a transaction on its way ---------------------------------------------------- */
+
+static unsigned parts_of(const struct applying *t)
+{
+    return t->whole != NULL ? 1 : t->a->n_parts;
+}
+
+/* The bytes of part I, valid until the next call. */
+static enum err part_get(struct applying *t, unsigned i, const uint8_t **p, size_t *n)
+{
+    if (t->whole != NULL) {
+        *p = t->whole;
+        *n = t->whole_len;
+        return ERR_OK;
+    }
+    const struct stashed *part = &t->a->parts[i];
+    if (part->n > t->part_cap) {
+        t->part_cap = part->n;
+        t->part = mem_realloc(t->part, t->part_cap);
+    }
+    *p = t->part;
+    *n = part->n;
+    return spill_read(&t->a->stash, part->offset, t->part, part->n);
 }
 
 /* --- pass 1: unpack, hash, prove -------------------------------------------------------------- */
@@ -99,7 +143,7 @@ static void note_page(struct applier *a, uint32_t page_no, uint64_t hash)
         a->pages = mem_realloc(a->pages, a->pages_cap * sizeof *a->pages);
         a->frame_page = mem_realloc(a->frame_page, a->pages_cap * sizeof *a->frame_page);
     }
-    a->pages[a->n_pages] = (struct txn_page){page_no, hash};
+    a->pages[a->n_pages] = (struct txn_page){.page_no = page_no, .hash = hash};
     a->frame_page[a->n_pages++] = page_no;
 }
 
@@ -131,12 +175,15 @@ static void reserve_frame(struct applying *t, uint32_t i)
     a->frames = mem_realloc(a->frames, a->frames_cap);
 }
 
-static enum err scan_part(struct applying *t, const struct part *part, uint8_t *scratch)
+static enum err scan_part(struct applying *t, unsigned part, uint8_t *scratch)
 {
     struct applier *a = t->a;
     struct txn_decoder d;
+    const uint8_t *p;
+    size_t n;
     bool done = false;
-    TRY(txn_decoder_init(&d, part->bytes, part->n));
+    TRY(part_get(t, part, &p, &n));
+    TRY(txn_decoder_init(&d, p, n));
     if (a->n_pages > 0)
         d.last_page_no = a->pages[a->n_pages - 1].page_no;
     for (;;) {
@@ -158,8 +205,8 @@ static enum err scan_parts(struct applying *t)
     enum err e = ERR_OK;
     uint8_t *scratch = mem_alloc(t->head->page_size);
     t->a->n_pages = 0;
-    for (unsigned i = 0; i < t->n_parts && e == ERR_OK; i++)
-        e = scan_part(t, &t->parts[i], scratch);
+    for (unsigned i = 0; i < parts_of(t) && e == ERR_OK; i++)
+        e = scan_part(t, i, scratch);
     free(scratch);
     if (e == ERR_OK && t->a->n_pages == 0)
         return err_fail(ERR_CORRUPT, "transaction %llu holds no page",
@@ -217,16 +264,21 @@ static enum err write_batch(struct repl_db *db, struct applying *t, uint32_t fir
 static enum err write_rest(struct repl_db *db, struct applying *t) ON_OWNER
 {
     uint32_t seen = 0, first = t->n_kept, n = 0;
-    for (unsigned i = 0; i < t->n_parts; i++) {
+    for (unsigned i = 0; i < parts_of(t); i++) {
         struct txn_decoder d;
+        const uint8_t *p;
+        size_t len;
         bool done = false;
         uint32_t page_no;
-        TRY(txn_decoder_init(&d, t->parts[i].bytes, t->parts[i].n));
+        TRY(part_get(t, i, &p, &len));
+        TRY(txn_decoder_init(&d, p, len)); /* verifies its checksum again */
         for (;;) {
             TRY(txn_decoder_page(&d, &page_no, frame_at(t, n) + WAL_FRAME_HEADER_BYTES, &done));
             if (done)
                 break;
-            CHECK(page_no == t->a->frame_page[seen]); /* the same bytes as in pass 1 */
+            if (page_no != t->a->frame_page[seen])
+                return err_fail(ERR_CORRUPT, "transaction %llu changed while it was applied",
+                                (unsigned long long)t->head->seq);
             if (seen++ < t->n_kept || ++n < frames_max(t))
                 continue;
             TRY(write_batch(db, t, first, n));
@@ -263,33 +315,45 @@ static struct wal_header next_wal_header(const struct repl_db *db)
     return h;
 }
 
-static enum err apply_parts(struct repl_db *db, const struct repl_entry *head,
-                            const struct part *parts, unsigned n_parts) ON_OWNER
+static enum err apply_steps(struct repl_db *db, struct applying *t) ON_OWNER
 {
-    struct applying t = {.a = applier(db), .head = head, .parts = parts, .n_parts = n_parts};
-    TRY(scan_parts(&t));
-    TRY(prove_growth(db, &t));
+    const struct repl_entry *head = t->head;
+    struct applier *a = t->a;
+    TRY(scan_parts(t));
+    TRY(prove_growth(db, t));
     bool new_wal = !db->has_wal || checkpoint_restart_ready(db);
-    t.wal = new_wal ? next_wal_header(db) : db->wal;
-    t.chain = new_wal ? t.wal.chain : db->chain;
-    t.first_frame = new_wal ? 1 : db->frames + 1;
-    if (t.first_frame > UINT32_MAX - t.a->n_pages)
+    t->wal = new_wal ? next_wal_header(db) : db->wal;
+    t->chain = new_wal ? t->wal.chain : db->chain;
+    t->first_frame = new_wal ? 1 : db->frames + 1;
+    if (t->first_frame > UINT32_MAX - a->n_pages)
         return err_fail(ERR_TOO_BIG, "%s is full: %u frames", db->wal_path, db->frames);
     return publish_frames(db, &(struct publish_frames){
                                   .new_wal = new_wal,
-                                  .header = t.wal,
-                                  .first_frame = t.first_frame,
-                                  .n_frames = t.a->n_pages,
-                                  .frame_page = t.a->frame_page,
+                                  .header = t->wal,
+                                  .first_frame = t->first_frame,
+                                  .n_frames = a->n_pages,
+                                  .frame_page = a->frame_page,
                                   .pages_after = head->pages_after,
-                                  .chain = t.chain.s,
+                                  .chain = t->chain.s,
                                   .write = write_frames,
-                                  .ctx = &t,
-                                  .pages = t.a->pages,
-                                  .n_pages = t.a->n_pages,
+                                  .ctx = t,
+                                  .pages = a->pages,
+                                  .n_pages = a->n_pages,
                                   .seq = head->seq,
                                   .checksum_after = head->checksum_after,
                               });
+}
+
+/* The transaction of HEAD: WHOLE, or what is in the stash. */
+static enum err apply_txn(struct repl_db *db, const struct repl_entry *head, const uint8_t *whole,
+                          size_t n) ON_OWNER
+{
+    struct applying t = {.a = applier(db), .head = head, .whole = whole, .whole_len = n};
+    enum err e = apply_steps(db, &t);
+    free(t.part);
+    if (t.a->pages_cap > PAGES_KEPT)
+        free_pages(t.a);
+    return e;
 }
 
 /* --- entries ---------------------------------------------------------------------------------- */
@@ -360,22 +424,9 @@ static enum err check_order(const struct applier *a, const struct repl_entry *h)
     return ERR_OK;
 }
 
-/* A part is cut where the next page does not fit: two that follow each other are together longer
- * than entry_bytes_max. So many can a transaction within txn_bytes_max have, and so many bytes. */
-static uint64_t parts_max(const struct repl_config *c)
-{
-    uint64_t half = c->entry_bytes_max / 2;
-    return c->txn_bytes_max / (half > PART_EXTRA_BYTES ? half - PART_EXTRA_BYTES : 1) + 2;
-}
-
-static uint64_t bytes_max(const struct repl_config *c)
-{
-    return c->txn_bytes_max + parts_max(c) * PART_EXTRA_BYTES;
-}
-
-/* Keeps a copy of one part of several. */
-static enum err collect(struct repl_db *db, const struct repl_entry *h, const uint8_t *p,
-                        size_t n) ON_OWNER
+/* Keeps a copy of one part of several. ERR_FULL: nothing happened. */
+static enum err stash(struct repl_db *db, const struct repl_entry *h, const uint8_t *p,
+                      size_t n) ON_OWNER
 {
     struct applier *a = applier(db);
     TRY(check_order(a, h));
@@ -383,20 +434,19 @@ static enum err collect(struct repl_db *db, const struct repl_entry *h, const ui
         repl_db_apply_reset(db);
         a->head = *h;
     }
-    a->parts_bytes += n;
-    if (h->parts > parts_max(&db->config) || a->parts_bytes > bytes_max(&db->config))
+    uint64_t max = db->config.txn_accept_max; /* each part has a page, or it is the only one */
+    if (h->parts > max / h->page_size || a->stash_bytes + n > max)
         return err_fail(ERR_TOO_BIG,
-                        "transaction %llu is over this node's limit of %llu bytes: set the same "
-                        "limit on all nodes",
-                        (unsigned long long)h->seq, (unsigned long long)db->config.txn_bytes_max);
+                        "transaction %llu has %u parts with more than %llu bytes: no leader makes "
+                        "such a one",
+                        (unsigned long long)h->seq, h->parts, (unsigned long long)max);
     if (a->n_parts == a->parts_cap) {
         a->parts_cap = a->parts_cap == 0 ? 8 : a->parts_cap * 2;
         a->parts = mem_realloc(a->parts, a->parts_cap * sizeof *a->parts);
     }
-    struct part *copy = &a->parts[a->n_parts++];
-    copy->bytes = mem_alloc(n);
-    copy->n = n;
-    memcpy(copy->bytes, p, n);
+    TRY(spill_write(&a->stash, a->stash_bytes, p, n));
+    a->parts[a->n_parts++] = (struct stashed){a->stash_bytes, n};
+    a->stash_bytes += n;
     return ERR_OK;
 }
 
@@ -410,25 +460,53 @@ static enum err apply_entry(struct repl_db *db, const uint8_t *p, size_t n) ON_O
     TRY(check_next(db, &h));
     if (h.parts == 1) {
         repl_db_apply_reset(db);
-        struct part whole = {(uint8_t *)(uintptr_t)p, n}; /* read only */
-        return apply_parts(db, &h, &whole, 1);
+        return apply_txn(db, &h, p, n);
     }
-    TRY(collect(db, &h, p, n));
+    struct applier *a = applier(db);
+    bool again = h.part + 1 == h.parts && a->n_parts == h.parts && a->head.seq == h.seq;
+    if (!again) /* else the last one, for which there was no room before */
+        TRY(stash(db, &h, p, n));
     if (h.part + 1 < h.parts)
         return ERR_OK;
-    struct applier *a = db->applier;
-    TRY(apply_parts(db, &h, a->parts, a->n_parts));
+    TRY(apply_txn(db, &h, NULL, 0));
     repl_db_apply_reset(db);
     return ERR_OK;
 }
 
-enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n)
+static enum err ready_to_apply(const struct repl_db *db) ON_OWNER
 {
     TRY(database_check(db));
+    if (db->position_known)
+        return ERR_OK;
+    return err_fail(ERR_MISUSE, "the position of %s is not known: adopt one first",
+                    db->config.path);
+}
+
+enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n)
+{
+    TRY(ready_to_apply(db));
     CHECK(db->view == NULL);
-    if (!db->position_known)
-        return err_fail(ERR_MISUSE, "the position of %s is not known: adopt one first",
-                        db->config.path);
     enum err e = apply_entry(db, p, n);
-    return e == ERR_OK ? ERR_OK : database_stop(db, e);
+    return e == ERR_OK || (e == ERR_FULL && !db->stopped) ? e : database_stop(db, e);
+}
+
+enum err repl_db_apply_sealed(struct repl_db *db, const struct repl_txn *txn, unsigned n)
+{
+    enum err e = ready_to_apply(db);
+    CHECK(repl_txn_seq(txn) == db->position.seq + 1 && n < repl_txn_parts(txn));
+    if (e == ERR_OK)
+        repl_db_apply_reset(db);
+    for (unsigned i = 0; i < n && e == ERR_OK; i++) {
+        struct repl_entry h;
+        uint8_t *p;
+        size_t len;
+        e = repl_txn_part(txn, i, &p, &len);
+        if (e != ERR_OK)
+            break;
+        e = repl_entry_read(p, len, &h);
+        if (e == ERR_OK)
+            e = stash(db, &h, p, len);
+        free(p);
+    }
+    return e == ERR_OK || (e == ERR_FULL && !db->stopped) ? e : database_stop(db, e);
 }

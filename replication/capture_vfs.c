@@ -7,7 +7,7 @@
  *
  * What SQLite asks for, and what it gets:
  *   main.db        real file: reads and the SHARED lock; writes are refused
- *   main.db-wal    overlay on top of the real file: writes stay in memory
+ *   main.db-wal    overlay on top of the real file: writes stay in it
  *   main.db-shm    private_shm: never a file
  *   main.db-journal does not exist and cannot be made
  *   anything else  (sorter, temp tables, VACUUM's copy) the unix VFS, unchanged */
@@ -241,7 +241,8 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
     uint64_t held = at < c->overlay.end ? c->overlay.end - at : 0;
     if (held > left)
         held = left;
-    overlay_read(&c->overlay, at, to, (size_t)held);
+    if (held > 0 && overlay_read(&c->overlay, at, to, (size_t)held) != ERR_OK)
+        return refuse(err_text(), c->wal_path, SQLITE_IOERR_READ);
     if (held == left)
         return SQLITE_OK;
     memset(to + held, 0, (size_t)(left - held));
@@ -479,7 +480,7 @@ static void vfs_fill(struct capture *c)
 
 /* --- open, connect, close --------------------------------------------------------------------- */
 
-enum err capture_open(const char *path, sqlite3_file *wal_file, uint64_t low, uint64_t unsealed_max,
+enum err capture_open(const struct repl_config *config, sqlite3_file *wal_file, uint64_t low,
                       struct capture **out)
 {
     static atomic_ulong number;
@@ -493,15 +494,17 @@ enum err capture_open(const char *path, sqlite3_file *wal_file, uint64_t low, ui
     c->wal_file = wal_file;
     c->name = mem_printf("lectern-view-%lu", atomic_fetch_add(&number, 1));
     c->db_path = mem_zalloc((size_t)c->real->mxPathname + 1);
-    overlay_init(&c->overlay, low, unsealed_max);
+    char *spill = mem_printf("%s" SPILL_OVERLAY, config->path);
+    overlay_init(&c->overlay, low, config->txn_bytes_max, spill, config->txn_memory_max);
+    free(spill);
     vfs_fill(c);
-    int rc = c->real->xFullPathname(c->real, path, c->real->mxPathname, c->db_path);
+    int rc = c->real->xFullPathname(c->real, config->path, c->real->mxPathname, c->db_path);
     c->wal_path = mem_printf("%s-wal", c->db_path);
     if ((rc & 0xff) == SQLITE_OK)
         rc = sqlite3_vfs_register(&c->vfs, 0);
     if (rc != SQLITE_OK) {
         capture_close(c);
-        return sqlite_error(rc, "open the writer's view", path);
+        return sqlite_error(rc, "open the writer's view", config->path);
     }
     *out = c;
     return ERR_OK;

@@ -1,5 +1,5 @@
 /* Room: replication. The VFS of the writer's view: the database file is the real one, read only;
- * the WAL is the real one with an overlay in memory on top; the wal-index is private.
+ * the WAL is the real one with an overlay on top; the wal-index is private.
  * Thread: owner. */
 #ifndef REPLICATION_CAPTURE_VFS_H
 #define REPLICATION_CAPTURE_VFS_H
@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "replication/overlay.h"
 #include "replication/private_shm.h"
+#include "replication/replication.h"
 
 #include <sqlite3.h>
 
@@ -23,10 +24,10 @@ struct capture {
     void *idle_ctx;
 };
 
-/* Registers a VFS of its own for the database at PATH. WAL_FILE: the real WAL, of which the first
- * LOW bytes count. UNSEALED_MAX: what one transaction may write, in bytes. */
-MUST_USE enum err capture_open(const char *path, sqlite3_file *wal_file, uint64_t low,
-                               uint64_t unsealed_max, struct capture **out);
+/* Registers a VFS of its own for CONFIG's database. WAL_FILE: the real WAL, of which the first LOW
+ * bytes count. */
+MUST_USE enum err capture_open(const struct repl_config *config, sqlite3_file *wal_file,
+                               uint64_t low, struct capture **out);
 /* All connections must be closed. */
 void capture_close(struct capture *c);
 /* A connection through it. The database must be in WAL mode. */

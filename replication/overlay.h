@@ -1,9 +1,11 @@
-/* Room: replication. The bytes of the WAL that only the writer's view sees, in memory, at the
- * offsets that they have in the file. Thread: owner. */
+/* Room: replication. The bytes of the WAL that only the writer's view sees, at the offsets that
+ * they have in the file: in memory, and what is over its bound in a temporary file. Thread: owner.
+ */
 #ifndef REPLICATION_OVERLAY_H
 #define REPLICATION_OVERLAY_H
 
 #include "base/err.h"
+#include "replication/spill.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,26 +21,22 @@ struct overlay {
     uint64_t low, sealed, end;
     uint64_t unsealed_max; /* bytes */
     bool rewritten;        /* the running transaction wrote over bytes that were there */
-    /* The chunks that hold [low, end): chunks[0] is number `first` of the file. */
-    uint8_t **chunks;
-    size_t first, count, cap;
-    uint8_t *spare[8]; /* freed chunks, for the next ones */
-    size_t n_spare;
+    struct spill bytes;    /* [low, end) */
 };
 
-/* The real file counts up to LOW. UNSEALED_MAX: what one transaction may write. */
-void overlay_init(struct overlay *o, uint64_t low, uint64_t unsealed_max);
+/* The real file counts up to LOW. UNSEALED_MAX: what one transaction may write. Beyond MEMORY_MAX
+ * bytes the oldest are kept in a file, made at PATH when it is needed. */
+void overlay_init(struct overlay *o, uint64_t low, uint64_t unsealed_max, const char *path,
+                  uint64_t memory_max);
 void overlay_fini(struct overlay *o);
-/* ERR_FULL: the running transaction is over its maximum. ERR_MISUSE: a write into the sealed part,
- * or behind a gap. Nothing was written then. */
+/* ERR_FULL: the running transaction is over its maximum, or the disk is full. ERR_MISUSE: a write
+ * into the sealed part, or behind a gap. Nothing was written then. */
 MUST_USE enum err overlay_write(struct overlay *o, uint64_t offset, const void *p, size_t n);
 /* Copies bytes of [low, end). */
-void overlay_read(const struct overlay *o, uint64_t offset, void *p, size_t n);
+MUST_USE enum err overlay_read(const struct overlay *o, uint64_t offset, void *p, size_t n);
 /* Bytes of [low, end) in one piece: a pointer into the overlay when they lie so, else copied to
- * SCRATCH. Valid until the next write. */
+ * SCRATCH. Valid until the next write. NULL: the file cannot be read, the sentence is set. */
 const uint8_t *overlay_peek(const struct overlay *o, uint64_t offset, size_t n, uint8_t *scratch);
-/* As many bytes from OFFSET as lie in one piece, at most *n; *n says how many. */
-const uint8_t *overlay_piece(const struct overlay *o, uint64_t offset, uint64_t *n);
 /* [0, SEALED) is a transaction's or older: it will not be written again. */
 void overlay_seal(struct overlay *o, uint64_t sealed);
 /* Drops what was written behind the sealed part: a transaction that was rolled back. */

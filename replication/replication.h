@@ -40,6 +40,8 @@ struct repl_config {
     uint64_t database_id;          /* in every entry; a foreign one is refused */
     uint32_t page_size;            /* of a new database; an existing one keeps its own */
     uint64_t txn_bytes_max;        /* captured bytes of one transaction; above: SQLITE_FULL */
+    uint64_t txn_accept_max;       /* of another node's: one that is over it is forged */
+    uint64_t txn_memory_max;       /* of them in memory; the others in a temporary file in DIR */
     uint64_t entry_bytes_max;      /* one part of a packed transaction */
     uint64_t wal_checkpoint_bytes; /* a checkpoint starts above this WAL size */
     uint64_t wal_restart_bytes;    /* upkeep asks for quiet above this WAL size */
@@ -68,6 +70,9 @@ MUST_USE enum err repl_db_close(struct repl_db *db) ON_OWNER;
 
 bool repl_db_position_known(const struct repl_db *db) ON_OWNER;
 MUST_USE enum err repl_db_adopt_position(struct repl_db *db, uint64_t seq) ON_OWNER;
+/* The hashes do not lead to the checksum that the log has: reads all pages and hashes them anew.
+ * The position may be known, or not, and its checksum another one, afterwards. */
+MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 /* Newest published position; while it is unknown: sequence 0 and the checksum of the content. */
 struct repl_position repl_db_position(const struct repl_db *db) ON_OWNER;
 /* Reads every page of the published database and compares with the page hashes. ERR_CORRUPT names
@@ -75,6 +80,11 @@ struct repl_position repl_db_position(const struct repl_db *db) ON_OWNER;
 MUST_USE enum err repl_db_verify(struct repl_db *db) ON_OWNER;
 /* The same for the next PAGES pages, round and round: small steps for idle moments. */
 MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
+/* Reads and hashes every page anew, whatever the file `hashes` said, and makes that file again: for
+ * a checksum that is not the log's. Afterwards repl_db_position has the checksum of what the files
+ * really contain; when it is the log's now, only `hashes` was wrong, else pages differ. Long, with
+ * lines in the log. No view may be open. */
+MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 
 /* Asks for all that is published now to survive a power cut: the WAL is synced on the checkpoint
  * thread. repl_db_durable, any thread: the newest sequence that does. */
@@ -108,13 +118,14 @@ uint64_t repl_view_seq(const struct repl_view *view) ON_OWNER;
 void repl_view_close(struct repl_view *view) ON_OWNER;
 
 uint64_t repl_txn_seq(const struct repl_txn *txn);
-/* The entries that carry it, in order; at least one. The bytes live until repl_txn_release_parts,
- * publish or free; TAKE passes one part's memory on (free with free()). */
+/* How many entries carry it; at least one. */
 unsigned repl_txn_parts(const struct repl_txn *txn);
-const uint8_t *repl_txn_part(const struct repl_txn *txn, unsigned i, size_t *len);
-uint8_t *repl_txn_part_take(struct repl_txn *txn, unsigned i, size_t *len);
-/* Bytes of all parts together. */
-size_t repl_txn_bytes(const struct repl_txn *txn);
+/* Makes entry I (from 0) of it, in memory that is the caller's (free with free()). The same bytes
+ * each time, until the transaction is published or freed. ERR_IO: the temporary file. */
+MUST_USE enum err repl_txn_part(const struct repl_txn *txn, unsigned i, uint8_t **bytes,
+                                size_t *len) ON_OWNER;
+/* Bytes of its pages: what its entries have together before they are packed. */
+uint64_t repl_txn_bytes(const struct repl_txn *txn);
 /* For one that was never ordered; the view must be closed right after. */
 void repl_txn_free(struct repl_txn *txn);
 
@@ -137,6 +148,11 @@ MUST_USE enum err repl_entry_read(const uint8_t *p, size_t n, struct repl_entry 
  * cut transaction are collected and applied at the last. Before it becomes visible the checksums
  * before and after are compared: ERR_DIVERGED says what differs. No view may be open. */
 MUST_USE enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n) ON_OWNER;
+/* The first N entries of TXN were ordered, but its leader lost its office before the others were:
+ * as if repl_db_apply had got them. They are put aside; nothing is applied yet. ERR_FULL: call again
+ * when there is room. */
+MUST_USE enum err repl_db_apply_sealed(struct repl_db *db, const struct repl_txn *txn,
+                                       unsigned n) ON_OWNER;
 /* A new leader's term began: parts of a transaction that its old leader never finished are dropped.
  */
 void repl_db_apply_reset(struct repl_db *db) ON_OWNER;

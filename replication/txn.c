@@ -1,5 +1,4 @@
-/* Room: replication. Thread: owner; the parts' bytes may be read anywhere while nobody changes the
- * transaction.
+/* Room: replication. Thread: owner.
  * Owns: a sealed transaction's memory, but not its frames: those are the view's overlay's.
  * Not here: making one (view.c), using one up (publish.c). */
 #include "replication/txn.h"
@@ -19,39 +18,37 @@ unsigned repl_txn_parts(const struct repl_txn *txn)
     return txn->n_parts;
 }
 
-const uint8_t *repl_txn_part(const struct repl_txn *txn, unsigned i, size_t *len)
+enum err repl_txn_part(const struct repl_txn *txn, unsigned i, uint8_t **bytes, size_t *len)
 {
+    const uint32_t first = i * txn->part_pages;
     CHECK(i < txn->n_parts);
-    CHECK(txn->parts[i].bytes != NULL); /* else taken before */
-    *len = txn->parts[i].len;
-    return txn->parts[i].bytes;
+    const uint32_t left = txn->n_pages - first;
+    const uint32_t n = left < txn->part_pages ? left : txn->part_pages;
+    struct repl_entry head;
+    view_entry_head(txn->view, txn, &head);
+    head.part = i;
+    struct txn_encoder *e = txn_encoder_new(&head, n);
+    for (uint32_t k = first; k < first + n; k++) {
+        const uint8_t *page = view_page(txn->view, txn->pages[k].frame);
+        if (page == NULL) {
+            txn_encoder_free(e);
+            return ERR_IO;
+        }
+        txn_encoder_page(e, txn->pages[k].page_no, page);
+    }
+    *bytes = txn_encoder_finish(e, len);
+    return ERR_OK;
 }
 
-uint8_t *repl_txn_part_take(struct repl_txn *txn, unsigned i, size_t *len)
+uint64_t repl_txn_bytes(const struct repl_txn *txn)
 {
-    CHECK(i < txn->n_parts);
-    uint8_t *bytes = txn->parts[i].bytes;
-    CHECK(bytes != NULL);
-    *len = txn->parts[i].len;
-    txn->parts[i].bytes = NULL;
-    return bytes;
-}
-
-size_t repl_txn_bytes(const struct repl_txn *txn)
-{
-    size_t n = 0;
-    for (unsigned i = 0; i < txn->n_parts; i++)
-        n += txn->parts[i].len;
-    return n;
+    return (uint64_t)txn->n_pages * txn->header.page_size;
 }
 
 void repl_txn_free(struct repl_txn *txn)
 {
     if (txn == NULL)
         return;
-    for (unsigned i = 0; i < txn->n_parts; i++)
-        free(txn->parts[i].bytes);
-    free(txn->parts);
     free(txn->frame_page);
     free(txn->pages);
     view_txn_freed(txn->view);

@@ -9,7 +9,8 @@
 
 struct txn_page {
     uint32_t page_no;
-    uint64_t hash; /* digest_page_hash of the new content */
+    uint32_t frame; /* the view's, from 1; 0 on a follower */
+    uint64_t hash;  /* digest_page_hash of the new content */
 };
 
 struct repl_txn {
@@ -24,8 +25,9 @@ struct repl_txn {
     uint32_t *frame_page;   /* n_frames page numbers, for the wal-index */
     struct txn_page *pages; /* the distinct pages with page_no <= pages_after, newest content */
     uint32_t n_pages;
-    struct txn_part *parts;
-    unsigned n_parts;
+    /* Its entries, each made when it is asked for. */
+    uint64_t wall_ms;
+    uint32_t part_pages, n_parts; /* pages of every part but the last */
 };
 
 #endif

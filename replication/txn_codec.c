@@ -1,9 +1,8 @@
 /* Room: replication. Thread: any.
  * Owns: the encoder's buffers until txn_encoder_finish passes them on.
- * Invariants: pages come in strictly rising order over all parts of a transaction; an entry is at
- *   most PART_MAX bytes; no byte of an entry is without meaning, so equal transactions packed alike
- *   are equal bytes, and what is decoded was checked to its last byte.
- * Not here: which pages (view.c), what becomes of them (apply.c).
+ * Invariants: pages come in strictly rising order over all parts of a transaction; no byte of an
+ * entry is without meaning, so equal transactions packed alike are equal bytes, and what is decoded
+ * was checked to its last byte. Not here: which pages (view.c), what becomes of them (apply.c).
  *
  *   head 64 | u32 length, client numbers | u32 pages here | pages ... | u64 XXH3 of all before
  *   page: u32 number, u8 encoding, u32 length, bytes
@@ -22,13 +21,11 @@
 
 #define MAGIC           0x4e58544cu /* "LTXN" */
 #define VERSION         1u
-#define AT_PARTS        36u
 #define AT_CLIENTS      64u
 #define HEAD_BYTES      68u /* with the empty client section */
 #define PAGE_HEAD_BYTES 9u
 #define CHECKSUM_BYTES  8u
 #define ENTRY_BYTES_MIN (HEAD_BYTES + 4 + CHECKSUM_BYTES)
-#define PARTS_FIRST     4u
 
 enum page_encoding { PAGE_RAW, PAGE_LZ4 };
 
@@ -36,60 +33,42 @@ enum page_encoding { PAGE_RAW, PAGE_LZ4 };
 
 struct txn_encoder {
     struct repl_entry head;
-    size_t part_max;
-    struct buf part;       /* the one that is being filled */
-    uint32_t part_pages;   /* in it */
-    uint32_t last_page_no; /* of all parts */
-    struct txn_part *parts;
-    unsigned n_parts, capacity;
+    struct buf part;
+    uint32_t n_pages, last_page_no;
     char *packed; /* page_size bytes */
 };
 
-static void part_begin(struct txn_encoder *e)
+uint32_t txn_part_pages(uint32_t page_size, uint64_t part_max)
 {
+    const uint64_t page = PAGE_HEAD_BYTES + (uint64_t)page_size;
+    CHECK(part_max >= ENTRY_BYTES_MIN + page);
+    const uint64_t n = (part_max - ENTRY_BYTES_MIN) / page;
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+struct txn_encoder *txn_encoder_new(const struct repl_entry *head, uint32_t pages)
+{
+    CHECK(head->seq != 0 && head->pages_after != 0 && head->part < head->parts);
+    struct txn_encoder *e = MEM_NEW(struct txn_encoder);
     struct buf *b = &e->part;
-    const struct repl_entry *h = &e->head;
-    buf_init(b, e->part_max);
+    e->head = *head;
+    e->packed = mem_alloc(head->page_size);
+    buf_init(b, ENTRY_BYTES_MIN + (size_t)pages * (PAGE_HEAD_BYTES + (size_t)head->page_size));
     buf_put_u32(b, MAGIC);
     buf_put_u16(b, VERSION);
     buf_put_u16(b, 0); /* flags */
-    buf_put_u64(b, h->database_id);
-    buf_put_u32(b, h->page_size);
-    buf_put_u32(b, h->pages_after);
-    buf_put_u64(b, h->seq);
-    buf_put_u32(b, e->n_parts);
-    buf_put_u32(b, 0); /* AT_PARTS: known at the end */
-    buf_put_u64(b, h->wall_ms);
-    buf_put_u64(b, h->checksum_before);
-    buf_put_u64(b, h->checksum_after);
+    buf_put_u64(b, head->database_id);
+    buf_put_u32(b, head->page_size);
+    buf_put_u32(b, head->pages_after);
+    buf_put_u64(b, head->seq);
+    buf_put_u32(b, head->part);
+    buf_put_u32(b, head->parts);
+    buf_put_u64(b, head->wall_ms);
+    buf_put_u64(b, head->checksum_before);
+    buf_put_u64(b, head->checksum_after);
     CHECK(b->failed != ERR_OK || b->len == AT_CLIENTS);
     buf_put_u32(b, 0); /* bytes of client numbers */
-    buf_put_u32(b, 0); /* pages, known in part_end */
-    e->part_pages = 0;
-}
-
-static void part_end(struct txn_encoder *e)
-{
-    buf_patch_u32(&e->part, HEAD_BYTES, e->part_pages);
-    buf_put_u64(&e->part, 0);              /* the checksum, when the number of parts is known */
-    CHECK(buf_status(&e->part) == ERR_OK); /* sizes are checked before each put */
-    if (e->n_parts == e->capacity) {
-        e->capacity = e->capacity == 0 ? PARTS_FIRST : e->capacity * 2;
-        e->parts = mem_realloc(e->parts, e->capacity * sizeof *e->parts);
-    }
-    struct txn_part *p = &e->parts[e->n_parts++];
-    p->bytes = buf_take(&e->part, &p->len);
-}
-
-struct txn_encoder *txn_encoder_new(const struct repl_entry *head, size_t part_max)
-{
-    CHECK(part_max >= ENTRY_BYTES_MIN + PAGE_HEAD_BYTES + head->page_size);
-    CHECK(head->seq != 0 && head->pages_after != 0);
-    struct txn_encoder *e = MEM_NEW(struct txn_encoder);
-    e->head = *head;
-    e->part_max = part_max;
-    e->packed = mem_alloc(head->page_size);
-    part_begin(e);
+    buf_put_u32(b, 0); /* pages, known at the end */
     return e;
 }
 
@@ -101,47 +80,32 @@ void txn_encoder_page(struct txn_encoder *e, uint32_t page_no, const uint8_t *pa
     /* Room for one byte less than the page: 0 when it does not gain. */
     const int packed = LZ4_compress_default((const char *)page, e->packed, raw, raw - 1);
     const size_t n = (size_t)(packed > 0 ? packed : raw);
-    if (e->part.len + PAGE_HEAD_BYTES + n + CHECKSUM_BYTES > e->part_max) {
-        part_end(e);
-        part_begin(e);
-    }
     buf_put_u32(&e->part, page_no);
     buf_put_u8(&e->part, packed > 0 ? PAGE_LZ4 : PAGE_RAW);
     buf_put_u32(&e->part, (uint32_t)n);
     buf_put(&e->part, packed > 0 ? e->packed : (const char *)page, n);
-    e->part_pages++;
-}
-
-static void encoder_free(struct txn_encoder *e)
-{
-    buf_fini(&e->part);
-    free(e->packed);
-    free(e);
-}
-
-struct txn_part *txn_encoder_finish(struct txn_encoder *e, unsigned *n)
-{
-    part_end(e);
-    for (unsigned i = 0; i < e->n_parts; i++) {
-        struct txn_part *p = &e->parts[i];
-        const size_t summed = p->len - CHECKSUM_BYTES;
-        set_le32(p->bytes + AT_PARTS, e->n_parts);
-        set_le64(p->bytes + summed, hash64(p->bytes, summed, 0));
-    }
-    struct txn_part *parts = e->parts;
-    *n = e->n_parts;
-    encoder_free(e);
-    return parts;
+    e->n_pages++;
 }
 
 void txn_encoder_free(struct txn_encoder *e)
 {
     if (e == NULL)
         return;
-    for (unsigned i = 0; i < e->n_parts; i++)
-        free(e->parts[i].bytes);
-    free(e->parts);
-    encoder_free(e);
+    buf_fini(&e->part);
+    free(e->packed);
+    free(e);
+}
+
+uint8_t *txn_encoder_finish(struct txn_encoder *e, size_t *len)
+{
+    buf_patch_u32(&e->part, HEAD_BYTES, e->n_pages);
+    buf_put_u64(&e->part, 0);
+    CHECK(buf_status(&e->part) == ERR_OK); /* no more pages than were promised */
+    uint8_t *bytes = buf_take(&e->part, len);
+    const size_t summed = *len - CHECKSUM_BYTES;
+    set_le64(bytes + summed, hash64(bytes, summed, 0));
+    txn_encoder_free(e);
+    return bytes;
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */

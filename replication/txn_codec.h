@@ -6,21 +6,20 @@
 #include "base/buf.h"
 #include "replication/replication.h"
 
-/* Writing: begin, pages in rising order of their numbers (each once), end. Parts of at most
- * PART_MAX bytes are cut as they fill; the total number of parts is patched in and checksums set at
- * the end. */
+/* A transaction is cut by the number of its pages: every part but the last holds as many as surely
+ * fit PART_MAX bytes, however badly they pack. So the number of parts is known before one is made,
+ * each can be made alone, and made again with the same bytes. PART_MAX: at least page_size + 128.
+ */
+uint32_t txn_part_pages(uint32_t page_size, uint64_t part_max);
+
+/* Writing one part: begin, pages in rising order of their numbers, finish. */
 struct txn_encoder;
-/* HEAD: database_id, seq, wall_ms, checksum_before, checksum_after, pages_after, page_size are
- * used. PART_MAX: at least page_size + 128. */
-struct txn_encoder *txn_encoder_new(const struct repl_entry *head, size_t part_max);
+/* HEAD: all fields are used. PAGES: how many will come, at most. */
+struct txn_encoder *txn_encoder_new(const struct repl_entry *head, uint32_t pages);
 /* 0 < PAGE_NO <= pages_after. */
 void txn_encoder_page(struct txn_encoder *e, uint32_t page_no, const uint8_t *page);
-/* The parts (malloc'ed array of malloc'ed bytes), at least one; frees the encoder. */
-struct txn_part {
-    uint8_t *bytes;
-    size_t len;
-};
-struct txn_part *txn_encoder_finish(struct txn_encoder *e, unsigned *n);
+/* The part's bytes (malloc'ed); frees the encoder. */
+uint8_t *txn_encoder_finish(struct txn_encoder *e, size_t *len);
 /* Instead of finish: drops everything. */
 void txn_encoder_free(struct txn_encoder *e);
 

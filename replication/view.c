@@ -24,6 +24,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/sizes.h"
 #include "base/trace.h"
 #include "replication/capture_vfs.h"
 #include "replication/database.h"
@@ -31,6 +32,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* A sealed transaction goes to the real WAL in pieces of this. */
+#define COPY_BYTES KIB(64)
 
 struct repl_view {
     struct repl_db *db;
@@ -116,7 +120,7 @@ enum err repl_view_open(struct repl_db *db, struct repl_view **view)
     checkpoint_release_readers(db); /* a restart that was prepared and did not come */
     uint64_t low = db->frames == 0 ? 0 : wal_frame_offset(db->frames + 1, db->config.page_size);
     struct capture *capture;
-    TRY(capture_open(db->config.path, db->wal_file, low, db->config.txn_bytes_max, &capture));
+    TRY(capture_open(&db->config, db->wal_file, low, &capture));
     struct repl_view *v = MEM_NEW(struct repl_view);
     *v = (struct repl_view){.db = db,
                             .capture = capture,
@@ -197,7 +201,7 @@ static enum err find_frames(const struct repl_view *v, const struct private_shm_
     uint8_t head[WAL_HEADER_BYTES];
     if (o->low != 0)
         return damaged(v, 1, "the WAL has other salts but no new header");
-    overlay_read(o, 0, head, sizeof head);
+    TRY(overlay_read(o, 0, head, sizeof head));
     if (!wal_header_decode(head, &t->header) || memcmp(t->header.salt, s->salt, 8) != 0 ||
         t->header.page_size != v->db->config.page_size)
         return damaged(v, 1, "the new WAL's header is not valid");
@@ -213,6 +217,8 @@ static enum err read_frames(const struct repl_view *v, const struct private_shm_
         uint32_t frame = t->first_frame + i;
         const uint8_t *p = frame_at(v, frame);
         struct wal_frame f;
+        if (p == NULL)
+            return ERR_IO;
         if (!wal_frame_decode(&t->header, &chain, p, p + WAL_FRAME_HEADER_BYTES, &f))
             return damaged(v, frame, "salts or checksum are wrong");
         bool last = i == t->n_frames - 1;
@@ -247,6 +253,8 @@ static enum err rechain(struct repl_view *v, struct private_shm_state *s, const 
     for (uint32_t i = 0; i < t->n_frames; i++) {
         uint32_t frame = t->first_frame + i;
         const uint8_t *p = frame_at(v, frame);
+        if (p == NULL)
+            return ERR_IO;
         struct wal_frame f = {.page_no = get_be32(p), .pages_after = get_be32(p + 4)};
         uint32_t salt[2] = {get_be32(p + 8), get_be32(p + 12)};
         bool left_to_commit = salt[0] == 0 && salt[1] == 0;
@@ -304,8 +312,8 @@ static enum err prove_growth(const struct repl_view *v, const struct repl_txn *t
     return ERR_OK;
 }
 
-/* Hashes and packs the pages. Nothing can fail any more. */
-static void pack(struct repl_view *v, struct repl_txn *t, const uint64_t *refs, uint64_t wall_ms)
+/* Hashes the pages, and decides how the entries are cut. */
+static enum err take_pages(struct repl_view *v, struct repl_txn *t, const uint64_t *refs)
 {
     const struct repl_config *c = &v->db->config;
     t->seq = v->seq + 1;
@@ -314,27 +322,18 @@ static void pack(struct repl_view *v, struct repl_txn *t, const uint64_t *refs, 
     digest_ahead_resize(&v->ahead, t->seq, t->pages_after);
     for (uint32_t i = 0; i < t->n_pages; i++) {
         struct txn_page *p = &t->pages[i];
-        const uint8_t *f = frame_at(v, t->first_frame + (uint32_t)refs[i]);
-        p->page_no = (uint32_t)(refs[i] >> 32);
-        p->hash = digest_page_hash(p->page_no, f + WAL_FRAME_HEADER_BYTES, c->page_size);
+        *p = (struct txn_page){.page_no = (uint32_t)(refs[i] >> 32),
+                               .frame = t->first_frame + (uint32_t)refs[i]};
+        const uint8_t *page = view_page(v, p->frame);
+        if (page == NULL)
+            return ERR_IO;
+        p->hash = digest_page_hash(p->page_no, page, c->page_size);
         digest_ahead_set(&v->ahead, t->seq, p->page_no, p->hash);
     }
     t->checksum_after = v->ahead.checksum;
-    struct repl_entry head = {
-        .database_id = c->database_id,
-        .seq = t->seq,
-        .wall_ms = wall_ms,
-        .checksum_before = t->checksum_before,
-        .checksum_after = t->checksum_after,
-        .pages_after = t->pages_after,
-        .page_size = c->page_size,
-    };
-    struct txn_encoder *e = txn_encoder_new(&head, (size_t)c->entry_bytes_max);
-    for (uint32_t i = 0; i < t->n_pages; i++)
-        txn_encoder_page(e, t->pages[i].page_no,
-                         frame_at(v, t->first_frame + (uint32_t)refs[i]) + WAL_FRAME_HEADER_BYTES);
-    t->parts = txn_encoder_finish(e, &t->n_parts);
-    CHECK(t->n_parts > 0);
+    t->part_pages = txn_part_pages(c->page_size, c->entry_bytes_max);
+    t->n_parts = t->n_pages == 0 ? 1 : (t->n_pages - 1) / t->part_pages + 1;
+    return ERR_OK;
 }
 
 static void advance(struct repl_view *v, const struct repl_txn *t)
@@ -349,7 +348,7 @@ static void advance(struct repl_view *v, const struct repl_txn *t)
     overlay_seal(&v->capture->overlay, wal_frame_offset(v->frames + 1, v->db->config.page_size));
 }
 
-static enum err seal_steps(struct repl_view *v, struct private_shm_state *s, uint64_t wall_ms,
+static enum err seal_steps(struct repl_view *v, struct private_shm_state *s,
                            struct repl_txn *t) ON_OWNER
 {
     if (private_shm_write_locked(&v->capture->shm))
@@ -372,10 +371,10 @@ static enum err seal_steps(struct repl_view *v, struct private_shm_state *s, uin
     }
     if (e == ERR_OK && !v->pinned && private_shm_reading(&v->capture->shm))
         e = pin_take(v);
-    if (e == ERR_OK) {
-        pack(v, t, refs, wall_ms);
+    if (e == ERR_OK)
+        e = take_pages(v, t, refs);
+    if (e == ERR_OK)
         advance(v, t);
-    }
     free(refs);
     return e;
 }
@@ -395,8 +394,9 @@ enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn *
     if (!nothing) {
         struct repl_txn *t = MEM_NEW(struct repl_txn);
         t->view = v;
+        t->wall_ms = wall_ms;
         v->txns++;
-        enum err e = seal_steps(v, &s, wall_ms, t);
+        enum err e = seal_steps(v, &s, t);
         if (e != ERR_OK) {
             v->failed = true;
             repl_txn_free(t);
@@ -412,17 +412,41 @@ enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn *
 
 /* --- for publish.c and checkpoint.c ----------------------------------------------------------- */
 
+void view_entry_head(const struct repl_view *v, const struct repl_txn *t, struct repl_entry *head)
+{
+    *head = (struct repl_entry){
+        .database_id = v->db->config.database_id,
+        .seq = t->seq,
+        .wall_ms = t->wall_ms,
+        .checksum_before = t->checksum_before,
+        .checksum_after = t->checksum_after,
+        .parts = t->n_parts,
+        .pages_after = t->pages_after,
+        .page_size = v->db->config.page_size,
+    };
+}
+
+const uint8_t *view_page(const struct repl_view *v, uint32_t frame)
+{
+    const uint8_t *p = frame_at(v, frame);
+    return p == NULL ? NULL : p + WAL_FRAME_HEADER_BYTES;
+}
+
 enum err view_each(struct repl_view *v, uint64_t offset, uint64_t n, view_write write, void *ctx)
 {
-    CHECK(offset + n <= v->capture->overlay.sealed);
-    while (n > 0) {
-        uint64_t step = n;
-        const uint8_t *p = overlay_piece(&v->capture->overlay, offset, &step);
-        TRY(write(ctx, p, (size_t)step, offset));
+    const struct overlay *o = &v->capture->overlay;
+    uint8_t *copy = mem_alloc(COPY_BYTES);
+    enum err e = ERR_OK;
+    CHECK(offset + n <= o->sealed);
+    while (n > 0 && e == ERR_OK) {
+        size_t step = n < COPY_BYTES ? (size_t)n : COPY_BYTES;
+        const uint8_t *p = overlay_peek(o, offset, step, copy);
+        e = p == NULL ? ERR_IO : write(ctx, p, step, offset);
         offset += step;
         n -= step;
     }
-    return ERR_OK;
+    free(copy);
+    return e;
 }
 
 void view_forget(struct repl_view *v, uint64_t offset, uint64_t n)

@@ -5,6 +5,11 @@
 #include "replication/replication.h"
 #include "replication/txn.h"
 
+/* What all entries of T say of themselves; part 0. */
+void view_entry_head(const struct repl_view *v, const struct repl_txn *t, struct repl_entry *head);
+/* The page in a frame of the overlay; valid until the next call. NULL: it cannot be read, the
+ * sentence is set. */
+const uint8_t *view_page(const struct repl_view *v, uint32_t frame);
 /* Calls WRITE for the overlay's bytes [offset, offset + n) in pieces, in order. All must be there.
  */
 typedef enum err (*view_write)(void *ctx, const uint8_t *p, size_t n, uint64_t offset);

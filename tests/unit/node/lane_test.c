@@ -1,5 +1,6 @@
 /* Room: tests. The writer lane with a consensus that the test plays: what may leave, and when. */
 #include "base/clock.h"
+#include "base/file.h"
 #include "tests/lib/test.h"
 #include "tests/unit/node/stage.h"
 
@@ -7,13 +8,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void open_leading(struct stage *s)
+static void open_leading_in(struct stage *s, const char *dir)
 {
-    stage_open(s, test_dir());
+    EXPECT_OK(file_make_dirs(dir));
+    stage_open(s, dir);
     thread_become(THREAD_LOOP);
     thread_expect_loop();
     stage_lead(s, 2);
     stage_expect(s, 1, ERR_OK, "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE)");
+}
+
+static void open_leading(struct stage *s)
+{
+    open_leading_in(s, test_dir());
 }
 
 TEST(lane_answers_when_committed_and_readers_see_it)
@@ -102,9 +109,9 @@ TEST(lane_a_cut_transaction_survives_a_change_of_leader_in_its_middle)
     thread_expect_loop();
     s.cut_after = 2; /* of four or more parts of 1 MiB */
     stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES (randomblob(4500000))");
-    for (int i = 0; i < 2000 && !s.cut; i++)
+    for (int i = 0; i < 2000 && (!s.cut || s.n_outstanding < 3); i++)
         stage_step(&s, 10);
-    EXPECT(s.cut && s.n_outstanding >= 2);
+    EXPECT(s.cut && s.n_outstanding >= 3);
     stage_step(&s, 20);
     EXPECT_EQ(s.n_answers, 0);
     struct lane_role *role = calloc(1, sizeof *role);
@@ -121,6 +128,76 @@ TEST(lane_a_cut_transaction_survives_a_change_of_leader_in_its_middle)
     EXPECT(!s.failed);
     stage_lead(&s, 6);
     stage_expect(&s, 1, ERR_OK, "INSERT INTO t(v) VALUES ('after')");
+    stage_close(&s);
+}
+
+/* Only what fits was handed to the loop when the leadership goes: the rest never comes. */
+TEST(lane_a_transaction_that_was_proposed_in_part_is_surely_not_written)
+{
+    for (unsigned committed = 0; committed < 4; committed++) {
+        struct stage s;
+        char dir[8];
+        (void)snprintf(dir, sizeof dir, "n%u", committed);
+        open_leading_in(&s, test_path(dir));
+        thread_expect_loop();
+        s.keeps_proposals = true;
+        s.cut = committed == 0;
+        s.cut_after = committed;
+        stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES (randomblob(10000000))");
+        for (int i = 0; i < 2000 && (!s.cut || s.n_outstanding + committed < 5); i++)
+            stage_step(&s, 10);
+        EXPECT(s.cut && s.n_outstanding + committed == 5); /* of twenty */
+        stage_send(&s, 2, 2, "INSERT INTO t(v) VALUES ('behind it')");
+        for (int i = 0; i < 10; i++)
+            stage_step(&s, 10);
+        EXPECT_EQ(s.n_answers, 0);
+        struct lane_role *role = calloc(1, sizeof *role);
+        EXPECT(role != NULL);
+        role->letter.kind = LANE_ROLE;
+        role->term = 5;
+        lane_send(s.lane, &role->letter);
+        stage_wait(&s, 2); /* no word of the log is needed */
+        for (uint32_t id = 1; id <= 2; id++) {
+            struct request *r = stage_take(&s, id);
+            EXPECT(r != NULL && r->answer.code == ERR_NOT_LEADER);
+            request_free(r);
+        }
+        s.cut_after = 4 - committed; /* the new leader commits some of what it had */
+        s.cut = false;
+        for (int i = 0; i < 20; i++)
+            stage_step(&s, 5);
+        stage_depose(&s, 6);
+        s.keeps_proposals = false;
+        stage_lead(&s, 7);
+        stage_expect(&s, 1, ERR_OK, "INSERT INTO t(v) VALUES (randomblob(10000000))");
+        EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 1);
+        EXPECT(!s.failed);
+        stage_close(&s);
+    }
+}
+
+TEST(lane_a_commit_waits_while_too_much_flies)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
+    stage_expect(&s, 2, ERR_OK, "BEGIN IMMEDIATE");
+    stage_expect(&s, 2, ERR_OK, "INSERT INTO t(v) VALUES (randomblob(20000000))");
+    s.cut = true;
+    stage_send(&s, 2, 1, "COMMIT");
+    stage_send(&s, 3, 2, "BEGIN IMMEDIATE");
+    stage_send(&s, 3, 3, "INSERT INTO t(v) VALUES (randomblob(1000000))");
+    stage_send(&s, 3, 4, "COMMIT");
+    for (int i = 0; i < 400 && s.n_outstanding < 39; i++)
+        stage_step(&s, 10);
+    for (int i = 0; i < 20; i++)
+        stage_step(&s, 10);
+    EXPECT_EQ(s.n_outstanding, 39); /* 40 MB: v is in an index, too. The second's is not made */
+    EXPECT_EQ(s.n_answers, 0);
+    s.cut = false;
+    stage_wait(&s, 4);
+    EXPECT_EQ(stage_number(&s, "SELECT count(*) FROM t"), 2);
     stage_close(&s);
 }
 

@@ -64,23 +64,27 @@ static void send_role(struct stage *s, bool leader, uint64_t term) ON_LOOP
     lane_send(s->lane, &r->letter);
 }
 
-static void on_proposal(struct stage *s, struct lane_proposal *p)
+static void on_proposal(struct stage *s, struct lane_proposal *p) ON_LOOP
 {
-    for (unsigned i = 0; i < p->n; i++) {
-        struct held *h = MEM_NEW(struct held);
-        h->due_ms = clock_mono_ms() + s->delay_ms;
-        h->term = p->term;
-        h->payload = p->payloads[i];
-        list_push_back(&s->outstanding, &h->link);
-        s->n_outstanding++;
-    }
+    struct held *h = MEM_NEW(struct held);
+    h->due_ms = clock_mono_ms() + s->delay_ms;
+    h->term = p->term;
+    h->payload = p->payload;
+    p->payload = NULL;
+    list_push_back(&s->outstanding, &h->link);
+    s->n_outstanding++;
     s->n_proposals++;
     if (s->n_outstanding > s->max_outstanding)
         s->max_outstanding = s->n_outstanding;
-    free(p);
+    if (p->one_of_many && !s->keeps_proposals) {
+        p->letter.kind = LANE_PROPOSED;
+        lane_send(s->lane, &p->letter);
+    } else {
+        free(p);
+    }
 }
 
-static void handle(struct stage *s, struct letter *l)
+static void handle(struct stage *s, struct letter *l) ON_LOOP
 {
     switch (l->kind) {
     case LOOP_PROPOSAL:
@@ -108,6 +112,7 @@ static void handle(struct stage *s, struct letter *l)
     case LANE_ENTRY:
     case LANE_ROLE:
     case LANE_GONE:
+    case LANE_PROPOSED:
     case LANE_STOP:
     case READ_REQUEST:
         test_fail(__FILE__, __LINE__, "a letter that is not for the loop");

@@ -12,9 +12,10 @@ struct stage {
     struct list outstanding; /* struct held: proposed, not committed */
     unsigned n_outstanding, max_outstanding, n_proposals;
     uint64_t index, term, delay_ms, serving_term, timeout_ms;
-    bool cut;            /* nothing is committed any more */
-    unsigned cut_after;  /* so many entries are committed, then `cut` is set; 0: never */
-    struct list answers; /* struct request, in the order of their coming */
+    bool keeps_proposals; /* the lane is not told that its parts were proposed */
+    bool cut;             /* nothing is committed any more */
+    unsigned cut_after;   /* so many entries are committed, then `cut` is set; 0: never */
+    struct list answers;  /* struct request, in the order of their coming */
     unsigned n_answers;
     uint64_t next_session;
     bool failed, stopped;

@@ -75,15 +75,17 @@ static struct repl_db *crash_open(const char *name) ON_OWNER
 }
 
 /* Whole transactions, before they are published. */
-static void order(struct report *r, const struct repl_txn *t)
+static void order(struct report *r, const struct repl_txn *t) ON_OWNER
 {
     unsigned n = atomic_load(&r->n);
     size_t at = n == 0 ? 0 : r->end[n - 1];
     for (unsigned i = 0; i < repl_txn_parts(t); i++) {
         size_t bytes;
-        const uint8_t *p = repl_txn_part(t, i, &bytes);
+        uint8_t *p;
+        EXPECT_OK(repl_txn_part(t, i, &p, &bytes));
         EXPECT(n < LOG_ENTRIES_MAX && at + bytes <= LOG_BYTES_MAX);
         memcpy(r->bytes + at, p, bytes);
+        free(p);
         at += bytes;
         r->end[n++] = at;
     }
@@ -125,6 +127,8 @@ static enum err lead_step(struct replica_leader *l, struct report *r) ON_OWNER
         if (e == ERR_OK) {
             order(r, t[i]);
             e = repl_db_publish(l->db, t[i]);
+            if (e == ERR_FULL)
+                repl_txn_free(t[i]);
             atomic_store(&r->seq, repl_db_published(l->db));
         } else {
             repl_txn_free(t[i]);
@@ -201,8 +205,8 @@ static void run_child(struct trial *t, const char *name, long n) ON_OWNER
 
 static void remove_files(const char *name)
 {
-    static const char *const files[] = {"main.db",     "main.db-wal",  "main.db-shm",
-                                        "main.db.new", "position.new", "position"};
+    static const char *const files[] = {"main.db",      "main.db-wal", "main.db-shm", "main.db.new",
+                                        "position.new", "position",    "hashes",      "hashes.new"};
     for (unsigned i = 0; i < sizeof files / sizeof files[0]; i++) {
         char *path = mem_printf("%s/%s/%s", test_dir(), name, files[i]);
         (void)unlink(path);

@@ -12,10 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct entry {
+    uint8_t *bytes;
+    size_t len;
+};
+
 /* An entry that follows DB and has correct checksums: page 1 changed a little, and pages FIRST to
  * LAST of zeros (none when FIRST is 0). */
-static struct txn_part forge(struct repl_db *db, uint32_t pages_after, uint32_t first,
-                             uint32_t last) ON_OWNER
+static struct entry forge(struct repl_db *db, uint32_t pages_after, uint32_t first,
+                          uint32_t last) ON_OWNER
 {
     uint32_t size = db->config.page_size;
     struct repl_position at = repl_db_position(db);
@@ -33,24 +38,23 @@ static struct txn_part forge(struct repl_db *db, uint32_t pages_after, uint32_t 
             .checksum_after = sum,
             .pages_after = pages_after,
             .page_size = size,
+            .parts = 1,
         },
-        8192);
+        1 + (first == 0 ? 0 : last - first + 1));
     txn_encoder_page(e, 1, page);
     memset(page, 0, size);
     for (uint32_t p = first; p != 0 && p <= last; p++)
         txn_encoder_page(e, p, page);
     free(page);
-    unsigned n;
-    struct txn_part *parts = txn_encoder_finish(e, &n), part = parts[0];
-    EXPECT_EQ(n, 1);
-    free(parts);
-    return part;
+    struct entry entry;
+    entry.bytes = txn_encoder_finish(e, &entry.len);
+    return entry;
 }
 
 static enum err apply_forged(struct repl_db *db, uint32_t pages_after, uint32_t first,
                              uint32_t last) ON_OWNER
 {
-    struct txn_part p = forge(db, pages_after, first, last);
+    struct entry p = forge(db, pages_after, first, last);
     enum err e = repl_db_apply(db, p.bytes, p.len);
     free(p.bytes);
     return e;
@@ -136,7 +140,7 @@ static enum err send_parts(struct repl_db *db, uint32_t parts, uint64_t *held) O
     enum err e = ERR_OK;
     *held = 0;
     for (uint32_t i = 0; i < parts && e == ERR_OK; i++) {
-        unsigned n;
+        size_t n;
         struct txn_encoder *enc = txn_encoder_new(
             &(struct repl_entry){
                 .database_id = REPLICA_DATABASE_ID,
@@ -144,18 +148,15 @@ static enum err send_parts(struct repl_db *db, uint32_t parts, uint64_t *held) O
                 .checksum_before = repl_db_position(db).checksum,
                 .pages_after = parts,
                 .page_size = sizeof page,
+                .part = i,
+                .parts = parts,
             },
-            8192);
+            1);
         sqlite3_randomness((int)sizeof page, page);
         txn_encoder_page(enc, 1 + i, page);
-        struct txn_part *p = txn_encoder_finish(enc, &n);
-        EXPECT_EQ(n, 1);
-        set_le32(p->bytes + 32, i);
-        set_le32(p->bytes + 36, parts);
-        set_le64(p->bytes + p->len - 8, hash64(p->bytes, p->len - 8, 0));
-        e = repl_db_apply(db, p->bytes, p->len);
-        *held += e == ERR_OK ? p->len : 0;
-        free(p->bytes);
+        uint8_t *p = txn_encoder_finish(enc, &n);
+        e = repl_db_apply(db, p, n);
+        *held += e == ERR_OK ? n : 0;
         free(p);
     }
     return e;
@@ -167,15 +168,14 @@ TEST(hostile_parts_are_not_collected_beyond_the_limit)
     struct repl_config c = replica_config("m");
     struct repl_db *db;
     uint64_t held;
-    c.txn_bytes_max = 65536; /* 16 parts of at least half of 8192, and what a rounding adds */
+    c.txn_accept_max = 65536; /* 64 pages */
     EXPECT_OK(repl_db_open(&c, &db));
     EXPECT_ERR(ERR_TOO_BIG, send_parts(db, UINT32_MAX, &held));
-    EXPECT(strstr(err_text(), "same limit") != NULL);
+    EXPECT(strstr(err_text(), "no leader makes") != NULL);
     EXPECT_EQ(held, 0);
     EXPECT_ERR(ERR_STOPPED, repl_db_close(db));
-    c.entry_bytes_max = 1024 + 128; /* the smallest parts: many are allowed */
     EXPECT_OK(repl_db_open(&c, &db));
-    EXPECT_ERR(ERR_TOO_BIG, send_parts(db, 130, &held));
-    EXPECT(held > 65536 && held <= 65536 + 140 * 96);
+    EXPECT_ERR(ERR_TOO_BIG, send_parts(db, 64, &held));
+    EXPECT(held > 50000 && held <= 65536);
     EXPECT_ERR(ERR_STOPPED, repl_db_close(db));
 }

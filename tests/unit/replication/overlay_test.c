@@ -26,7 +26,7 @@ static void put(struct overlay *o, uint8_t *flat, uint64_t offset, size_t n, str
 static void expect_same(const struct overlay *o, const uint8_t *flat, uint64_t offset, size_t n)
 {
     uint8_t *p = mem_alloc(n + 1), *scratch = mem_alloc(n + 1);
-    overlay_read(o, offset, p, n);
+    EXPECT_OK(overlay_read(o, offset, p, n));
     EXPECT(memcmp(p, flat + offset, n) == 0);
     if (n > 0)
         EXPECT(memcmp(overlay_peek(o, offset, n, scratch), flat + offset, n) == 0);
@@ -41,7 +41,7 @@ TEST(overlay_holds_what_was_written)
     uint8_t *flat = mem_zalloc((size_t)size);
     uint64_t low = rng_below(&r, 2 * CHUNK);
     struct overlay o;
-    overlay_init(&o, low, 3 * CHUNK);
+    overlay_init(&o, low, 3 * CHUNK, test_path("spill"), KIB(4) << rng_below(&r, 12));
     for (uint64_t i = 0, rounds = test_rounds(20000); i < rounds; i++) {
         uint64_t n = rng_below(&r, rng_once_in(&r, 20) ? CHUNK : 5000);
         switch (rng_below(&r, 6)) {
@@ -75,7 +75,9 @@ TEST(overlay_holds_what_was_written)
         EXPECT(o.low <= o.sealed && o.sealed <= o.end);
         uint64_t at = o.low + rng_below(&r, o.end - o.low + 1);
         expect_same(&o, flat, at, (size_t)rng_below(&r, o.end - at + 1));
-        EXPECT(o.count <= (o.end - o.low) / CHUNK + 2);
+        EXPECT(o.bytes.count <= (o.end - o.low) / o.bytes.chunk + 2);
+        EXPECT((o.bytes.count - o.bytes.filed) * o.bytes.chunk <= o.bytes.memory_max);
+        EXPECT((o.bytes.fd >= 0) == (o.bytes.filed > 0));
     }
     overlay_fini(&o);
     free(flat);
@@ -85,7 +87,7 @@ TEST(overlay_refuses_what_sqlite_never_does)
 {
     struct overlay o;
     uint8_t byte[64] = {1};
-    overlay_init(&o, 1000, 4096);
+    overlay_init(&o, 1000, 4096, test_path("spill"), MIB(1));
     EXPECT_ERR(ERR_MISUSE, overlay_write(&o, 999, byte, 1));  /* published */
     EXPECT_ERR(ERR_MISUSE, overlay_write(&o, 1001, byte, 1)); /* a gap */
     EXPECT_OK(overlay_write(&o, 1000, byte, 64));
@@ -99,7 +101,7 @@ TEST(overlay_bounds_one_transaction)
 {
     struct overlay o;
     uint8_t page[4096] = {0};
-    overlay_init(&o, 0, 4096);
+    overlay_init(&o, 0, 4096, test_path("spill"), MIB(1));
     EXPECT_OK(overlay_write(&o, 0, page, 4096));
     EXPECT_ERR(ERR_FULL, overlay_write(&o, 4096, page, 1));
     EXPECT_OK(overlay_write(&o, 0, page, 4096)); /* in place */

@@ -31,6 +31,7 @@ struct repl_config replica_config(const char *name)
     c.entry_bytes_max = 8192;
     c.wal_checkpoint_bytes = 64 * 1024;
     c.wal_restart_bytes = 256 * 1024;
+    c.txn_memory_max = 16 * 1024;
     return c;
 }
 
@@ -144,14 +145,14 @@ void replica_log_add(struct replica_log *log, const struct repl_txn *t)
 {
     for (unsigned i = 0; i < repl_txn_parts(t); i++) {
         size_t n;
-        const uint8_t *p = repl_txn_part(t, i, &n);
+        uint8_t *p;
+        EXPECT_OK(repl_txn_part(t, i, &p, &n));
         if (log->n == log->cap) {
             log->cap = log->cap == 0 ? 64 : log->cap * 2;
             log->entries = mem_realloc(log->entries, log->cap * sizeof *log->entries);
         }
         struct replica_entry *e = &log->entries[log->n++];
-        *e = (struct replica_entry){mem_alloc(n), n, repl_txn_seq(t)};
-        memcpy(e->bytes, p, n);
+        *e = (struct replica_entry){p, n, repl_txn_seq(t)};
     }
 }
 

@@ -38,7 +38,7 @@ struct replica_log {
     struct replica_entry *entries;
     unsigned n, cap;
 };
-void replica_log_add(struct replica_log *log, const struct repl_txn *t);
+void replica_log_add(struct replica_log *log, const struct repl_txn *t) ON_OWNER;
 void replica_log_free(struct replica_log *log);
 /* Applies the entries from *CURSOR up to END (not included) and moves the cursor. */
 void replica_apply(struct repl_db *db, const struct replica_log *log, unsigned *cursor,

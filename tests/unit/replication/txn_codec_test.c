@@ -66,12 +66,35 @@ static void txn_free(struct txn *t)
     free(t->pages);
 }
 
+struct txn_part {
+    uint8_t *bytes;
+    size_t len;
+};
+
+static struct txn_part txn_pack_one(const struct txn *t, unsigned part, unsigned parts,
+                                    uint32_t first, uint32_t n)
+{
+    struct txn_part p;
+    struct repl_entry head = t->head;
+    head.part = part;
+    head.parts = parts;
+    struct txn_encoder *e = txn_encoder_new(&head, n);
+    for (uint32_t i = first; i < first + n; i++)
+        txn_encoder_page(e, t->page_no[i], t->pages + (size_t)i * t->head.page_size);
+    p.bytes = txn_encoder_finish(e, &p.len);
+    return p;
+}
+
 static struct txn_part *txn_pack(const struct txn *t, size_t part_max, unsigned *n)
 {
-    struct txn_encoder *e = txn_encoder_new(&t->head, part_max);
-    for (uint32_t i = 0; i < t->n_pages; i++)
-        txn_encoder_page(e, t->page_no[i], t->pages + (size_t)i * t->head.page_size);
-    return txn_encoder_finish(e, n);
+    const uint32_t each = txn_part_pages(t->head.page_size, part_max);
+    *n = t->n_pages == 0 ? 1 : (t->n_pages - 1) / each + 1;
+    struct txn_part *parts = mem_alloc(*n * sizeof *parts);
+    for (unsigned i = 0; i < *n; i++) {
+        const uint32_t left = t->n_pages - i * each;
+        parts[i] = txn_pack_one(t, i, *n, i * each, left < each ? left : each);
+    }
+    return parts;
 }
 
 static void parts_free(struct txn_part *parts, unsigned n)
@@ -172,7 +195,8 @@ TEST(txn_codec_drops_an_unfinished_encoder)
 {
     struct rng r = {test_seed()};
     struct txn t = txn_make(4096, 100, &r);
-    struct txn_encoder *e = txn_encoder_new(&t.head, 10000);
+    t.head.parts = 1;
+    struct txn_encoder *e = txn_encoder_new(&t.head, t.n_pages);
     for (uint32_t i = 0; i < t.n_pages; i++)
         txn_encoder_page(e, t.page_no[i], t.pages + i * 4096ul);
     txn_encoder_free(e);
@@ -199,14 +223,14 @@ TEST(txn_codec_layout_is_the_documented_one)
                                     .checksum_before = 11,
                                     .checksum_after = 12,
                                     .pages_after = 20,
-                                    .page_size = 512};
-    struct txn_encoder *e = txn_encoder_new(&head, 4096);
+                                    .page_size = 512,
+                                    .parts = 1};
+    struct txn_encoder *e = txn_encoder_new(&head, 2);
     txn_encoder_page(e, 3, noise);
     txn_encoder_page(e, 20, zeros);
-    unsigned n;
-    struct txn_part *parts = txn_encoder_finish(e, &n);
-    const uint8_t *p = parts[0].bytes;
-    EXPECT_EQ(n, 1);
+    size_t len;
+    uint8_t *bytes = txn_encoder_finish(e, &len);
+    const uint8_t *p = bytes;
     EXPECT(memcmp(p, "LTXN", 4) == 0);
     EXPECT_EQ(get_le16(p + AT_VERSION), 1);
     EXPECT_EQ(get_le16(p + AT_FLAGS), 0);
@@ -227,9 +251,9 @@ TEST(txn_codec_layout_is_the_documented_one)
     const uint8_t *second = p + AT_BODY + 9 + 512;
     EXPECT(get_le32(second) == 20 && second[4] == 1);
     EXPECT(get_le32(second + 5) < 20);
-    EXPECT_EQ(parts[0].len, (size_t)(second - p) + 9 + get_le32(second + 5) + 8);
-    EXPECT_EQ(get_le64(p + parts[0].len - 8), hash64(p, parts[0].len - 8, 0));
-    parts_free(parts, n);
+    EXPECT_EQ(len, (size_t)(second - p) + 9 + get_le32(second + 5) + 8);
+    EXPECT_EQ(get_le64(p + len - 8), hash64(p, len - 8, 0));
+    free(bytes);
 }
 
 /* Reads an entry to its end as apply.c does; every page must keep the rules. */

@@ -103,8 +103,10 @@ static void publish_and_follow(struct play *p) ON_OWNER
     struct repl_txn *t = p->leader.flight[0];
     for (unsigned i = 0; i < repl_txn_parts(t); i++) {
         size_t n;
-        const uint8_t *bytes = repl_txn_part(t, i, &n);
+        uint8_t *bytes;
+        EXPECT_OK(repl_txn_part(t, i, &bytes, &n));
         EXPECT_OK(repl_db_apply(p->follower, bytes, n));
+        free(bytes);
     }
     stage_publish(&p->leader);
     struct repl_position a = repl_db_position(p->leader.db), b = repl_db_position(p->follower);

@@ -17,6 +17,7 @@ struct repl_config stage_config(const char *name)
     struct repl_config c;
     repl_config_init(&c, test_path(name));
     c.database_id = 7;
+    c.txn_memory_max = 16 * 1024;
     return c;
 }
 
