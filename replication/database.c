@@ -26,6 +26,8 @@ void repl_config_init(struct repl_config *c, const char *path)
         .path = path,
         .page_size = PAGE_SIZE_DEFAULT,
         .txn_bytes_max = TXN_BYTES_MAX,
+        .txn_accept_max = TXN_BYTES_LIMIT,
+        .txn_memory_max = TXN_MEMORY_MAX,
         .entry_bytes_max = ENTRY_BYTES_MAX,
         .wal_checkpoint_bytes = WAL_CHECKPOINT_BYTES,
         .wal_restart_bytes = WAL_RESTART_BYTES,
