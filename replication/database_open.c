@@ -174,8 +174,9 @@ static int keeper_first_read(sqlite3 *c)
 static enum err open_keeper(struct repl_db *db) ON_OWNER
 {
     char text[32] = "";
-    int rc = sqlite3_open_v2(db->config.path, &db->keeper,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(db->config.path, &db->keeper, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+                        verify_vfs_of(db->verify)->zName);
     if (rc == SQLITE_OK)
         rc = keeper_first_read(db->keeper);
     if ((rc & 0xff) == SQLITE_BUSY)
@@ -183,6 +184,9 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
                         "another process holds %s, and this one may not even read it (%s); stop it "
                         "and start again",
                         db->config.path, sqlite3_errstr(sqlite3_extended_errcode(db->keeper)));
+    if ((rc & 0xff) == SQLITE_NOTADB) /* our position lies beside it: it was one */
+        return err_fail(ERR_CORRUPT, "%s is damaged: its first page is not that of a database; "
+                        REBUILD_ADVICE, db->config.path);
     TRY(sqlite_error(rc, "open", db->config.path));
     TRY(keeper_pragma(db, "PRAGMA journal_mode", text, sizeof text));
     if (strcmp(text, "wal") != 0)
@@ -193,13 +197,16 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
     if (strtoul(text, NULL, 10) != db->config.page_size)
         return err_fail(ERR_CORRUPT, "%s has pages of %s bytes, %s says %u", db->config.path, text,
                         db->position_path, db->config.page_size);
-    rc = sqlite3_file_control(db->keeper, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&db->db_file);
+    sqlite3_file *file = NULL, *wal = NULL;
+    rc = sqlite3_file_control(db->keeper, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&file);
     if (rc == SQLITE_OK)
-        rc = sqlite3_file_control(db->keeper, "main", SQLITE_FCNTL_JOURNAL_POINTER,
-                                  (void *)&db->wal_file);
+        rc = sqlite3_file_control(db->keeper, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&wal);
     TRY(sqlite_error(rc, "find the files of", db->config.path));
-    if (db->wal_file == NULL || db->wal_file->pMethods == NULL)
+    if (wal == NULL || wal->pMethods == NULL)
         return err_fail(ERR_IO, "SQLite did not open %s", db->wal_path);
+    db->db_file = verify_vfs_raw(file);
+    db->wal_file = verify_vfs_raw(wal);
+    db->verified_wal = wal;
     return ERR_OK;
 }
 
@@ -331,12 +338,28 @@ static enum err check_growth(struct repl_db *db, const struct wal_scan *scan) ON
                     scan->frames);
 }
 
+struct frame_hasher {
+    struct repl_db *db;
+    const struct wal_scan *scan;
+};
+
+/* A WAL of another page size is refused later. */
+static void hash_frame(void *ctx, uint32_t frame, const struct wal_frame *f, const uint8_t *page)
+{
+    const struct frame_hasher *h = ctx;
+    const uint32_t page_size = h->scan->header.page_size;
+    if (page_size == h->db->config.page_size)
+        stored_frame(h->db->stored, frame, f->page_no,
+                     digest_page_hash(f->page_no, page, page_size));
+}
+
 /* Our own scan of the WAL against the wal-index that SQLite built from it. */
 static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
 {
     struct wal_index_state x;
     TRY(wal_index_open(db->db_file, db->config.page_size, &db->index));
-    TRY(wal_scan_file(db->wal_file, scan, NULL, NULL));
+    TRY(wal_scan_file(db->wal_file, scan, hash_frame,
+                      &(struct frame_hasher){.db = db, .scan = scan}));
     if (wal_index_finish_restart(db->index))
         log_info("replication", "wal-index outlived its writer, which was restarting it path=%s",
                  db->config.path);
@@ -366,23 +389,30 @@ static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
     return ERR_OK;
 }
 
-static enum err hash_pages(struct repl_db *db) ON_OWNER
+/* The hashes of all pages, without reading main.db where the file `hashes` can be believed: when
+ * the WAL counts, it is ours, and when it does not, main.db is what we left. */
+static enum err load_hashes(struct repl_db *db) ON_OWNER
 {
-    uint32_t page_size = db->config.page_size, lock_page = digest_lock_page(page_size);
-    uint8_t *page = mem_alloc(page_size);
-    enum err e = ERR_OK;
-    db->digest = digest_new(page_size);
-    digest_resize(db->digest, db->pages);
-    for (uint32_t n = 1; n <= db->pages && e == ERR_OK; n++) {
-        if (n == lock_page)
-            continue;
-        e = database_read_page(db, n, page);
-        if (e == ERR_OK)
-            digest_set(db->digest, n, digest_page_hash(n, page, page_size));
+    sqlite3_int64 bytes = 0;
+    uint32_t read = 0;
+    bool current = true;
+    int rc = db->db_file->pMethods->xFileSize(db->db_file, &bytes);
+    TRY(sqlite_error(rc, "ask the size of", db->config.path));
+    uint64_t in_file = (uint64_t)bytes / db->config.page_size;
+    uint32_t pages = in_file < db->pages ? (uint32_t)in_file : db->pages;
+    TRY(stored_load(db->stored, pages, database_read_stored, db, &read));
+    if (!db->has_wal)
+        TRY(stored_is_current(db->stored, db->config.path, &current));
+    if (!current && read < pages) {
+        log_warn("replication", "written by another program, all pages are read path=%s",
+                 db->config.path);
+        TRY(stored_rehash(db->stored, pages, database_read_stored, NULL, db, NULL));
     }
-    free(page);
-    db->position.checksum = digest_checksum(db->digest);
-    return e;
+    stored_set_frames(db->stored, db->frames);
+    stored_arm(db->stored, wal_index_backfilled(db->index));
+    db->digest = digest_new(db->config.page_size);
+    database_build_digest(db);
+    return ERR_OK;
 }
 
 static void know(struct repl_db *db, uint64_t seq) ON_OWNER
@@ -399,8 +429,12 @@ static enum err position_of_wal(struct repl_db *db, const struct wal_scan *scan)
         if (r->wals[i].salt[0] != scan->header.salt[0] ||
             r->wals[i].salt[1] != scan->header.salt[1])
             continue;
+        /* After a clean stop nothing may have been added, lost or changed. Before that is said,
+         * `hashes` is not believed. */
+        const bool closed_here = r->closed && r->wals[i].seq + scan->commits == r->closed_seq;
+        if (closed_here && db->position.checksum != r->closed_checksum)
+            TRY(repl_db_rehash(db));
         know(db, r->wals[i].seq + scan->commits);
-        /* After a clean stop nothing may have been added, lost or changed. */
         if (r->closed &&
             (db->position.seq != r->closed_seq || db->position.checksum != r->closed_checksum))
             return err_fail(ERR_CORRUPT,
@@ -421,7 +455,7 @@ static enum err position_of_wal(struct repl_db *db, const struct wal_scan *scan)
 }
 
 /* No transaction in the WAL: the content is known if it is one that was noted. */
-static void position_of_content(struct repl_db *db) ON_OWNER
+static void look_for_content(struct repl_db *db) ON_OWNER
 {
     const struct position_record *r = &db->record;
     uint64_t checksum = digest_checksum(db->digest);
@@ -432,25 +466,46 @@ static void position_of_content(struct repl_db *db) ON_OWNER
     for (unsigned i = 0; i < r->n_wals && !db->position_known; i++)
         if (r->wals[i].checksum == checksum)
             know(db, r->wals[i].seq);
+}
+
+static enum err position_of_content(struct repl_db *db) ON_OWNER
+{
+    look_for_content(db);
+    if (!db->position_known) {
+        TRY(repl_db_rehash(db));
+        look_for_content(db);
+    }
     if (!db->position_known)
         log_warn("replication",
                  "position unknown path=%s checksum=%016llx reason=\"the WAL is gone: another "
                  "program opened the database while this node was stopped\"",
-                 db->config.path, (unsigned long long)checksum);
+                 db->config.path, (unsigned long long)digest_checksum(db->digest));
+    return ERR_OK;
+}
+
+/* A full disk is no reason not to open: the checkpoint thread tries again. */
+static enum err make_hashes(struct repl_db *db) ON_OWNER
+{
+    enum err e = stored_flush(db->stored);
+    if (e == ERR_FULL)
+        log_warn("replication", "%s: later", err_text());
+    return e == ERR_FULL ? ERR_OK : e;
 }
 
 static enum err open_files(struct repl_db *db) ON_OWNER
 {
     struct wal_scan scan;
     TRY(open_position(db));
+    char *hashes_path = hashes_path_for(db->config.path);
+    db->stored = stored_new(hashes_path, db->config.database_id, db->config.page_size);
+    free(hashes_path);
+    TRY(verify_vfs_open(&db->config, db->stored, &db->verify));
     TRY(open_keeper(db));
     TRY(take_locks(db));
     TRY(load_wal(db, &scan));
-    TRY(hash_pages(db));
-    if (db->has_wal)
-        TRY(position_of_wal(db, &scan));
-    else
-        position_of_content(db);
+    TRY(load_hashes(db));
+    TRY(db->has_wal ? position_of_wal(db, &scan) : position_of_content(db));
+    TRY(make_hashes(db));
     TRY(checkpoint_open(db));
     atomic_store(&db->publishing, db->position.seq);
     atomic_store(&db->published, db->position.seq);

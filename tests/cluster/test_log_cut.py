@@ -27,6 +27,11 @@ def cuts(node):
     return [int(x) for x in re.findall(r" cut index=(\d+) seq=", node.log_text())]
 
 
+def first_index(node):
+    """Of the log, as of the node's last cut; 1: it was never cut."""
+    return int(([1] + re.findall(r" log-cut index=\d+ first=(\d+)", node.log_text()))[-1])
+
+
 def write_until(c, condition, what, filler=2000, seconds=40, writers=4, nodes=None):
     """Writes until CONDITION; all acknowledged rows are checked on every node."""
     with Writers(nodes or c.nodes, writers, filler=filler, first=write_until.first) as w:
