@@ -23,7 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LIVES_MAX 3 /* deaths, one after the other, before what is left is looked at */
+#define LIVES_MAX 2 /* deaths, one after the other, before what is left is looked at */
 #define AT_ONCE   16u
 
 /* The node's old files, as a crash left them: with transactions in the WAL. */
@@ -278,8 +278,9 @@ static void death_trials(bool no_old, enum disk_end end) ON_OWNER
     make_scene(&s);
     s.no_old = no_old;
     long calls = count_calls(&s);
-    for (uint64_t rounds = test_rounds(1) + (test_rounds(1) == 0); rounds > 0; rounds--)
-        for (long n = 1; n <= calls; n++) {
+    const long step = calls / (long)test_rounds(500) + 1; /* all of them, but under a sanitizer */
+    for (uint64_t rounds = (test_rounds(10) + 9) / 10; rounds > 0; rounds--)
+        for (long n = 1 + (long)rng_below(&s.rng, (uint64_t)step); n <= calls; n += step) {
             set_up_node(&s);
             for (uint64_t lives = rng_below(&s.rng, LIVES_MAX) + 1, at = (uint64_t)n; lives > 0;
                  lives--, at = 1 + rng_below(&s.rng, (uint64_t)calls)) {
@@ -326,8 +327,9 @@ TEST(fetch_crash_disk_fails_anywhere)
     disk_skip_syncs();
     make_scene(&s);
     long calls = count_calls(&s);
-    for (uint64_t rounds = test_rounds(1) + (test_rounds(1) == 0); rounds > 0; rounds--)
-        for (long n = 1; n <= calls; n++) {
+    const long step = calls / (long)test_rounds(500) + 1; /* all of them, but under a sanitizer */
+    for (uint64_t rounds = (test_rounds(10) + 9) / 10; rounds > 0; rounds--)
+        for (long n = 1 + (long)rng_below(&s.rng, (uint64_t)step); n <= calls; n += step) {
             set_up_node(&s);
             disk_arm(DISK_FAIL, n, rng_u64(&s.rng), s.calls);
             enum err e = fetch_all(&s);
@@ -350,7 +352,8 @@ TEST(fetch_crash_full_disk_is_waited_for)
     disk_skip_syncs();
     make_scene(&s);
     long calls = count_calls(&s);
-    for (long n = 1; n < calls; n++) {
+    const long step = calls / (long)test_rounds(500) + 1;
+    for (long n = 1; n < calls; n += step) {
         struct repl_fetch *f;
         set_up_node(&s);
         EXPECT_OK(
@@ -387,7 +390,7 @@ TEST(fetch_crash_drop_leaves_nothing_or_can_be_repeated)
     disk_skip_syncs();
     make_scene(&s);
     for (unsigned from = 0; from < 3; from++)
-        for (long n = 1; n < 40; n++) {
+        for (long n = 1; n < 40; n += test_rounds(10) < 10 ? 4 : 1) {
             struct repl_fetch *f;
             set_up_node(&s);
             if (from > 0) {
