@@ -70,15 +70,15 @@ enum err log_cut_install(struct log_store *s, struct log_outline *outline,
             "%s: a state at entry %llu is older than the beginning of this log, which is "
             "behind entry %llu: a newer one is needed",
             s->dir, (unsigned long long)snapshot->index, (unsigned long long)first - 1);
-    if (snapshot->index + 1 == first && first > 1 && snapshot->term != outline->prev_term)
-        return err_fail(
-            ERR_DIVERGED,
-            "%s: entry %llu of this log was of term %llu, and of term %llu where the state "
-            "comes from: they are not of one history",
-            s->dir, (unsigned long long)snapshot->index, (unsigned long long)outline->prev_term,
-            (unsigned long long)snapshot->term);
     bool have =
         snapshot->index <= s->last && log_outline_term(outline, snapshot->index) == snapshot->term;
+    if (!have && snapshot->index <= s->snapshot.s.index) /* committed here, and otherwise there */
+        return err_fail(ERR_DIVERGED,
+                        "%s: entry %llu of this log was of term %llu, and of term %llu where the "
+                        "state comes from: they are not of one history",
+                        s->dir, (unsigned long long)snapshot->index,
+                        (unsigned long long)log_outline_term(outline, snapshot->index),
+                        (unsigned long long)snapshot->term);
     struct log_snapshot r = {*snapshot, have ? s->snapshot.epoch : s->epoch + 1};
     /* The log's last term is never above the member's. As if a message of that term had come. */
     if (snapshot->term > s->meta.now.term)

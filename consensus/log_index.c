@@ -68,15 +68,20 @@ static void unlock(struct log_index *x)
     CHECK(pthread_mutex_unlock(&x->lock) == 0);
 }
 
-void log_index_add(struct log_index *x, struct log_segment *s)
+static void add(struct log_index *x, struct log_segment *s)
 {
-    lock(x);
     CHECK(x->n == 0 || x->segments[x->n - 1]->last + 1 == s->head.first_index);
     if (x->n == x->cap) {
         x->cap = x->cap == 0 ? 8 : x->cap * 2;
         x->segments = mem_realloc(x->segments, x->cap * sizeof(struct log_segment *));
     }
     x->segments[x->n++] = s;
+}
+
+void log_index_add(struct log_index *x, struct log_segment *s)
+{
+    lock(x);
+    add(x, s);
     unlock(x);
 }
 
@@ -118,11 +123,14 @@ static void trim(struct log_segment *s, uint64_t index)
         s->n_marks--;
 }
 
-struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned *n_dead)
+struct log_segment **log_index_begin(struct log_index *x, struct log_segment *s, uint64_t dead_from,
+                                     unsigned *n_dead)
 {
+    uint64_t first = s->head.first_index;
+    CHECK(dead_from <= first);
     lock(x);
     unsigned keep = x->n;
-    while (keep > 0 && x->segments[keep - 1]->head.first_index >= index)
+    while (keep > 0 && x->segments[keep - 1]->head.first_index >= dead_from)
         keep--;
     *n_dead = x->n - keep;
     struct log_segment **dead = mem_alloc(*n_dead * sizeof(struct log_segment *));
@@ -130,11 +138,11 @@ struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned
         dead[i - keep] = x->segments[i];
     x->n = keep;
     if (keep > 0)
-        trim(x->segments[keep - 1], index);
-    if (x->last >= index) {
-        x->last = index == 0 ? 0 : index - 1;
-        x->cuts++;
-    }
+        trim(x->segments[keep - 1], first);
+    add(x, s);
+    x->cuts += *n_dead > 0 || x->last >= first;
+    x->last = first - 1;
+    x->last_term = s->head.prev_term;
     unlock(x);
     return dead;
 }

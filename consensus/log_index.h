@@ -46,16 +46,18 @@ void log_segment_unref(struct log_segment *s);
 /* --- the writer --------------------------------------------------------------------------------
  */
 
-/* Puts S behind the others; takes the caller's reference. */
+/* While loading: puts S behind the others; takes the caller's reference. */
 void log_index_add(struct log_index *x, struct log_segment *s);
 /* An entry was put at OFFSET of the last segment. Not visible to readers until published. */
 void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain);
 /* All entries up to LAST, which is of LAST_TERM, are durable. */
 void log_index_publish(struct log_index *x, uint64_t last, uint64_t last_term);
-/* Entries from INDEX on do not count any more; 0: none does. Returns the segments that begin at
- * INDEX or later, taken out of the index: unref each, free the array. */
-struct log_segment **log_index_cut(struct log_index *x, uint64_t index, unsigned *n_dead);
-
+/* S, new and empty, is the newest from now on: entries from its first index on do not count any
+ * more. Takes the caller's reference, and at once the segments out that begin at DEAD_FROM (S's
+ * first index, or 0: all) or later: readers see the log before or after, never without a segment.
+ * Returns them: unref each, free the array. */
+struct log_segment **log_index_begin(struct log_index *x, struct log_segment *s, uint64_t dead_from,
+                                     unsigned *n_dead);
 /* Takes out the oldest segment when all of its entries are at or below INDEX, it is not the newest,
  * and at least KEEP_BYTES of records lie behind it; NULL: nothing (more) to drop. Unref it. */
 struct log_segment *log_index_drop_oldest(struct log_index *x, uint64_t index, uint64_t keep_bytes);

@@ -142,7 +142,8 @@ enum err log_read(struct log_index *x, uint64_t index, unsigned max_items, uint6
         e = read_once(x, index, max_items, max_bytes, &out, &cut);
     }
     if (e == ERR_OK && out.n == 0)
-        e = err_fail(ERR_NOT_FOUND, "entry %llu is not in the log", (unsigned long long)index);
+        e = err_fail(ERR_NOT_FOUND, "entry %llu is not in the log, which begins with entry %llu",
+                     (unsigned long long)index, (unsigned long long)log_index_first(x));
     else if (e == ERR_NOT_FOUND)
         e = ERR_CORRUPT; /* somebody removed the file */
     if (e != ERR_OK) {

@@ -148,14 +148,12 @@ static enum err new_segment(struct log_store *s, const struct log_segment_head *
         free(path);
         return e;
     }
-    unsigned n_dead;
-    struct log_segment **dead = log_index_cut(&s->index, dead_from, &n_dead);
     if (s->fd >= 0)
         (void)close(s->fd); /* all of it is synced */
     s->fd = fd;
     s->active = log_segment_new(path, head, size);
-    log_index_add(&s->index, s->active);
-    log_index_publish(&s->index, head->first_index - 1, head->prev_term);
+    unsigned n_dead;
+    struct log_segment **dead = log_index_begin(&s->index, s->active, dead_from, &n_dead);
     s->epoch = head->epoch;
     s->end = s->synced = s->stage_at = LOG_RECORDS_AT;
     for (unsigned i = 0; i < n_dead; i++) {

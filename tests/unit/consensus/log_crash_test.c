@@ -543,7 +543,7 @@ static void run_install(struct step *st, struct log_store *s, const char *dir, s
     uint64_t low = m->first == 1 ? 1 : m->first - 1;
     uint64_t index = low + rng_below(r, m->n - low + 1);
     if (rng_once_in(r, 2)) { /* emptied */
-        index = rng_once_in(r, 2) || index < m->first ? m->n + 1 + rng_below(r, 9) : index;
+        index = rng_once_in(r, 2) || index <= m->cut ? m->n + 1 + rng_below(r, 9) : index;
         m->e[index].term = m->e[m->n].term + rng_below(r, 3) + (index <= m->n);
         if (m->e[index].term > m->term) {
             m->term = m->e[index].term;
