@@ -1,12 +1,17 @@
 /* Room: replication. Checkpoints on a thread of their own, and the decision to restart the WAL.
- * Thread: owner for every function but the thread's main; they share `state` and `rc` under a lock.
- * Owns: the checkpoint thread and its stock connection.
+ * Thread: owner for every function but the thread's main and what it calls; they share the fields
+ *   said to be under the lock.
+ * Owns: the checkpoint thread and its connection.
  * Invariants:
  *   - the CHECKPOINT lock is the owner's except from start() to reap(), so at most one checkpoint
  *     runs, and it is ours or, in that gap, one that another process slipped in;
- *   - a WAL is restarted only while the owner holds CHECKPOINT, all is backfilled and the read-mark
+ *   - a WAL is restarted only while the owner holds CHECKPOINT, all is settled and the read-mark
  *     locks 1..4 are held: a checkpoint and a restart never overlap (the WAL-reset bug of SQLite
  *     before 3.51.3 needs that overlap);
+ *   - settled: all frames are in the database file, that was synced afterwards (whoever copied
+ * them: another process's checkpoint may have slipped in and not synced), and their hashes are in
+ *     `hashes`, synced;
+ *   - a full disk is no end: the checkpoint is tried again, and the WAL grows meanwhile;
  *   - holds_readers ends with the next published transaction, or with the view.
  * Not here: writing the new WAL (publish.c), the private wal-index (view.c).
  *
@@ -27,6 +32,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -42,22 +49,47 @@
 #define CHECKPOINT_PAUSE_MS  50
 #define RESTART_PAUSE_MS     200
 #define RESTART_PAUSE_MAX_MS 8000
-/* The rest that is copied while others wait, as a part of wal_checkpoint_bytes. */
-#define REST_DIVISOR 4
+/* The rest that is copied while others wait, as a part of wal_checkpoint_bytes: so little that the
+ * syncs are all that takes time. When checkpoints beside the work do not come down to it, because
+ * writes come as fast as that, a larger part. */
+#define REST_DIVISOR      64
+#define REST_DIVISOR_BUSY 4
 /* This many times wal_restart_bytes, and the rest is copied while others wait, whatever it is. */
 #define FAR_TOO_LONG 2
 
+/* After a full disk, before the next try. */
+#define ROOM_PAUSE_MS 250
+
 enum checkpoint_state { CHECKPOINT_IDLE, CHECKPOINT_RUNNING, CHECKPOINT_DONE, CHECKPOINT_QUIT };
+
+/* An error of the thread, with its sentence. */
+struct failure {
+    enum err code;
+    char text[ERR_TEXT_MAX];
+};
 
 struct checkpointer {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    enum checkpoint_state state; /* under lock, as `rc` */
-    int rc;
-    sqlite3 *conn; /* the thread's, once it runs */
+    enum checkpoint_state state; /* under lock, as all up to `conn` */
+    struct failure result;       /* of the last checkpoint */
+    uint32_t settled;            /* frames, when it ended; 0: not all were copied */
+    bool wants_sync, syncing;
+    uint64_t sync_seq;  /* published when the sync was asked for */
+    bool sync_database; /* there were no frames then: it is main.db that holds all */
+    struct failure sync_result;
+    /* The thread's, once it runs. */
+    sqlite3 *conn;
+    sqlite3_file *db_file, *wal_file; /* of conn */
+    const char *path;
+    const uint32_t *backfilled;
+    struct repl_db *db; /* for database_note_durable and `stored` only */
     /* The owner's. */
     uint32_t backfilled_before; /* when the running one began */
+    uint32_t synced_frames;     /* settled frames of this WAL */
+    uint32_t rest_before;       /* frames not copied, when the last one of a long WAL began */
+    bool full;                  /* the last one met a full disk */
     bool foreign;               /* when last asked for, CHECKPOINT was another process's */
     uint64_t checkpoint_not_before_ms;
     uint64_t restart_not_before_ms, restart_pause_ms;
@@ -66,19 +98,86 @@ struct checkpointer {
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+static void failure_set(struct failure *f, enum err code)
+{
+    f->code = code;
+    if (code != ERR_OK)
+        (void)snprintf(f->text, sizeof f->text, "%s", err_text());
+}
+
+static enum err failure_give(const struct failure *f)
+{
+    return f->code == ERR_OK ? ERR_OK : err_fail(f->code, "%s", f->text);
+}
+
+static enum err sync_it(sqlite3_file *f, const char *path)
+{
+    int rc = f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), number = 0;
+    if (rc == SQLITE_OK)
+        return ERR_OK;
+    bool full = f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &number) == SQLITE_OK &&
+                (number == ENOSPC || number == EDQUOT);
+    return sqlite_error(full ? SQLITE_FULL : rc, "sync", path);
+}
+
+/* Copies, and brings `hashes` up to date. *settled: how many frames, when it was all of them. */
+static enum err run_checkpoint(struct checkpointer *c, uint32_t *settled)
+{
+    struct stored *stored = c->db->stored;
+    int rc = sqlite3_wal_checkpoint_v2(c->conn, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    *settled = 0;
+    TRY(sqlite_error(rc, "checkpoint", c->path));
+    const uint32_t copied = __atomic_load_n(c->backfilled, __ATOMIC_ACQUIRE);
+    const bool all = copied > 0 && copied == stored_frames(stored);
+    if (all)
+        TRY(sync_it(c->db_file, c->path));
+    TRY(stored_flush(stored));
+    if (all && stored_durable(stored) >= copied)
+        *settled = copied;
+    return ERR_OK;
+}
+
+/* With the lock held; gives it back while it syncs. */
+static void run_sync(struct checkpointer *c)
+{
+    struct failure f = {.code = ERR_OK};
+    uint64_t seq = c->sync_seq;
+    bool database = c->sync_database;
+    c->wants_sync = false;
+    c->syncing = true;
+    (void)pthread_mutex_unlock(&c->lock);
+    enum err e = sync_it(c->wal_file, c->path);
+    if (e == ERR_OK && database)
+        e = sync_it(c->db_file, c->path);
+    failure_set(&f, e);
+    if (e == ERR_OK)
+        database_note_durable(c->db, seq);
+    (void)pthread_mutex_lock(&c->lock);
+    c->syncing = false;
+    c->sync_result = f;
+    (void)pthread_cond_broadcast(&c->changed);
+}
+
 static void *checkpoint_main(void *arg)
 {
     struct checkpointer *c = arg;
     (void)pthread_mutex_lock(&c->lock);
     while (c->state != CHECKPOINT_QUIT) {
+        if (c->wants_sync) {
+            run_sync(c);
+            continue;
+        }
         if (c->state != CHECKPOINT_RUNNING) {
             (void)pthread_cond_wait(&c->changed, &c->lock);
             continue;
         }
         (void)pthread_mutex_unlock(&c->lock);
-        int rc = sqlite3_wal_checkpoint_v2(c->conn, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        struct failure f;
+        uint32_t settled;
+        failure_set(&f, run_checkpoint(c, &settled));
         (void)pthread_mutex_lock(&c->lock);
-        c->rc = rc;
+        c->result = f;
+        c->settled = settled;
         c->state = CHECKPOINT_DONE;
         (void)pthread_cond_broadcast(&c->changed);
     }
@@ -86,10 +185,13 @@ static void *checkpoint_main(void *arg)
     return NULL;
 }
 
-/* A stock connection whose checkpoint syncs the WAL before, and the database after. */
-static int open_connection(const char *path, sqlite3 **conn)
+/* A connection whose checkpoint syncs the WAL before, and the database after. What it copies is
+ * compared with its hash on the way (verify_vfs.h). */
+static int open_connection(struct checkpointer *c)
 {
-    int rc = sqlite3_open_v2(path, conn, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL);
+    sqlite3 **conn = &c->conn;
+    int rc = sqlite3_open_v2(c->path, conn, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX,
+                             verify_vfs_of(c->db->verify)->zName);
     if (rc == SQLITE_OK)
         rc = sqlite3_extended_result_codes(*conn, 1);
     if (rc == SQLITE_OK)
@@ -99,6 +201,11 @@ static int open_connection(const char *path, sqlite3 **conn)
     if (rc == SQLITE_OK)
         rc = sqlite3_exec(*conn, "PRAGMA synchronous=FULL; SELECT count(*) FROM sqlite_schema",
                           NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_file_control(*conn, "main", SQLITE_FCNTL_FILE_POINTER, (void *)&c->db_file);
+    if (rc == SQLITE_OK)
+        rc =
+            sqlite3_file_control(*conn, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&c->wal_file);
     return rc;
 }
 
@@ -113,7 +220,10 @@ enum err checkpoint_open(struct repl_db *db)
     (void)pthread_condattr_destroy(&monotonic);
     (void)pthread_mutex_init(&c->lock, NULL);
     c->restart_pause_ms = RESTART_PAUSE_MS;
-    enum err e = sqlite_error(open_connection(db->config.path, &c->conn), "open", db->config.path);
+    c->db = db;
+    c->path = db->config.path;
+    c->backfilled = wal_index_backfilled(db->index);
+    enum err e = sqlite_error(open_connection(c), "open", db->config.path);
     if (e == ERR_OK)
         e = thread_start(&c->thread, "checkpoint", checkpoint_main, c);
     if (e == ERR_OK) {
@@ -145,6 +255,12 @@ static bool wait_idle(struct checkpointer *c, uint64_t timeout_ms)
     return idle;
 }
 
+void checkpoint_wait(struct repl_db *db)
+{
+    while (!wait_idle(db->checkpointer, 1000))
+        log_warn("replication", "waiting for the checkpoint of %s", db->config.path);
+}
+
 static void set_state(struct checkpointer *c, enum checkpoint_state state)
 {
     (void)pthread_mutex_lock(&c->lock);
@@ -156,8 +272,7 @@ static void set_state(struct checkpointer *c, enum checkpoint_state state)
 void checkpoint_close(struct repl_db *db)
 {
     struct checkpointer *c = db->checkpointer;
-    while (!wait_idle(c, 1000))
-        log_warn("replication", "waiting for the checkpoint of %s", db->config.path);
+    checkpoint_wait(db);
     set_state(c, CHECKPOINT_QUIT);
     (void)pthread_join(c->thread, NULL);
     CHECK(sqlite3_close(c->conn) == SQLITE_OK);
@@ -199,22 +314,55 @@ static enum err read_backfilled(struct repl_db *db, uint32_t *backfilled) ON_OWN
     return ERR_OK;
 }
 
+static bool wal_is_long(const struct repl_db *db)
+{
+    return db->frames > 0 && wal_bytes(db, db->frames) >= db->config.wal_restart_bytes;
+}
+
+/* Since when readers stand in the way of a restart that is due. */
+static void note_held_back(struct repl_db *db, bool held) ON_OWNER
+{
+    uint64_t since = atomic_load_explicit(&db->stat_restart_held_ms, memory_order_relaxed);
+    if (held != (since != 0))
+        atomic_store_explicit(&db->stat_restart_held_ms, held ? clock_mono_ms() : 0,
+                              memory_order_relaxed);
+}
+
 /* Takes the result of a finished checkpoint. */
-static enum err take_result(struct repl_db *db, int rc) ON_OWNER
+static enum err take_result(struct repl_db *db, const struct failure *f, uint32_t settled) ON_OWNER
 {
     struct checkpointer *c = db->checkpointer;
     uint32_t backfilled;
-    if ((rc & 0xff) == SQLITE_BUSY || (rc & 0xff) == SQLITE_LOCKED) {
-        /* Another process checkpoints. */
-        c->checkpoint_not_before_ms = clock_mono_ms() + CHECKPOINT_PAUSE_MS;
+    enum err e = failure_give(f);
+    c->full = e == ERR_FULL;
+    database_note_room(db, ROOM_TO_CHECKPOINT, c->full);
+    if (e == ERR_LOCKED || e == ERR_FULL) { /* another process checkpoints */
+        c->checkpoint_not_before_ms =
+            clock_mono_ms() + (e == ERR_FULL ? ROOM_PAUSE_MS : CHECKPOINT_PAUSE_MS);
         return ERR_OK;
     }
-    TRY(sqlite_error(rc, "checkpoint", db->config.path));
+    TRY(e);
+    c->synced_frames = settled;
     TRY(read_backfilled(db, &backfilled));
     atomic_fetch_add_explicit(&db->stat_checkpoints, 1, memory_order_relaxed);
-    if (backfilled <= c->backfilled_before) /* a reader holds it back */
+    if (backfilled <= c->backfilled_before &&
+        backfilled < db->frames) { /* a reader holds it back */
         c->checkpoint_not_before_ms = clock_mono_ms() + CHECKPOINT_PAUSE_MS;
+        if (wal_is_long(db))
+            note_held_back(db, true);
+    }
     return ERR_OK;
+}
+
+/* The result of a sync that was asked for. For want of room it is asked for again by the caller. */
+static enum err reap_sync(struct repl_db *db) ON_OWNER
+{
+    struct checkpointer *c = db->checkpointer;
+    (void)pthread_mutex_lock(&c->lock);
+    struct failure f = c->sync_result;
+    c->sync_result.code = ERR_OK;
+    (void)pthread_mutex_unlock(&c->lock);
+    return f.code == ERR_FULL ? ERR_OK : failure_give(&f);
 }
 
 /* *is_free: no checkpoint runs and the lock is ours again. */
@@ -224,9 +372,11 @@ static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
     *is_free = false;
     (void)pthread_mutex_lock(&c->lock);
     enum checkpoint_state state = c->state;
-    int rc = c->rc;
+    struct failure result = c->result;
+    uint32_t settled = c->settled;
     (void)pthread_mutex_unlock(&c->lock);
     c->foreign = false;
+    TRY(reap_sync(db));
     if (state == CHECKPOINT_RUNNING)
         return ERR_OK;
     if (!db->holds_checkpoint) {
@@ -241,30 +391,52 @@ static enum err reap(struct repl_db *db, bool *is_free) ON_OWNER
     if (state != CHECKPOINT_DONE)
         return ERR_OK;
     set_state(c, CHECKPOINT_IDLE);
-    return take_result(db, rc);
+    return take_result(db, &result, settled);
 }
 
+void checkpoint_wal_begun(struct repl_db *db)
+{
+    db->checkpointer->synced_frames = 0;
+    db->checkpointer->rest_before = UINT32_MAX;
+    note_held_back(db, false);
+    database_note_durable(db, db->position.seq);
+}
+
+void repl_db_want_durable(struct repl_db *db)
+{
+    struct checkpointer *c = db->checkpointer;
+    if (db->stopped || !db->position_known || repl_db_durable(db) >= db->position.seq)
+        return;
+    (void)pthread_mutex_lock(&c->lock);
+    c->wants_sync = true;
+    c->sync_seq = db->position.seq;
+    c->sync_database = db->frames == 0;
+    (void)pthread_cond_broadcast(&c->changed);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* What a reader kept in the WAL, or a full disk, must be there when `position` says so. */
 enum err checkpoint_all(struct repl_db *db)
 {
     bool is_free;
     checkpoint_release_readers(db); /* a follower's restart that did not come */
-    (void)wait_idle(db->checkpointer, UINT32_MAX);
+    checkpoint_wait(db);
     TRY(reap(db, &is_free));
     if (is_free && db->frames > 0) {
         start(db, 0);
-        (void)wait_idle(db->checkpointer, UINT32_MAX);
+        checkpoint_wait(db);
         TRY(reap(db, &is_free));
     }
-    /* What a reader kept in the WAL must be there when `position` says so. */
     return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
                         db->wal_path);
 }
 
 /* --- restarting the WAL ----------------------------------------------------------------------- */
 
-static bool wal_is_long(const struct repl_db *db)
+/* BACKFILLED: as the wal-index says now. Whoever copied, all is safe. */
+static bool is_settled(const struct repl_db *db, uint32_t backfilled)
 {
-    return db->frames > 0 && wal_bytes(db, db->frames) >= db->config.wal_restart_bytes;
+    return backfilled == db->frames && db->checkpointer->synced_frames == db->frames;
 }
 
 static bool take_readers(struct repl_db *db) ON_OWNER
@@ -289,7 +461,7 @@ bool checkpoint_restart_ready(struct repl_db *db)
     if (db->holds_readers)
         return true;
     return db->holds_checkpoint && wal_is_long(db) && read_backfilled(db, &backfilled) == ERR_OK &&
-           backfilled == db->frames && take_readers(db);
+           is_settled(db, backfilled) && take_readers(db);
 }
 
 /* Nobody writes: copies the small rest and takes the marks, trying again while readers that began
@@ -307,13 +479,14 @@ static enum err settle(struct repl_db *db, uint64_t until_ms, uint64_t copy_ms, 
         if (!is_free)
             return ERR_OK;
         TRY(read_backfilled(db, &backfilled));
-        *done = backfilled == db->frames && take_readers(db);
-        if (*done || clock_mono_ms() >= until_ms)
+        const bool settled = is_settled(db, backfilled);
+        *done = settled && take_readers(db);
+        if (*done || (started && c->full) || clock_mono_ms() >= until_ms)
             return ERR_OK;
-        bool stuck = backfilled == db->frames || (started && backfilled <= c->backfilled_before);
+        bool stuck = settled || (started && backfilled <= c->backfilled_before);
         if (stuck)
             (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
-        if (backfilled < db->frames) {
+        if (!settled) {
             start(db, backfilled);
             started = true;
         }
@@ -321,13 +494,17 @@ static enum err settle(struct repl_db *db, uint64_t until_ms, uint64_t copy_ms, 
 }
 
 /* An attempt to restart ended. */
-static void restart_attempted(struct checkpointer *c, bool done)
+static void restart_attempted(struct repl_db *db, bool done) ON_OWNER
 {
+    struct checkpointer *c = db->checkpointer;
     c->still_since_ms = 0;
     if (done) {
         c->restart_pause_ms = RESTART_PAUSE_MS;
+        note_held_back(db, false);
         return;
     }
+    if (!c->foreign && !c->full && db->holds_checkpoint)
+        note_held_back(db, true);
     c->restart_not_before_ms = clock_mono_ms() + c->restart_pause_ms;
     c->restart_pause_ms *= 2;
     if (c->restart_pause_ms > RESTART_PAUSE_MAX_MS)
@@ -346,7 +523,7 @@ static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_qu
     struct checkpointer *c = db->checkpointer;
     bool done;
     if (restart_is_hopeless(db, quiet)) {
-        restart_attempted(c, false);
+        restart_attempted(db, false);
         return ERR_OK;
     }
     *wants_quiet = true;
@@ -363,7 +540,7 @@ static enum err restart_as_leader(struct repl_db *db, bool quiet, bool *wants_qu
         view_allow_restart(db->view);
     else if (!c->foreign && still_ms <= (db->holds_checkpoint ? QUIET_MAX_MS : COPY_MAX_MS))
         return ERR_OK; /* our copy is on its way, or readers may still end */
-    restart_attempted(c, done);
+    restart_attempted(db, done);
     *wants_quiet = false;
     return ERR_OK;
 }
@@ -372,7 +549,7 @@ static enum err restart_as_follower(struct repl_db *db) ON_OWNER
 {
     bool done;
     TRY(settle(db, clock_mono_ms() + QUIET_MAX_MS, COPY_MAX_MS, &done));
-    restart_attempted(db->checkpointer, done);
+    restart_attempted(db, done);
     return ERR_OK;
 }
 
@@ -385,7 +562,10 @@ static bool wal_is_far_too_long(const struct repl_db *db)
 /* Few enough frames for others to wait until they are copied. */
 static bool rest_is_small(const struct repl_db *db, uint32_t rest)
 {
-    return rest <= 1 || wal_bytes(db, rest) <= db->config.wal_checkpoint_bytes / REST_DIVISOR;
+    const uint64_t bytes = wal_bytes(db, rest);
+    const bool shrinks = rest < db->checkpointer->rest_before / 2;
+    return rest <= 1 || bytes <= db->config.wal_checkpoint_bytes / REST_DIVISOR ||
+           (!shrinks && bytes <= db->config.wal_checkpoint_bytes / REST_DIVISOR_BUSY);
 }
 
 static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER
@@ -407,8 +587,10 @@ static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWN
                                 : restart_as_follower(db);
     bool wanted = wal_is_long(db) ? !rest_is_small(db, rest)
                                   : wal_bytes(db, rest) >= db->config.wal_checkpoint_bytes;
-    if (is_free && wanted && now >= c->checkpoint_not_before_ms)
+    if (is_free && wanted && now >= c->checkpoint_not_before_ms) {
+        c->rest_before = wal_is_long(db) ? rest : UINT32_MAX;
         start(db, backfilled);
+    }
     return ERR_OK;
 }
 

@@ -12,6 +12,7 @@
 #include "replication/database.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
@@ -39,6 +40,11 @@ void repl_config_init(struct repl_config *c, const char *path)
 enum err sqlite_error(int rc, const char *what, const char *path)
 {
     enum err code = ERR_IO;
+    if (rc == SQLITE_IOERR_CORRUPTFS) {
+        char sentence[ERR_TEXT_MAX];
+        (void)snprintf(sentence, sizeof sentence, "%s", err_text());
+        return err_fail(ERR_CORRUPT, "cannot %s %s: %s", what, path, sentence);
+    }
     switch (rc & 0xff) {
     case SQLITE_OK:
         return ERR_OK;
@@ -102,6 +108,13 @@ static enum err read_page_where(struct repl_db *db, uint32_t page_no, uint8_t *p
             (sqlite3_int64)(wal_frame_offset(*frame, page_size) + WAL_FRAME_HEADER_BYTES));
         return sqlite_error(rc, "read a page from", db->wal_path);
     }
+    return database_read_stored(db, page_no, page);
+}
+
+enum err database_read_stored(void *ctx, uint32_t page_no, uint8_t *page)
+{
+    const struct repl_db *db = ctx;
+    uint32_t page_size = db->config.page_size;
     int rc = db->db_file->pMethods->xRead(db->db_file, page, (int)page_size,
                                           (sqlite3_int64)(page_no - 1) * page_size);
     /* Behind the end of the file: SQLite fills with zeros, and so does the page hash's rule. */
@@ -116,7 +129,7 @@ enum err database_read_page(struct repl_db *db, uint32_t page_no, uint8_t *page)
     return read_page_where(db, page_no, page, &frame);
 }
 
-/* ERR_CORRUPT when the stored page is not the one that was published. */
+/* ERR_CORRUPT when the page in the files is not the one that was published. */
 static enum err verify_page(struct repl_db *db, uint32_t page_no, uint8_t *page) ON_OWNER
 {
     uint32_t frame;
@@ -165,6 +178,76 @@ enum err repl_db_scrub(struct repl_db *db, uint32_t pages)
 {
     TRY(database_check(db));
     return verify_some(db, pages < db->pages ? pages : db->pages);
+}
+
+void database_build_digest(struct repl_db *db)
+{
+    struct digest *d = db->digest;
+    digest_resize(d, db->pages);
+    for (uint32_t n = 1; n <= db->pages; n++)
+        digest_set(d, n, stored_page(db->stored, n));
+    for (uint32_t f = 1; f <= db->frames; f++) {
+        uint32_t page_no;
+        uint64_t hash;
+        if (stored_frame_hash(db->stored, f, &page_no, &hash) && page_no <= db->pages)
+            digest_set(d, page_no, hash);
+    }
+    db->position.checksum = digest_checksum(d);
+    database_note_stats(db);
+}
+
+/* --- hashing all anew ------------------------------------------------------------------------- */
+
+#define NAMED_MAX 8 /* page numbers in a line */
+
+struct differing {
+    struct repl_db *db;
+    uint32_t n, named[NAMED_MAX];
+};
+
+/* What the WAL has newer counts nothing: its stored hash may be anything. */
+static void note_differing(void *ctx, uint32_t page_no)
+{
+    struct differing *d = ctx;
+    uint32_t frame = 0;
+    thread_expect_owner();
+    if (d->db->frames > 0 &&
+        (wal_index_find(d->db->index, page_no, d->db->frames, &frame) != ERR_OK || frame > 0))
+        return;
+    if (d->n < NAMED_MAX)
+        d->named[d->n] = page_no;
+    d->n++;
+}
+
+static void say_differing(const struct differing *d)
+{
+    char pages[NAMED_MAX * 12] = "";
+    size_t at = 0;
+    for (uint32_t i = 0; i < d->n && i < NAMED_MAX; i++)
+        at +=
+            (size_t)snprintf(pages + at, sizeof pages - at, "%s%u", i == 0 ? "" : ",", d->named[i]);
+    if (d->n > 0)
+        log_warn("replication", "hashes differed path=%s pages=%u first=%s", d->db->config.path,
+                 d->n, pages);
+    else
+        log_info("replication", "hashes were right path=%s", d->db->config.path);
+}
+
+enum err repl_db_rehash(struct repl_db *db)
+{
+    TRY(database_check(db));
+    CHECK(db->view == NULL);
+    struct differing differing = {.db = db};
+    log_info("replication", "hashing all pages path=%s pages=%u", db->config.path, db->pages);
+    if (db->checkpointer != NULL)
+        checkpoint_wait(db);
+    enum err e =
+        stored_rehash(db->stored, db->pages, database_read_stored, note_differing, db, &differing);
+    if (e != ERR_OK)
+        return database_stop(db, e);
+    say_differing(&differing);
+    database_build_digest(db);
+    return ERR_OK;
 }
 
 /* --- position and facts ----------------------------------------------------------------------- */
@@ -221,6 +304,24 @@ void database_note_stats(struct repl_db *db)
     atomic_store_explicit(&db->stat_pages, db->pages, memory_order_relaxed);
 }
 
+void database_note_room(struct repl_db *db, enum room_for what, bool full)
+{
+    unsigned before = atomic_load_explicit(&db->stat_waits_for_room, memory_order_relaxed);
+    unsigned now = full ? before | what : before & ~(unsigned)what;
+    if (full && before == 0)
+        log_warn("replication", "waiting for room reason=\"%s\"", err_text());
+    if (!full && before != 0 && now == 0)
+        log_info("replication", "there is room again path=%s", db->config.path);
+    atomic_store_explicit(&db->stat_waits_for_room, now, memory_order_relaxed);
+}
+
+void database_note_durable(struct repl_db *db, uint64_t seq)
+{
+    uint64_t before = atomic_load(&db->durable);
+    while (before < seq && !atomic_compare_exchange_weak(&db->durable, &before, seq))
+        continue;
+}
+
 void repl_db_stats(const struct repl_db *db, struct repl_stats *out)
 {
     *out = (struct repl_stats){
@@ -233,7 +334,16 @@ void repl_db_stats(const struct repl_db *db, struct repl_stats *out)
         .checkpoints = atomic_load_explicit(&db->stat_checkpoints, memory_order_relaxed),
         .pages = atomic_load_explicit(&db->stat_pages, memory_order_relaxed),
         .page_size = db->config.page_size,
+        .waits_for_room = atomic_load_explicit(&db->stat_waits_for_room, memory_order_relaxed) != 0,
     };
+    uint64_t since = atomic_load_explicit(&db->stat_restart_held_ms, memory_order_relaxed);
+    uint64_t now = clock_mono_ms();
+    out->restart_waits_ms = since != 0 && now > since ? now - since : 0;
+}
+
+uint64_t repl_db_durable(const struct repl_db *db)
+{
+    return atomic_load(&db->durable);
 }
 
 uint64_t repl_db_published(const struct repl_db *db)
@@ -268,8 +378,8 @@ enum err repl_reader_open(const struct repl_db *db, sqlite3 **conn)
 {
     sqlite3 *c = NULL;
     *conn = NULL;
-    int rc =
-        sqlite3_open_v2(db->config.path, &c, SQLITE_OPEN_READONLY | SQLITE_OPEN_FULLMUTEX, NULL);
+    int rc = sqlite3_open_v2(db->config.path, &c, SQLITE_OPEN_READONLY | SQLITE_OPEN_FULLMUTEX,
+                             verify_vfs_of(db->verify)->zName);
     if (rc == SQLITE_OK)
         rc = prepare_reader(c);
     if (rc != SQLITE_OK) {
@@ -297,6 +407,8 @@ void database_free(struct repl_db *db)
         wal_index_close(db->index);
     /* NO_CKPT_ON_CLOSE: leaves the WAL as it is. */
     CHECK(sqlite3_close(db->keeper) == SQLITE_OK);
+    verify_vfs_close(db->verify);
+    stored_free(db->stored);
     if (db->position_file != NULL)
         position_close(db->position_file);
     if (db->digest != NULL)
@@ -307,11 +419,22 @@ void database_free(struct repl_db *db)
     free(db);
 }
 
+/* After the last write to main.db. For want of room the WAL keeps what `hashes` does not have. */
+static enum err close_hashes(struct repl_db *db) ON_OWNER
+{
+    enum err e = stored_flush(db->stored);
+    if (e == ERR_OK)
+        e = stored_touch(db->stored);
+    return e == ERR_FULL ? ERR_OK : e;
+}
+
 enum err repl_db_close(struct repl_db *db)
 {
     enum err e = database_check(db);
     if (e == ERR_OK)
         e = checkpoint_all(db);
+    if (e == ERR_OK)
+        e = close_hashes(db);
     if (e == ERR_OK && db->position_known)
         e = database_note_closed(db);
     database_free(db);

@@ -6,6 +6,8 @@
 #include "replication/digest.h"
 #include "replication/position.h"
 #include "replication/replication.h"
+#include "replication/stored.h"
+#include "replication/verify_vfs.h"
 #include "replication/wal_format.h"
 #include "replication/wal_index.h"
 
@@ -26,7 +28,8 @@ struct repl_db {
     /* The keeper: a stock connection, open as long as this object. Its files are the only way to
      * the database, the WAL and the shared memory (POSIX locks: never open them a second time). */
     sqlite3 *keeper;
-    sqlite3_file *db_file, *wal_file;
+    sqlite3_file *db_file, *wal_file; /* below verification: what is there */
+    sqlite3_file *verified_wal;       /* the same WAL, each page compared with its hash */
     struct wal_index *index;
     bool holds_write, holds_checkpoint;
     bool holds_readers; /* read-mark locks 1..4, between the decision to restart and the new WAL */
@@ -37,7 +40,9 @@ struct repl_db {
     uint32_t frames, pages; /* published frames; database size in pages */
     bool has_wal; /* false: the WAL file is empty, the next frame is the first of a new one */
 
-    struct digest *digest;
+    struct digest *digest;     /* published */
+    struct stored *stored;     /* of main.db and of the WAL's frames */
+    struct verify_vfs *verify; /* the VFS of all our connections */
     struct position_file *position_file;
     struct position_record record;
     bool position_known;
@@ -55,9 +60,12 @@ struct repl_db {
     char stopped_text[ERR_TEXT_MAX];
 
     _Atomic uint64_t published, publishing; /* sequences: after, before the index moves */
+    _Atomic uint64_t durable;               /* sequence: survives a power cut */
     _Atomic uint64_t stat_checksum, stat_wal_bytes, stat_backfilled_bytes, stat_restarts,
         stat_checkpoints;
     _Atomic uint32_t stat_pages;
+    _Atomic unsigned stat_waits_for_room;  /* enum room_for: what met a full disk last */
+    _Atomic uint64_t stat_restart_held_ms; /* clock: since when readers hold it back; 0: nobody */
 };
 
 /* database_open.c: repl_db_open. */
@@ -69,10 +77,20 @@ MUST_USE enum err database_check(const struct repl_db *db) ON_OWNER;
 /* Reads the published content of a page: from the WAL when it is there, else from the database
  * file. */
 MUST_USE enum err database_read_page(struct repl_db *db, uint32_t page_no, uint8_t *page) ON_OWNER;
-/* The error for an SQLite result code: "cannot WHAT PATH: ...". */
+/* The published pages' hashes, made of the stored ones and of the WAL's frames, and their sum. */
+void database_build_digest(struct repl_db *db) ON_OWNER;
+/* stored_read: a page of main.db, whatever the WAL has. CTX: the database. */
+enum err database_read_stored(void *ctx, uint32_t page_no, uint8_t *page);
+/* The error for an SQLite result code: "cannot WHAT PATH: ...". A page that verification refused is
+ * ERR_CORRUPT with its sentence, which must still be this thread's. */
 MUST_USE enum err sqlite_error(int rc, const char *what, const char *path);
 /* Notes the published position in `position` as the one that the files contain, durably. */
 MUST_USE enum err database_note_closed(struct repl_db *db) ON_OWNER;
+/* Who met a full disk, or met none. */
+enum room_for { ROOM_TO_PUBLISH = 1, ROOM_TO_CHECKPOINT = 2 };
+void database_note_room(struct repl_db *db, enum room_for what, bool full) ON_OWNER;
+/* Sequence SEQ survives a power cut; never goes back. Any thread. */
+void database_note_durable(struct repl_db *db, uint64_t seq);
 /* Copies the published state to the fields that other threads read. */
 void database_note_stats(struct repl_db *db) ON_OWNER;
 /* Gives back all locks and memory, whatever of it there is. The WAL file stays. */
@@ -107,6 +125,11 @@ void apply_close(struct repl_db *db) ON_OWNER;
 MUST_USE enum err checkpoint_open(struct repl_db *db) ON_OWNER;
 void checkpoint_close(struct repl_db *db) ON_OWNER;            /* waits for a running one */
 MUST_USE enum err checkpoint_all(struct repl_db *db) ON_OWNER; /* at a clean stop; best effort */
+/* The first frames of a new WAL are about to be seen; what was published before is in main.db,
+ * durably. */
+void checkpoint_wal_begun(struct repl_db *db) ON_OWNER;
+/* Waits until no checkpoint of ours runs. */
+void checkpoint_wait(struct repl_db *db) ON_OWNER;
 /* Follower: may the next apply begin a new WAL? Then the read-mark locks 1..4 are held
  * (holds_readers). */
 bool checkpoint_restart_ready(struct repl_db *db) ON_OWNER;

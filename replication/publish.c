@@ -7,14 +7,18 @@
  *   - `position` knows a new WAL's salts, durably, before its header is written, and the header is
  *     durable before its first frame is: else a power cut could leave the old header before a part
  *     of the old frames, which would then count (SQLite's ticket ff5be73dee);
- *   - frames are written, then hashed into the wal-index, then the index header shows them: a crash
- *     between any two leaves the state before or, with the last frame on disk, after;
+ *   - frames are written, then their hashes are known (stored.c), then they are in the wal-index'
+ *     tables, then its header shows them: a crash between any two leaves the state before or, with
+ *     the last frame on disk, after;
+ *   - a full disk is met before a commit frame is written or not at all (`prepare`): the same call
+ *     can be made again, over what it left behind the published frames;
  *   - `publishing` moves before the index header, `published` after it.
  * Not here: who decides to begin a new WAL (checkpoint.c), the layout of the index (wal_index.c).
  *
  * Nothing is synced per transaction: the Raft log is the durability, a checkpoint syncs the WAL.
  *
- * A new WAL is written over the old one, whose frames are all in the database file (synced here).
+ * A new WAL is written over the old one, whose frames are all in the database file and their hashes
+ * in `hashes`, both synced (checkpoint.c).
  * Readers cannot be inside the old one: we hold the read-mark locks 1..4, so they are at mark 0 and
  * read the database file only. Old frames behind the new ones do not count: their salts differ. */
 #include "replication/database.h"
@@ -22,9 +26,12 @@
 #include "replication/view.h"
 
 #include "base/check.h"
+#include "base/mem.h"
 #include "base/sizes.h"
 #include "base/trace.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* A WAL file that a huge transaction or a long reader made longer than this many times
@@ -37,7 +44,7 @@
 
 enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint64_t offset)
 {
-    int rc = SQLITE_OK;
+    int rc = SQLITE_OK, number = 0;
     while (n > 0 && rc == SQLITE_OK) {
         size_t some = n < WRITE_BYTES ? n : WRITE_BYTES;
         rc = db->wal_file->pMethods->xWrite(db->wal_file, p, (int)some, (sqlite3_int64)offset);
@@ -45,6 +52,11 @@ enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint
         n -= some;
         offset += some;
     }
+    if (rc == SQLITE_IOERR_WRITE &&
+        db->wal_file->pMethods->xFileControl(db->wal_file, SQLITE_FCNTL_LAST_ERRNO, &number) ==
+            SQLITE_OK &&
+        number == EDQUOT)
+        rc = SQLITE_FULL; /* as a full disk: SQLite knows ENOSPC only */
     return sqlite_error(rc, "write to", db->wal_path);
 }
 
@@ -63,9 +75,8 @@ static enum err prove(const struct repl_db *db, const struct publish_frames *p) 
         (unsigned long long)p->checksum_after);
 }
 
-/* All of the old WAL is in the database file, but whoever copied it may not have synced it: another
- * process's checkpoint with synchronous=OFF, in the gap while CHECKPOINT is not ours. It is synced
- * before the old frames are given up; nearly free when our own checkpoint did so. */
+/* Before the first WAL: whoever wrote the database file, or removed its WAL, may not have synced
+ * it. Before a later one the checkpoint thread did. */
 static enum err sync_database(struct repl_db *db) ON_OWNER
 {
     return sqlite_error(db->db_file->pMethods->xSync(db->db_file, SQLITE_SYNC_NORMAL), "sync",
@@ -126,7 +137,8 @@ static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON
     struct wal_header h = p->header;
     wal_header_encode(&h, bytes);
     CHECK(memcmp(h.chain.s, p->header.chain.s, sizeof h.chain.s) == 0); /* the frames' beginning */
-    TRY(sync_database(db));
+    if (!db->has_wal)
+        TRY(sync_database(db));
     TRY(note_new_wal(db, &h));
     TRY(cut_wal_file(db));
     TRY(database_write_wal(db, bytes, sizeof bytes, 0));
@@ -134,12 +146,46 @@ static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON
                         db->wal_path);
 }
 
-/* The index moves: from here on readers may see the transaction. */
+/* Where PAGE_NO is in the transaction's pages, which rise; n_pages when it is not. */
+static uint32_t find_page(const struct publish_frames *p, uint32_t page_no)
+{
+    uint32_t low = 0, high = p->n_pages;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (p->pages[middle].page_no < page_no)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < p->n_pages && p->pages[low].page_no == page_no ? low : p->n_pages;
+}
+
+/* Tells the hash of each frame that can be read: the newest of its page, unless that is cut off. */
+static void note_hashes(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    uint8_t *seen = mem_zalloc(p->n_pages + 1);
+    for (uint32_t i = p->n_frames; i-- > 0;) {
+        uint32_t at = find_page(p, p->frame_page[i]);
+        bool newest = at < p->n_pages && !seen[at];
+        stored_frame(db->stored, p->first_frame + i, newest ? p->frame_page[i] : 0,
+                     newest ? p->pages[at].hash : 0);
+        seen[at] = 1;
+    }
+    free(seen);
+    stored_set_frames(db->stored, p->first_frame + p->n_frames - 1);
+}
+
+/* The index moves: from here on readers may see the transaction. In a new WAL nothing is copied
+ * before its frames have hashes: else they would be folded as if they were. */
 static enum err show(struct repl_db *db, const struct publish_frames *p) ON_OWNER
 {
     atomic_store(&db->publishing, p->seq);
-    if (p->new_wal)
+    if (p->new_wal) {
+        stored_restart(db->stored);
         wal_index_restart(db->index, p->header.salt);
+        checkpoint_wal_begun(db);
+    }
+    note_hashes(db, p);
     for (uint32_t i = 0; i < p->n_frames; i++)
         TRY(wal_index_append(db->index, p->first_frame + i, p->frame_page[i]));
     wal_index_publish(db->index, p->first_frame + p->n_frames - 1, p->pages_after, p->chain);
@@ -169,14 +215,13 @@ static void account(struct repl_db *db, const struct publish_frames *p) ON_OWNER
     atomic_store(&db->published, p->seq);
 }
 
-static enum err publish_steps(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+/* All that can meet a full disk. Nothing of it counts yet: a commit frame is last in `write`. */
+static enum err prepare(struct repl_db *db, const struct publish_frames *p) ON_OWNER
 {
     TRY(prove(db, p));
+    TRY(wal_index_reserve(db->index, p->first_frame + p->n_frames - 1));
     TRY(p->new_wal ? begin_wal(db, p) : note_not_closed(db));
-    TRY(p->write(db, p->ctx));
-    TRY(show(db, p));
-    account(db, p);
-    return ERR_OK;
+    return p->write(db, p->ctx);
 }
 
 enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
@@ -184,7 +229,14 @@ enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
     CHECK(db->position_known && db->holds_write);
     CHECK(p->seq == db->position.seq + 1 && p->n_frames > 0 && p->pages_after > 0);
     CHECK(p->new_wal || (db->has_wal && p->first_frame == db->frames + 1));
-    enum err e = publish_steps(db, p);
+    enum err e = prepare(db, p);
+    database_note_room(db, ROOM_TO_PUBLISH, e == ERR_FULL);
+    if (e == ERR_FULL)
+        return e;
+    if (e == ERR_OK)
+        e = show(db, p);
+    if (e == ERR_OK)
+        account(db, p);
     trace("publish", p->seq, db->frames);
     /* The read-mark locks stay: what lies in the WAL file is not what the index says any more, and
      * so all readers stay at mark 0. */
@@ -245,6 +297,7 @@ enum err repl_db_publish(struct repl_db *db, struct repl_txn *t)
         view_forget(t->view, offset, n);
         view_published(t->view, t);
     }
-    repl_txn_free(t);
+    if (e != ERR_FULL)
+        repl_txn_free(t);
     return e;
 }

@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -124,10 +125,15 @@ static enum err block_map(struct wal_index *x, uint32_t i, bool extend, uint32_t
         return ERR_OK;
     }
     void volatile *p = NULL;
+    errno = 0;
     int rc = x->db->pMethods->xShmMap(x->db, (int)i, (int)BLOCK_BYTES, extend, &p);
+    /* The unix VFS writes a byte of each new page, and says for a full disk what it says for any.
+     */
+    bool full =
+        rc == SQLITE_FULL || (rc == SQLITE_IOERR_SHMSIZE && (errno == ENOSPC || errno == EDQUOT));
     if (rc != SQLITE_OK)
-        return err_fail((rc & 0xff) == SQLITE_FULL ? ERR_FULL : ERR_IO,
-                        "cannot map block %u of the wal-index (-shm): %s", i, sqlite3_errstr(rc));
+        return err_fail(full ? ERR_FULL : ERR_IO, "cannot map block %u of the wal-index (-shm): %s",
+                        i, full ? "no space left" : sqlite3_errstr(rc));
     if (p == NULL)
         return err_fail(ERR_CORRUPT, "the wal-index (-shm) has no block %u, frames need it", i);
     if (i >= x->n_blocks) {
@@ -336,6 +342,19 @@ enum err wal_index_append(struct wal_index *x, uint32_t frame, uint32_t page_no)
     /* A reader that finds the slot finds the page number. */
     __atomic_store_n(&t.slots[slot], (uint16_t)place, __ATOMIC_RELEASE);
     return ERR_OK;
+}
+
+enum err wal_index_reserve(struct wal_index *x, uint32_t last)
+{
+    uint32_t *block;
+    for (uint32_t i = 0; i <= block_of(last); i++)
+        TRY(block_map(x, i, true, &block));
+    return ERR_OK;
+}
+
+const uint32_t *wal_index_backfilled(struct wal_index *x)
+{
+    return &first(x)->checkpoint.nBackfill;
 }
 
 void wal_index_publish(struct wal_index *x, uint32_t frames, uint32_t pages,

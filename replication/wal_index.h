@@ -39,6 +39,12 @@ MUST_USE enum err wal_index_read(struct wal_index *x, struct wal_index_state *ou
  * not yet visible. Old entries beyond the published frames are cleared first, as SQLite's own
  * walCleanupHash does. */
 MUST_USE enum err wal_index_append(struct wal_index *x, uint32_t frame, uint32_t page_no);
+/* Makes room for the frames up to LAST, so that wal_index_append cannot fail for want of it.
+ * ERR_FULL: the disk is. Nothing that anybody sees changes. */
+MUST_USE enum err wal_index_reserve(struct wal_index *x, uint32_t last);
+/* The word nBackfill in the shared memory, valid as long as the keeper's connection: for atomic
+ * loads on any thread. */
+const uint32_t *wal_index_backfilled(struct wal_index *x);
 /* Makes frames visible: header copy 2, barrier, copy 1. FRAMES: the new last one, all appended.
  * CHAIN: after the last frame. */
 void wal_index_publish(struct wal_index *x, uint32_t frames, uint32_t pages,

@@ -82,18 +82,15 @@ TEST(checkpoint_of_another_process_is_synced_before_the_wal_goes)
     stock_exec(foreign, "PRAGMA wal_checkpoint");
     stock_close(foreign);
     EXPECT(calls > 100); /* the copy */
-    disk_disarm();
-    upkeep_to_restart(db);
-
     struct position_record before = db->record;
-    disk_arm(DISK_FAIL, 1, 1, &calls); /* the sync of main.db is the first call that counts */
-    stock_exec(l.conn, "INSERT INTO t VALUES(1)");
-    struct repl_txn *t;
-    EXPECT_OK(repl_view_seal(l.view, 1, &t));
-    enum err e = repl_db_publish(db, t);
+    disk_arm(DISK_FAIL, 1, 2, &calls); /* the sync of main.db is the first call that counts */
+    enum err e = ERR_OK;
+    bool wants_quiet;
+    while (e == ERR_OK && !db->holds_readers)
+        e = repl_db_upkeep(db, true, &wants_quiet);
     disk_disarm();
     disk_count_only(NULL);
-    EXPECT(e == ERR_IO || e == ERR_FULL);
+    EXPECT_EQ(e, ERR_IO); /* with this seed: not for want of room */
     if (strstr(err_text(), "cannot sync") == NULL || strstr(err_text(), "main.db:") == NULL)
         test_fail(__FILE__, __LINE__, "\"%s\"", err_text());
     EXPECT(memcmp(&before, &db->record, sizeof before) == 0);

@@ -91,7 +91,7 @@ static void expect_index_as_recovered(struct repl_db *db) ON_OWNER
         return;
     char *name = mem_printf("copy-%d-%u.db", (int)getpid(), n++);
     const char *path = test_path(name);
-    stock_copy(db->keeper, path);
+    stock_copy_files(db->db_file, db->wal_file, path);
     sqlite3 *stock = stock_open(path, db->config.page_size);
     stock_expect_intact(stock);
     sqlite3_file *theirs = stock_file(stock, SQLITE_FCNTL_FILE_POINTER);

@@ -92,15 +92,21 @@ void stock_write(const char *path, const uint8_t *p, size_t n)
     EXPECT(close(fd) == 0);
 }
 
-void stock_copy(sqlite3 *db, const char *to)
+void stock_copy_files(sqlite3_file *db, sqlite3_file *wal, const char *to)
 {
     size_t n;
-    uint8_t *p = stock_bytes(stock_file(db, SQLITE_FCNTL_FILE_POINTER), &n);
+    uint8_t *p = stock_bytes(db, &n);
     stock_write(to, p, n);
     free(p);
-    p = stock_bytes(stock_file(db, SQLITE_FCNTL_JOURNAL_POINTER), &n);
-    char *wal = mem_printf("%s-wal", to);
-    stock_write(wal, p, n);
-    free(wal);
+    p = stock_bytes(wal, &n);
+    char *wal_path = mem_printf("%s-wal", to);
+    stock_write(wal_path, p, n);
+    free(wal_path);
     free(p);
+}
+
+void stock_copy(sqlite3 *db, const char *to)
+{
+    stock_copy_files(stock_file(db, SQLITE_FCNTL_FILE_POINTER),
+                     stock_file(db, SQLITE_FCNTL_JOURNAL_POINTER), to);
 }

@@ -24,5 +24,6 @@ uint8_t *stock_bytes(sqlite3_file *f, size_t *n);
 void stock_write(const char *path, const uint8_t *p, size_t n);
 /* The database and its WAL as they are now, under the new path. */
 void stock_copy(sqlite3 *db, const char *to);
+void stock_copy_files(sqlite3_file *db, sqlite3_file *wal, const char *to);
 
 #endif
