@@ -1,6 +1,7 @@
 /* Room: replication. Thread: owner (a view's connections live on its thread).
  * Owns: the VFS's registration, the overlay and the private wal-index; the real database file of
- *   each connection, opened by the unix VFS so that its lock bookkeeping knows of it.
+ *   each connection, opened through the verifying VFS (verify_vfs.h): what differs from its hash is an
+ *   error of the statement that read it;
  * Invariants: no byte of the real database, WAL or wal-index is changed from here; no rollback
  *   journal is ever opened; the real WAL is read through the keeper's file, below overlay.low only.
  * Not here: what the bytes mean (view.c), how they get into the real WAL (publish.c).
@@ -480,17 +481,13 @@ static void vfs_fill(struct capture *c)
 
 /* --- open, connect, close --------------------------------------------------------------------- */
 
-enum err capture_open(const struct repl_config *config, sqlite3_file *wal_file, uint64_t low,
-                      struct capture **out)
+enum err capture_open(const struct repl_config *config, sqlite3_vfs *below, sqlite3_file *wal_file,
+                      uint64_t low, struct capture **out)
 {
     static atomic_ulong number;
     *out = NULL;
     struct capture *c = MEM_NEW(struct capture);
-    c->real = sqlite3_vfs_find("unix");
-    if (c->real == NULL || c->real->iVersion < 2) {
-        free(c);
-        return err_fail(ERR_VERSION, "this SQLite has no unix VFS: Lectern runs on POSIX systems");
-    }
+    c->real = below;
     c->wal_file = wal_file;
     c->name = mem_printf("lectern-view-%lu", atomic_fetch_add(&number, 1));
     c->db_path = mem_zalloc((size_t)c->real->mxPathname + 1);

@@ -24,10 +24,10 @@ struct capture {
     void *idle_ctx;
 };
 
-/* Registers a VFS of its own for CONFIG's database. WAL_FILE: the real WAL, of which the first LOW
- * bytes count. */
-MUST_USE enum err capture_open(const struct repl_config *config, sqlite3_file *wal_file,
-                               uint64_t low, struct capture **out);
+/* Registers a VFS of its own for CONFIG's database, over BELOW (verify_vfs.h). WAL_FILE: the real
+ * WAL, of which the first LOW bytes count. */
+MUST_USE enum err capture_open(const struct repl_config *config, sqlite3_vfs *below,
+                               sqlite3_file *wal_file, uint64_t low, struct capture **out);
 /* All connections must be closed. */
 void capture_close(struct capture *c);
 /* A connection through it. The database must be in WAL mode. */

@@ -51,10 +51,10 @@ void repl_image_close(struct repl_image *image)
 }
 
 /* PRAGMA schema_version reads page 1 and no schema. */
-static enum err pin(struct repl_image *image)
+static enum err pin(struct repl_image *image, const char *vfs)
 {
     sqlite3 **c = &image->conn;
-    int rc = sqlite3_open_v2(image->path, c, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc = sqlite3_open_v2(image->path, c, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, vfs);
     if (rc == SQLITE_OK)
         rc = sqlite3_extended_result_codes(*c, 1);
     if (rc == SQLITE_OK)
@@ -98,7 +98,7 @@ enum err repl_image_open(struct repl_db *db, struct repl_image **out, struct rep
     image->pages = db->pages;
     image->page_size = db->config.page_size;
     image->seq = db->position.seq;
-    enum err e = pin(image);
+    enum err e = pin(image, verify_vfs_of(db->verify)->zName);
     if (e == ERR_OK)
         e = find_limit(image, db);
     if (e != ERR_OK) {

@@ -120,7 +120,7 @@ enum err repl_view_open(struct repl_db *db, struct repl_view **view)
     checkpoint_release_readers(db); /* a restart that was prepared and did not come */
     uint64_t low = db->frames == 0 ? 0 : wal_frame_offset(db->frames + 1, db->config.page_size);
     struct capture *capture;
-    TRY(capture_open(&db->config, db->wal_file, low, &capture));
+    TRY(capture_open(&db->config, verify_vfs_of(db->verify), db->verified_wal, low, &capture));
     struct repl_view *v = MEM_NEW(struct repl_view);
     *v = (struct repl_view){.db = db,
                             .capture = capture,
