@@ -192,6 +192,45 @@ TEST(log_commits_while_a_cut_is_under_way)
     rig_close(&r);
 }
 
+/* What is read while the log is cut and written is whole, or was cut. */
+TEST(log_reads_beside_cuts_and_appends)
+{
+    static struct read_ctx x[16];
+    struct rng rng = {test_seed()};
+    struct rig r;
+    unsigned sent = 0;
+    model_init(&model);
+    rig_open(&r, test_path("raft"), 16384);
+    thread_expect_loop();
+    rig_start(&r);
+    fill(&r, 500, &sent);
+    for (uint64_t round = 0; round < test_rounds(40); round++) {
+        uint64_t from = model.n + 1, first = model.first, durable = model.n;
+        for (unsigned i = 0; i < 100; i++)
+            model_put(&model, 1, 50);
+        rig_append(&r, &model, from, 50, &sent);
+        for (unsigned i = 0; i < 16; i++)
+            rig_read_later(&r, first + rng_below(&rng, durable - first + 1), 5000, 100, &x[i]);
+        rig_append(&r, &model, from + 50, 50, &sent);
+        rig_cut(&r, &model, (first > model.cut ? first : model.cut) + rng_below(&rng, 100), 20000,
+                &sent);
+        for (unsigned i = 0; i < 16; i++) {
+            while (!x[i].ended)
+                (void)uv_run(&r.loop, UV_RUN_ONCE);
+            struct cns_disk_read *read = &x[i].read;
+            EXPECT(read->result == ERR_OK ||
+                   (read->result == ERR_NOT_FOUND && read->index < model.first));
+            for (unsigned k = 0; k < read->n_items; k++)
+                EXPECT(read->items[k].index == read->index + k &&
+                       model_has(&model, &read->items[k]));
+            cns_items_free(read->items, read->n_items);
+        }
+    }
+    EXPECT(model.first > 500 && r.failures == 0);
+    reopen(&r, test_path("raft"));
+    rig_close(&r);
+}
+
 /* --- bases and installations ------------------------------------------------------------------ */
 
 static uint64_t one_incarnation(struct rig *r)

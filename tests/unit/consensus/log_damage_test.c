@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static struct model model, other;
+static struct model model;
 
 /* --- damage ----------------------------------------------------------------------------------- */
 
@@ -213,173 +213,149 @@ TEST(log_read_of_an_entry_damaged_meanwhile_names_it)
     rig_close(&r);
 }
 
-/* --- failing calls ---------------------------------------------------------------------------- */
+/* --- the snapshot record, and what it stands for ------------------------------------------------
+ */
 
-static struct {
-    _Atomic unsigned calls, fail_at; /* both threads of the log count */
-    int error;
-    bool short_write;
-} broken;
-
-static bool breaks(void)
+/* Entry INDEX's record as DIR/snapshot, as another log's cut left it. */
+static char *record_path(const char *dir)
 {
-    unsigned at = broken.fail_at;
-    if (++broken.calls < at || at == 0)
-        return false;
-    errno = broken.error;
-    return true;
+    return mem_printf("%s/snapshot", dir);
 }
 
-static int broken_create(void *ctx, const char *path, uint64_t bytes)
-{
-    return breaks() ? -1 : rig_create(ctx, path, bytes);
-}
-
-static ssize_t broken_write(void *ctx, int fd, const void *p, size_t n, uint64_t offset)
-{
-    (void)ctx;
-    if (!breaks())
-        return pwrite(fd, p, n, (off_t)offset);
-    if (broken.short_write && n > 1) /* then nothing more */
-        return pwrite(fd, p, n / 2, (off_t)offset);
-    errno = broken.error;
-    return broken.short_write ? 0 : -1;
-}
-
-static int broken_sync(void *ctx, int fd)
-{
-    (void)ctx;
-    (void)fd;
-    return breaks() ? -1 : 0;
-}
-
-static int broken_rename(void *ctx, const char *from, const char *to)
-{
-    return breaks() ? -1 : rig_rename(ctx, from, to);
-}
-
-static int broken_remove(void *ctx, const char *path)
-{
-    return breaks() ? -1 : rig_remove(ctx, path);
-}
-
-static int broken_sync_dir(void *ctx, const char *dir)
-{
-    (void)ctx;
-    (void)dir;
-    return breaks() ? -1 : 0;
-}
-
-static const struct cns_log_file_calls broken_calls = {.create = broken_create,
-                                                       .write = broken_write,
-                                                       .sync = broken_sync,
-                                                       .rename = broken_rename,
-                                                       .remove = broken_remove,
-                                                       .sync_dir = broken_sync_dir};
-
-/* Appends, truncates and votes until something fails; the model holds what was acknowledged. */
-static bool life_that_breaks(const char *dir)
+static void expect_refused(const char *dir, const char *word)
 {
     struct rig r;
+    EXPECT_ERR(ERR_CORRUPT, rig_try(&r, dir, 16384, NULL));
+    if (strstr(err_text(), dir) == NULL || strstr(err_text(), word) == NULL)
+        test_fail(__FILE__, __LINE__, "a sentence without %s: %s", word, err_text());
+}
+
+TEST(log_never_believes_a_damaged_snapshot_record)
+{
+    const char *from = test_path("raft"), *dir = test_path("copy");
+    uint64_t size = 0;
+    struct rng rng = {test_seed()};
+    make_log(from, 70);
+    char *source = record_path(from), *path = record_path(dir);
+    int fd = open(source, O_RDONLY);
+    EXPECT_OK(file_size(fd, source, &size));
+    (void)close(fd);
+    EXPECT(size > 100);
+    rig_copy_dir(from, dir);
+    for (uint64_t at = 0; at < size; at++) { /* each byte of each field */
+        rig_flip(path, at, (uint8_t)(1u << rng_below(&rng, 8)));
+        struct rig r;
+        enum err e = rig_try(&r, dir, 16384, NULL);
+        EXPECT(e == ERR_CORRUPT || (e == ERR_FORMAT && at >= 8 && at < 12));
+        EXPECT(strstr(err_text(), path) != NULL);
+        rig_copy_file(source, path);
+    }
+    for (uint64_t n = 0; n < size; n += 1 + rng_below(&rng, 8)) { /* cut short */
+        EXPECT(truncate(path, (off_t)n) == 0);
+        expect_refused(dir, "snapshot is damaged");
+        rig_copy_file(source, path);
+    }
+    fd = open(path, O_WRONLY | O_APPEND); /* too long */
+    EXPECT(fd >= 0 && write(fd, "x", 1) == 1);
+    (void)close(fd);
+    expect_refused(dir, "snapshot is damaged");
+    free(source);
+    free(path);
+}
+
+static void remove_segment(const char *dir, unsigned which)
+{
+    char *names[64];
+    unsigned n = rig_list_files(dir, ".seg", names, 64);
+    EXPECT(which < n);
+    char *path = mem_printf("%s/%s", dir, names[which]);
+    EXPECT(unlink(path) == 0);
+    free(path);
+    rig_free_names(names, n);
+}
+
+TEST(log_knows_what_may_be_missing_at_its_beginning)
+{
+    const char *from = test_path("raft"), *dir = test_path("copy");
+    struct rig r;
+    make_log(from, 70);
+    uint64_t first = model.first;
+    rig_copy_dir(from, dir);
+    remove_segment(dir, 0);
+    expect_refused(dir, "behind the snapshot record");
+    rig_copy_dir(from, dir);
+    remove_segment(dir, 1);
+    expect_refused(dir, "missing before the next segment");
+    rig_copy_dir(from, dir);
+    char *path = record_path(dir);
+    EXPECT(unlink(path) == 0);
+    expect_refused(dir, "no snapshot record");
+    /* Without a cut, the record is not needed, and none of the segments may go. */
+    make_log(test_path("whole"), 0);
+    rig_copy_dir(test_path("whole"), dir);
+    remove_segment(dir, 0);
+    expect_refused(dir, "entry 1 is missing");
+    /* Below the record, what is gone may as well have been cut off. */
+    struct rig again;
     unsigned sent = 0;
-    model_init(&model);
-    other = model;
-    if (rig_try(&r, dir, 16384, &broken_calls) != ERR_OK)
-        return true;
+    rig_open(&again, test_path("whole"), 16384);
     thread_expect_loop();
-    rig_start(&r);
-    for (unsigned step = 0; step < 12 && r.failures == 0; step++) {
-        other = model;
-        if (step % 4 == 2) {
-            other.n = model.n - 3;
-            rig_submit(&r, (struct cns_disk_job){.kind = CNS_DISK_TRUNCATE, .index = other.n + 1},
-                       &sent);
-        } else if (step % 4 == 3) {
-            other.term++;
-            other.vote = step;
-            rig_submit(&r,
-                       (struct cns_disk_job){
-                           .kind = CNS_DISK_META, .term = other.term, .vote = other.vote},
-                       &sent);
-        } else {
-            for (unsigned i = 0; i < 25; i++)
-                model_put(&other, other.term, 9000 + 100 * step + i);
-            rig_append(&r, &other, model.n + 1, 25, &sent);
-        }
-        if (!rig_wait_or_full(&r, sent))
-            break;
-        if (r.failures == 0)
-            model = other;
-    }
-    bool waits = r.ended < sent;
-    if (waits) { /* a close ends what waits for room */
-        rig_close(&r);
-        EXPECT_EQ(r.ended, sent);
-        EXPECT_EQ(r.last_error, ERR_FULL);
-        return true;
-    }
-    bool broke = r.failures > 0;
-    if (broke) { /* it stays refused, with the same reason */
-        enum err first = r.last_error;
-        EXPECT(first == ERR_IO || first == ERR_FULL);
-        rig_submit(&r, (struct cns_disk_job){.kind = CNS_DISK_META, .term = 99}, &sent);
-        rig_wait(&r, sent);
-        EXPECT_EQ(r.failures, 2);
-        EXPECT_EQ(r.last_error, first);
-    }
-    rig_close(&r);
-    return broke;
-}
-
-/* The log in DIR is `model`, or `other` (the step that was not acknowledged), or a part of it. */
-static void expect_model_or_other(const char *dir)
-{
-    struct rig r;
-    struct cns_log_state st;
+    rig_start(&again);
+    rig_cut(&again, &model, model.n, UINT32_MAX, &sent); /* a record, and nothing dropped */
+    rig_close(&again);
+    EXPECT_EQ(model.first, 1);
+    rig_copy_dir(test_path("whole"), dir);
+    remove_segment(dir, 0);
     rig_open(&r, dir, 16384);
-    thread_expect_loop();
+    struct cns_log_state st;
     cns_log_get_state(r.log, &st);
-    if (st.term == other.term && st.vote == other.vote && other.term > model.term)
-        model = other;
-    if (other.n > model.n && st.last_index > model.n && st.last_index <= other.n) {
-        uint64_t n = st.last_index;
-        model = other;
-        model.n = n;
-    }
-    if (other.n < model.n && st.last_index == other.n)
-        model = other;
+    EXPECT(st.first_index > 1 && st.first_index <= first);
+    model.first = st.first_index;
     rig_expect(&r, &model);
     rig_close(&r);
+    free(path);
 }
 
-static void fail_every_call(int error, bool short_write)
+/* Records of other moments and histories, each whole in itself. */
+TEST(log_notices_a_record_that_does_not_fit)
 {
     const char *dir = test_path("raft");
-    broken.error = error;
-    broken.short_write = short_write;
-    unsigned at = 1;
-    for (bool broke = true; broke; at++) {
-        rig_empty_dir(dir);
-        broken.calls = 0;
-        broken.fail_at = at;
-        broke = life_that_breaks(dir);
-        broken.fail_at = 0;
-        expect_model_or_other(dir);
-    }
-    EXPECT(at > 40);
-}
-
-TEST(log_survives_eio_at_every_call)
-{
-    fail_every_call(EIO, false);
-}
-
-TEST(log_survives_a_full_disk_at_every_call)
-{
-    fail_every_call(ENOSPC, false);
-}
-
-TEST(log_survives_a_short_write_at_every_call)
-{
-    fail_every_call(ENOSPC, true);
+    struct rig r;
+    unsigned sent = 0;
+    char *path = record_path(dir), *other_path = record_path(test_path("other"));
+    make_log(test_path("other"), 0);
+    rig_open(&r, test_path("other"), 16384);
+    thread_expect_loop();
+    rig_start(&r);
+    rig_cut(&r, &model, model.n, UINT32_MAX, &sent);
+    rig_close(&r);
+    make_log(dir, 70);
+    rig_copy_file(other_path,
+                  path); /* a newer one: right, and legal, as a cut that went on later */
+    rig_open(&r, dir, 16384);
+    rig_close(&r);
+    /* Newer than the log: the log's end is gone. */
+    rig_empty_dir(test_path("other"));
+    make_log(test_path("other"), 0);
+    rig_open(&r, test_path("other"), 16384);
+    rig_start(&r);
+    sent = 0;
+    for (unsigned i = 0; i < 50; i++)
+        model_put(&model, 1, 50);
+    rig_append(&r, &model, model.n - 49, 50, &sent);
+    rig_wait(&r, sent);
+    rig_cut(&r, &model, model.n, UINT32_MAX, &sent);
+    rig_close(&r);
+    rig_copy_file(other_path, path);
+    expect_refused(dir, "the newest entries are missing");
+    /* Of another history. */
+    struct cns_snapshot base = rig_snapshot(120, 2);
+    rig_empty_dir(test_path("other"));
+    EXPECT_OK(rig_try_base(&r, test_path("other"), &base));
+    rig_close(&r);
+    rig_copy_file(other_path, path);
+    expect_refused(dir, "not of one history");
+    cns_payload_unref(base.members);
+    free(path);
+    free(other_path);
 }
