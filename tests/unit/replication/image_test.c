@@ -9,11 +9,14 @@
 #include "tests/unit/replication/replica.h"
 #include "tests/unit/replication/stock.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The image as it is now: every page that the owner can read. */
 static void expect_published(struct repl_db *db, struct repl_image *image,
@@ -235,6 +238,86 @@ TEST(image_opened_beside_a_finishing_checkpoint)
     }
     replica_unlead(&l);
     EXPECT_OK(repl_db_close(db));
+}
+
+/* --- damage ----------------------------------------------------------------------------------- */
+
+/* In a process of its own: closing a descriptor of the file here would drop SQLite's locks. */
+static void flip_bit(const char *path, off_t at)
+{
+    (void)fflush(stdout);
+    pid_t pid = fork();
+    EXPECT(pid >= 0);
+    if (pid == 0) {
+        uint8_t byte;
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0 || pread(fd, &byte, 1, at) != 1)
+            _exit(1);
+        byte ^= 0x20;
+        _exit(pwrite(fd, &byte, 1, at) == 1 ? 0 : 1);
+    }
+    int status;
+    EXPECT(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+struct told {
+    unsigned times;
+    char sentence[ERR_TEXT_MAX];
+};
+
+static void tell(void *ctx, const char *sentence)
+{
+    struct told *t = ctx;
+    t->times++;
+    (void)snprintf(t->sentence, sizeof t->sentence, "%s", sentence);
+}
+
+static void expect_damage(struct repl_image *image, const struct repl_image_head *head,
+                          uint32_t page_no, const char *where)
+{
+    uint8_t page[1024];
+    for (uint32_t i = 1; i <= head->pages; i++)
+        if (i != page_no)
+            EXPECT_OK(fetching_read(image, i, page));
+    EXPECT_ERR(ERR_CORRUPT, fetching_read(image, page_no, page));
+    EXPECT(strstr(err_text(), where) != NULL);
+}
+
+/* One bit, in the database file or in the WAL: an error, never a page. */
+TEST(image_with_a_flipped_bit_is_an_error)
+{
+    struct replica_leader l;
+    struct told told = {0};
+    struct repl_image_head head;
+    replica_become_owner();
+    struct repl_config c = replica_config("a");
+    c.on_damage = tell;
+    c.ctx = &told;
+    struct repl_db *db;
+    EXPECT_OK(repl_db_open(&c, &db));
+    replica_lead(&l, db);
+    fill(&l, 40);
+    checkpoint_now(db);
+    uint32_t page_no = db->pages / 2, frame;
+    flip_bit(c.path, (off_t)(page_no - 1) * 1024 + 99);
+    struct repl_image *image = fetching_image(db, &head); /* reads the file only */
+    expect_damage(image, &head, page_no, "main.db");
+    EXPECT(told.times > 0 && strstr(told.sentence, "main.db") != NULL);
+    fetching_close(image);
+    flip_bit(c.path, (off_t)(page_no - 1) * 1024 + 99);
+
+    replica_write(&l, NULL, "UPDATE t SET b = randomblob(700) WHERE k = 20");
+    image = fetching_image(db, &head); /* of the WAL and the file */
+    for (page_no = 2, frame = 0; page_no <= db->pages && frame == 0; page_no++)
+        EXPECT_OK(wal_index_find(db->index, page_no, db->frames, &frame));
+    EXPECT(frame > 0);
+    char *wal = mem_printf("%s-wal", c.path);
+    flip_bit(wal, (off_t)wal_frame_offset(frame, 1024) + WAL_FRAME_HEADER_BYTES + 1000);
+    expect_damage(image, &head, page_no - 1, "main.db-wal");
+    fetching_close(image);
+    free(wal);
+    replica_unlead(&l);
+    EXPECT_ERR(ERR_CORRUPT, repl_db_close(db)); /* nor is the frame copied */
 }
 
 /* --- on another thread ------------------------------------------------------------------------ */
