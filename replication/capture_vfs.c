@@ -1,7 +1,7 @@
 /* Room: replication. Thread: owner (a view's connections live on its thread).
  * Owns: the VFS's registration, the overlay and the private wal-index; the real database file of
- *   each connection, opened through the verifying VFS (verify_vfs.h): what differs from its hash is an
- *   error of the statement that read it;
+ *   each connection, opened by the verifying VFS (verify_vfs.h), so that the unix VFS's lock
+ *   bookkeeping knows of it, and damage is an error.
  * Invariants: no byte of the real database, WAL or wal-index is changed from here; no rollback
  *   journal is ever opened; the real WAL is read through the keeper's file, below overlay.low only.
  * Not here: what the bytes mean (view.c), how they get into the real WAL (publish.c).

@@ -40,7 +40,7 @@ void repl_config_init(struct repl_config *c, const char *path)
 enum err sqlite_error(int rc, const char *what, const char *path)
 {
     enum err code = ERR_IO;
-    if (rc == SQLITE_IOERR_CORRUPTFS) {
+    if (rc == SQLITE_IOERR_DATA) {
         char sentence[ERR_TEXT_MAX];
         (void)snprintf(sentence, sizeof sentence, "%s", err_text());
         return err_fail(ERR_CORRUPT, "cannot %s %s: %s", what, path, sentence);

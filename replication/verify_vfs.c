@@ -62,7 +62,7 @@ static int damaged(const struct verify_vfs *v, const char *sentence)
     (void)err_fail(ERR_CORRUPT, "%s", sentence);
     if (v->config->on_damage != NULL)
         v->config->on_damage(v->config->ctx, sentence);
-    return SQLITE_IOERR_CORRUPTFS;
+    return SQLITE_IOERR_DATA;
 }
 
 /* A page behind the end of the file is one of zeros. */

@@ -1,6 +1,6 @@
 /* Room: replication. A VFS over the unix one that compares what is read with its hash: a page from
  * main.db with what main.db should hold, a page from the WAL with its frame's (stored.h). A page
- * that differs is SQLITE_IOERR_CORRUPTFS for who reads it, never content. All connections of this
+ * that differs is SQLITE_IOERR_DATA for who reads it, never content. All connections of this
  * process on the database use it; locks and shared memory are the unix VFS's own.
  * Thread: any; open and close: owner. */
 #ifndef REPLICATION_VERIFY_VFS_H
