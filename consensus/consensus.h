@@ -220,7 +220,11 @@ struct cns_status {
     bool log_waits;                       /* the disk is full: the log waits for room */
 };
 void cns_get_status(const struct cns *c, struct cns_status *out) ON_LOOP;
-/* The members as known now; valid until the next call. */
+/* SERVERS as the payload of a CNS_CHANGE, for a snapshot that is made by hand. ERR_CONFIG: an id or
+ * an address is missing or there twice. Any thread. */
+MUST_USE enum err cns_encode_members(const struct cns_server *servers, unsigned n,
+                                     struct cns_payload **out);
+/* The members as known now (before cns_start: as the log has them); valid until the next call. */
 const struct cns_server *cns_members(const struct cns *c, unsigned *n) ON_LOOP;
 
 /* --- a stopped node's log -----------------------------------------------------------------------

@@ -49,6 +49,8 @@ struct cns {
     void (*done)(void *ctx);
     void *done_ctx;
     struct cns_server *shown; /* cns_members */
+    bool looked;              /* `at_rest` is what the log says */
+    struct raft_configuration at_rest;
     uint64_t *peers;          /* the ids that the transport has */
     size_t n_peers, peers_cap;
 };
@@ -185,6 +187,8 @@ static void member_free(struct cns *c)
         free_string(c->servers[i].address);
     free(c->servers);
     free(c->shown);
+    if (c->looked)
+        raft_configuration_close(&c->at_rest);
     free(c->peers);
     free_string(c->c.dir);
     free_string(c->c.listen);
@@ -545,15 +549,45 @@ void cns_get_status(const struct cns *c, struct cns_status *out)
     }
 }
 
+static void keep_newest(void *ctx, uint64_t index, uint64_t term, enum cns_kind kind,
+                        struct cns_payload *payload)
+{
+    struct cns_payload **newest = ctx;
+    (void)index;
+    (void)term;
+    if (kind == CNS_CHANGE)
+        *newest = payload;
+}
+
+/* Before cns_start: the newest list in the log, else that of the snapshot. */
+static const struct raft_configuration *members_at_rest(struct cns *c)
+{
+    thread_expect_loop();
+    struct cns_snapshot snapshot;
+    struct cns_payload *newest = NULL;
+    if (c->looked || c->phase != OPEN)
+        return &c->at_rest;
+    c->looked = true;
+    raft_configuration_init(&c->at_rest);
+    if (cns_log_snapshot(c->log, &snapshot))
+        newest = snapshot.members;
+    cns_log_each(c->log, keep_newest, &newest);
+    if (newest != NULL && members_decode(newest, &c->at_rest) != ERR_OK)
+        raft_configuration_init(&c->at_rest); /* cns_start will say so */
+    return &c->at_rest;
+}
+
+enum err cns_encode_members(const struct cns_server *servers, unsigned n, struct cns_payload **out)
+{
+    return members_encode(servers, n, out);
+}
+
 const struct cns_server *cns_members(const struct cns *c, unsigned *n)
 {
     /* The cache of what is shown is no part of what the member is. */
     struct cns *mutable = (struct cns *)(uintptr_t)c;
-    if (c->d == NULL) {
-        *n = c->c.n_servers;
-        return c->servers;
-    }
-    const struct raft_configuration *conf = driver_members(c->d);
+    const struct raft_configuration *conf =
+        c->d == NULL ? members_at_rest(mutable) : driver_members(c->d);
     mutable->shown = mem_realloc(mutable->shown, (conf->n + 1) * sizeof *c->shown);
     for (unsigned i = 0; i < conf->n; i++)
         mutable->shown[i] = (struct cns_server){

@@ -113,14 +113,14 @@ static enum err parse(const char *path, char *text, struct identity *out)
     if (!take_line(&at, "sum", sum, sizeof sum) || *at != 0 || strcmp(sum, wanted) != 0)
         return damaged(path, "its sum");
     at = text + sizeof FIRST - 1;
-    bool good = take_number(&at, "id", &out->id) &&
-                take_number(&at, "cluster-id", &out->cluster_id) &&
-                take_number(&at, "database-id", &out->database_id) &&
-                take_line(&at, "peer", out->peer, sizeof out->peer) &&
-                take_line(&at, "contacts", out->contacts, sizeof out->contacts) &&
-                take_number(&at, "since", &out->since) && take_wish(&at, &out->wish) && take_number(&at, "replace", &out->replace) &&
-                take_switch(&at, "joined", &out->joined) &&
-                take_switch(&at, "begun", &out->begun) && at == sum_line;
+    bool good =
+        take_number(&at, "id", &out->id) && take_number(&at, "cluster-id", &out->cluster_id) &&
+        take_number(&at, "database-id", &out->database_id) &&
+        take_line(&at, "peer", out->peer, sizeof out->peer) &&
+        take_line(&at, "contacts", out->contacts, sizeof out->contacts) &&
+        take_number(&at, "since", &out->since) && take_wish(&at, &out->wish) &&
+        take_number(&at, "replace", &out->replace) && take_switch(&at, "joined", &out->joined) &&
+        take_switch(&at, "begun", &out->begun) && at == sum_line;
     if (!good || out->id == 0 || out->cluster_id == 0 || out->database_id == 0)
         return damaged(path, "its lines");
     return ERR_OK;

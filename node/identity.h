@@ -18,7 +18,7 @@ struct identity {
     uint64_t id, cluster_id, database_id; /* all > 0 */
     char peer[IDENTITY_TEXT_MAX];         /* host:port: the address that its members' list has */
     char contacts[IDENTITY_TEXT_MAX];     /* clients' addresses of others, "a:1,b:2"; joined only */
-    uint64_t since; /* index of the log's entry by which it joined: an older image is of no use; 0 */
+    uint64_t since; /* the log's entry by which it joined: an older image is of no use; or 0 */
     enum identity_wish wish;
     uint64_t replace; /* with WISH_VOTER: the dead member whose place it takes, 0: none */
     bool joined;      /* by --join: its first state is another node's image */

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "client/connection.h"
+#include "node/lost_majority.h"
 #include "node/members_view.h"
 
 #include <inttypes.h>
@@ -208,6 +209,11 @@ static void first_member(const struct config *c, struct identity *out)
 
 enum err join_prepare(struct config *c, struct identity *out)
 {
+    if (lost_majority_unfinished(c->data))
+        return err_fail(ERR_CONFIG,
+                        "a recovery of %s was begun and not finished: run `lecternd recover --data "
+                        "%s` again",
+                        c->data, c->data);
     enum err e = identity_read(c->data, out);
     if (e != ERR_OK && e != ERR_NOT_FOUND)
         return e;

@@ -3,6 +3,7 @@
 #include "base/thread.h"
 #include "node/config.h"
 #include "node/join.h"
+#include "node/lost_majority.h"
 #include "node/node.h"
 
 #include <errno.h>
@@ -89,6 +90,8 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     thread_become(THREAD_LOOP);
     thread_expect_loop();
+    if (argc > 1 && strcmp(argv[1], "recover") == 0)
+        return lost_majority_main(argc - 1, argv + 1);
     if (config_load(&config, argc, argv, &wish) != ERR_OK) {
         (void)fprintf(stderr, "lecternd: %s\n", err_text());
         config_fini(&config);

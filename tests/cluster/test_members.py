@@ -65,6 +65,15 @@ def wait_member(c, number, role, seconds=40.0):
     c.wait(has_role, f"node {number} is a {role}", seconds)
 
 
+def identity(node):
+    """The text of DIR/node; empty when it is not there."""
+    try:
+        with open(os.path.join(node.dir, "node"), encoding="ascii") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
 def begin(c):
     with c.client() as q:
         q.query(TABLE)
@@ -93,9 +102,7 @@ def test_a_node_joins_and_is_promoted_when_it_has_caught_up():
         with load(c):
             node = join(c, 4)
             wait_member(c, 4, "voter")
-        text = open(os.path.join(node.dir, "node"), encoding="ascii").read()
-        c.wait(lambda: "wish = none" in open(os.path.join(node.dir, "node"), encoding="ascii").read(),
-               f"the wish is crossed out: {text}")
+        c.wait(lambda: "wish = none" in identity(node), f"the wish is crossed out: {identity(node)}")
         said = cluster(c, "list")
         expect(len(said.splitlines()) == 5, said)
         # It goes on under its id, with --data alone.
@@ -289,3 +296,138 @@ def test_a_wiped_voter_is_refused_under_its_old_id_and_served_nothing():
         wait_member(c, 4, "voter")
         expect_equal(len(members(c)), 3, "members")
         c.check_equal()
+
+
+def grown(c, rows=400):
+    """A database that takes a moment to fetch."""
+    with c.client() as q:
+        q.query("CREATE TABLE big(id INTEGER PRIMARY KEY, filler)")
+        for _ in range(rows // 50):
+            q.query("INSERT INTO big(filler) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1"
+                    " FROM n WHERE i < 50) SELECT randomblob(8000) FROM n")
+
+
+@case(seconds=180)
+def test_kill_9_of_a_joining_node_at_any_moment():
+    """It goes on under the id that it was given, and none piles up."""
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    with Cluster() as c:
+        grown(c)
+        # Moments that have a sign: asked, identity written, the fetch, the log made, promoted.
+        signs = ["asking", "accepted", "fetch", "member-started", "role="]
+        node = join(c, 4, start=False)
+        for sign in signs:
+            seen = len(node.log_text())
+            node.start(c.members, c.settings)
+            c.wait(lambda s=sign, n=seen: s in node.log_text()[n:] or "member-started" in
+                   node.log_text()[n:], f"the log of {node} says {sign}")
+            node.kill()
+        for _ in range(6):
+            node.start(c.members, c.settings)
+            time.sleep(rng.uniform(0.01, 0.4))
+            node.kill()
+        node.start(c.members, c.settings)
+        wait_member(c, 4, "voter")
+        expect_equal(members(c), {1: "voter", 2: "voter", 3: "voter", 4: "voter"},
+                     f"members after kills, seed {seed}")
+        c.check_equal()
+
+
+LECTERND = os.path.join(BUILD, "lecternd")
+
+
+def recover(directory, *flags, status=0):
+    done = subprocess.run([LECTERND, "recover", "--data", directory, *flags], capture_output=True,
+                          text=True, check=False, stdin=subprocess.DEVNULL, timeout=30 * PATIENCE)
+    said = done.stdout + done.stderr
+    expect_equal(done.returncode, status, f"lecternd recover {flags}: {said}")
+    return said
+
+
+@case(short=True, seconds=180)
+def test_a_lost_majority_is_recovered_from_one_node():
+    with Cluster(wal_checkpoint="64KiB", wal_restart="256KiB") as c:
+        begin(c)
+        with Writers(c.nodes, 3, filler=1000) as w:
+            c.wait(lambda: w.acknowledged > 300, "some writes")
+            w.stop()
+        survivor = c.others(c.leader())[0]
+        c.wait_equal()
+        for node in c.nodes:
+            node.kill()
+        # Without a word of the operator's it only tells.
+        said = recover(survivor.dir, status=1)
+        expect("may be lost" in said and "nothing was done" in said, said)
+        before = sorted(os.listdir(survivor.dir))
+        said = recover(survivor.dir, "--yes-i-may-lose-data")
+        expect("Done: node" in said, said)
+        expect([n for n in os.listdir(survivor.dir) if n.startswith("raft.lost-")], before)
+        said = recover(survivor.dir, status=1)  # to be asked again is harmless
+        # The old flags would make it a member of the cluster that is lost: refused.
+        survivor.start(c.members, c.settings)
+        survivor.should_run = False
+        expect(survivor.wait_end_by_itself() != 0, "started with the old flags")
+        alone = Joined(c, survivor.id)
+        alone.dir, alone.port, alone.peer_port = survivor.dir, survivor.port, survivor.peer_port
+        alone.log = survivor.log
+        c.nodes[survivor.id - 1] = alone
+        alone.start(c.members, c.settings)
+        c.wait_serving()
+        w.check(alone)
+        # An old member that is started by mistake is not heard, and does no harm.
+        old = next(x for x in c.nodes if x is not alone)
+        old.start(c.members, c.settings)
+        with alone.client() as q:
+            q.query("INSERT INTO numbered(writer, number) VALUES (77, 1)")
+        time.sleep(1.0 * PATIENCE)  # it tries its peers several times
+        expect_equal(list(members(c)), [alone.id], "members of the new cluster")
+        expect_equal(old.read("SELECT count(*) FROM numbered WHERE writer = 77"), [(0,)], "old node")
+        old.kill()
+        c.nodes = [alone]
+        for number in (4, 5):
+            join(c, number)
+        c.wait(lambda: list(members(c).values()) == ["voter"] * 3, "three voters", 40)
+        expect(min(set(members(c)) - {alone.id}) > 100, f"ids of the new cluster: {members(c)}")
+        by_number = {n.log_text(): n for n in c.nodes}
+        expect(len(by_number) == 3, "three nodes")
+        for node in c.nodes[1:]:
+            found = re.search(r"^id = (\d+)", identity(node), re.M)
+            node.id = int(found.group(1))
+        c.check_equal()
+
+
+@case(seconds=180)
+def test_kill_9_of_a_recovery():
+    """At any moment: the node starts as it was, or says that the recovery must be ended first."""
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    with Cluster() as c:
+        begin(c)
+        with Writers(c.nodes, 2, filler=500) as w:
+            c.wait(lambda: w.acknowledged > 200, "some writes")
+            w.stop()
+        node = c.node(1)
+        c.wait_equal()
+        for each in c.nodes:
+            each.kill()
+        ended = 0
+        for _ in range(25):
+            process = subprocess.Popen([LECTERND, "recover", "--data", node.dir,
+                                        "--yes-i-may-lose-data"], stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(rng.uniform(0.001, 0.04))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            ended += process.wait() == 0
+        recover(node.dir, "--yes-i-may-lose-data")
+        alone = Joined(c, 1)
+        alone.port, alone.peer_port, alone.dir, alone.log = (node.port, node.peer_port, node.dir,
+                                                             node.log)
+        c.nodes = [alone]
+        alone.start(c.members, c.settings)
+        c.wait_serving()
+        w.check(alone)
+        c.check_equal()
+        print(f"seed {seed}, {ended} of 25 came to their end")
