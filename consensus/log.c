@@ -264,7 +264,7 @@ static void *writer_main(void *arg)
             marked = false;
         } else if (stop || !marked) {
             /* A failure here is seen by the next job; all that was reported is durable anyway. */
-            if (l->store.failed == ERR_OK && log_store_mark(&l->store) != ERR_OK)
+            if (log_store_refuse(&l->store) == ERR_OK && log_store_mark(&l->store) != ERR_OK)
                 log_error("consensus", "log_mark_failed reason=\"%s\"", err_text());
             marked = true;
         }

@@ -2,6 +2,8 @@
  * acknowledged is found again, and a full disk loses nothing. */
 #include "tests/unit/consensus/log_rig.h"
 
+#include "base/mem.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -316,8 +318,7 @@ TEST(log_survives_one_call_without_room)
 /* The record's new file finds no room; the spare gives some. */
 static int full_but_for_spare(void *ctx, const char *path, uint64_t bytes)
 {
-    char *spare = strdup(path);
-    (void)snprintf(strrchr(spare, '/'), sizeof "/spare.new", "/spare.new");
+    char *spare = mem_printf("%.*s/spare.new", (int)(strrchr(path, '/') - path), path);
     bool there = access(spare, F_OK) == 0;
     free(spare);
     if (strstr(path, "/snapshot.new") == NULL || !there)
