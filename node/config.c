@@ -262,6 +262,9 @@ static enum err check(const struct config *c)
         return err_fail(ERR_CONFIG, "queue-length and max-connections must be at least 1");
     if (c->wal_restart_bytes < c->wal_checkpoint_bytes)
         return err_fail(ERR_CONFIG, "wal-restart must not be below wal-checkpoint");
+    if (c->wal_limit_bytes < c->wal_restart_bytes)
+        return err_fail(ERR_CONFIG, "wal-limit must not be below wal-restart: a WAL that is never "
+                                    "started over is nobody's fault");
     return ERR_OK;
 }
 

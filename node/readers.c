@@ -1,5 +1,6 @@
 /* Room: node. Thread: readers (and readers_run on the loop).
- * Owns: the connections; `lock` guards the queue, the idle connections and their count. */
+ * Owns: the connections; `lock` guards the queue, the idle connections and their count.
+ * Not here: which statement reads for too long (reader_watch.c). */
 #include "node/readers.h"
 
 #include "base/check.h"
@@ -12,31 +13,45 @@
 
 #define BLOCK KIB(256) /* an answer is sent in pieces of about this size */
 
+/* A connection, and the statement that it runs. */
+struct reader_conn {
+    struct list link; /* idle */
+    struct sqlconn *sql;
+    struct reading reading;
+};
+
 struct cursor_state {
-    struct sqlconn *conn;
+    struct reader_conn *conn;
     struct sqlstmt *stmt;
 };
 
-struct idle_conn {
-    struct list link;
-    struct sqlconn *conn;
-};
-
 struct readers {
-    const struct repl_db *db;
+    struct repl_db *db;
     struct mail *loop;
     pthread_mutex_t lock;
     pthread_cond_t work;
     struct list fresh;  /* requests without a connection */
     struct list parked; /* requests that have one, ready to go on: first */
-    struct list idle;   /* struct idle_conn */
+    struct list idle;   /* struct reader_conn */
     unsigned conns, conns_max;
     bool stopping;
+    bool looks_outside; /* a thread is to find out who else reads our files */
+    struct reader_watch *watch;
     unsigned n_threads;
     pthread_t threads[];
 };
 
-static enum err take_conn(struct readers *p, struct sqlconn **out) ON_READER
+/* Every few hundred microseconds of a running statement: one that reads no table holds nothing. */
+static bool note_holding(void *ctx)
+{
+    struct reader_conn *c = ctx;
+    if (!atomic_load_explicit(&c->reading.holds, memory_order_relaxed) &&
+        sqlite3_txn_state(sqlconn_handle(c->sql), "main") != SQLITE_TXN_NONE)
+        atomic_store_explicit(&c->reading.holds, true, memory_order_relaxed);
+    return false;
+}
+
+static enum err take_conn(struct readers *p, struct reader_conn **out) ON_READER
 {
     /* The caller holds a place in `conns`: an idle one, or the right to open another. */
     *out = NULL;
@@ -44,26 +59,23 @@ static enum err take_conn(struct readers *p, struct sqlconn **out) ON_READER
     struct list *l = list_pop_front(&p->idle);
     (void)pthread_mutex_unlock(&p->lock);
     if (l != NULL) {
-        struct idle_conn *idle = LIST_ENTRY(l, struct idle_conn, link);
-        *out = idle->conn;
-        free(idle);
+        *out = LIST_ENTRY(l, struct reader_conn, link);
         return ERR_OK;
     }
     sqlite3 *conn;
     TRY(repl_reader_open(p->db, &conn));
-    *out = sqlconn_new(conn, NULL, NULL);
+    struct reader_conn *c = MEM_NEW(struct reader_conn);
+    c->sql = sqlconn_new(conn, note_holding, c);
+    *out = c;
     return ERR_OK;
 }
 
-static void give_conn(struct readers *p, struct sqlconn *conn) ON_READER
+static void give_conn(struct readers *p, struct reader_conn *c) ON_READER
 {
     (void)pthread_mutex_lock(&p->lock);
     p->conns--;
-    if (conn != NULL) {
-        struct idle_conn *idle = MEM_NEW(struct idle_conn);
-        idle->conn = conn;
-        list_push_front(&p->idle, &idle->link); /* the warmest first */
-    }
+    if (c != NULL)
+        list_push_front(&p->idle, &c->link); /* the warmest first */
     (void)pthread_cond_signal(&p->work);
     (void)pthread_mutex_unlock(&p->lock);
 }
@@ -74,27 +86,49 @@ static void send_back(struct readers *p, struct request *r, enum letter_kind kin
     mail_send(p->loop, &r->letter.link);
 }
 
+/* Takes a connection, and begins R's statement on it. */
+static enum err begin(struct readers *p, struct request *r, struct reader_conn **conn,
+                      struct sqlstmt **stmt) ON_READER
+{
+    enum err e = take_conn(p, conn);
+    if (e != ERR_OK) {
+        request_fail_text(r, e);
+        return e;
+    }
+    reader_watch_begin(p->watch, &(*conn)->reading, r);
+    return sqlconn_begin((*conn)->sql, r, true, stmt);
+}
+
+/* The statement is over: its connection is another's. */
+static void end(struct readers *p, struct request *r, struct reader_conn *conn,
+                struct sqlstmt *stmt) ON_READER
+{
+    if (conn != NULL) {
+        reader_watch_end(p->watch, &conn->reading);
+        sqlconn_end(conn->sql, stmt);
+        if (conn->reading.ended && r->answer.code == ERR_CANCELLED) {
+            request_fail(r, ERR_TIMEOUT, conn->reading.sentence);
+            r->answer.sqlite_code = SQLITE_INTERRUPT;
+        }
+    }
+    give_conn(p, conn);
+}
+
 /* Runs R until its end or until a block is full. */
 static void run(struct readers *p, struct request *r) ON_READER
 {
     struct cursor_state *cur = r->cursor;
-    struct sqlconn *conn = cur == NULL ? NULL : cur->conn;
+    struct reader_conn *conn = cur == NULL ? NULL : cur->conn;
     struct sqlstmt *stmt = cur == NULL ? NULL : cur->stmt;
     bool more = false;
-    enum err e = ERR_OK;
-    if (cur == NULL) {
-        e = take_conn(p, &conn);
-        if (e != ERR_OK)
-            request_fail_text(r, e);
-        else
-            e = sqlconn_begin(conn, r, true, &stmt);
-    }
+    enum err e = cur == NULL ? begin(p, r, &conn, &stmt) : ERR_OK;
     if (e == ERR_OK && stmt != NULL)
-        e = sqlconn_rows(conn, stmt, r, BLOCK, &more);
+        e = sqlconn_rows(conn->sql, stmt, r, BLOCK, &more);
     /* Read after the statement began: not less than what it can have seen. */
     if (r->answer.seq == 0)
         r->answer.seq = repl_db_published_upper(p->db);
     if (e == ERR_OK && more) {
+        (void)note_holding(conn);
         if (cur == NULL) {
             cur = MEM_NEW(struct cursor_state);
             *cur = (struct cursor_state){conn, stmt};
@@ -103,11 +137,9 @@ static void run(struct readers *p, struct request *r) ON_READER
         send_back(p, r, LOOP_ROWS);
         return;
     }
-    if (conn != NULL)
-        sqlconn_end(conn, stmt);
+    end(p, r, conn, stmt);
     free(cur);
     r->cursor = NULL;
-    give_conn(p, conn);
     send_back(p, r, LOOP_ANSWER);
 }
 
@@ -116,8 +148,14 @@ static struct request *next(struct readers *p)
     struct list *l = NULL;
     (void)pthread_mutex_lock(&p->lock);
     for (;;) {
+        if (p->looks_outside) {
+            p->looks_outside = false;
+            (void)pthread_mutex_unlock(&p->lock);
+            reader_watch_look_outside(p->watch);
+            (void)pthread_mutex_lock(&p->lock);
+        }
         l = list_pop_front(&p->parked);
-        if (l == NULL && p->conns < p->conns_max) {
+        if (l == NULL && p->conns < p->conns_max && reader_watch_is_open(p->watch)) {
             l = list_pop_front(&p->fresh);
             if (l != NULL)
                 p->conns++;
@@ -141,13 +179,14 @@ static void *reader_main(void *arg)
     return NULL;
 }
 
-enum err readers_open(const struct config *config, const struct repl_db *db, struct mail *loop,
+enum err readers_open(const struct config *config, struct repl_db *db, struct mail *loop,
                       struct readers **out)
 {
     struct readers *p = mem_zalloc(sizeof *p + config->readers * sizeof(pthread_t));
     p->db = db;
     p->loop = loop;
     p->conns_max = (unsigned)config->reader_connections;
+    p->watch = reader_watch_new(config, db);
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->work, NULL);
     list_init(&p->fresh);
@@ -175,10 +214,11 @@ void readers_close(struct readers *p)
         (void)pthread_join(p->threads[i], NULL);
     CHECK(list_empty(&p->fresh) && list_empty(&p->parked) && p->conns == 0);
     LIST_EACH(l, &p->idle) {
-        struct idle_conn *idle = LIST_ENTRY(l, struct idle_conn, link);
-        sqlconn_close(idle->conn);
+        struct reader_conn *idle = LIST_ENTRY(l, struct reader_conn, link);
+        sqlconn_close(idle->sql);
         free(idle);
     }
+    reader_watch_free(p->watch);
     (void)pthread_cond_destroy(&p->work);
     (void)pthread_mutex_destroy(&p->lock);
     free(p);
@@ -205,7 +245,12 @@ void readers_expire(struct readers *p, uint64_t now_ms)
     struct list over, *l;
     thread_expect_loop();
     list_init(&over);
+    bool was_open = reader_watch_is_open(p->watch);
+    bool looks_outside = reader_watch_look(p->watch, now_ms);
     (void)pthread_mutex_lock(&p->lock);
+    p->looks_outside = p->looks_outside || looks_outside;
+    if (looks_outside || (!was_open && reader_watch_is_open(p->watch)))
+        (void)pthread_cond_broadcast(&p->work);
     LIST_EACH(i, &p->fresh) {
         if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
             list_remove(i);
@@ -221,4 +266,9 @@ void readers_expire(struct readers *p, uint64_t now_ms)
             request_fail(r, ERR_TIMEOUT, "timed out while it waited for a reader");
         send_back(p, r, LOOP_ANSWER);
     }
+}
+
+void readers_stats(struct readers *p, uint64_t now_ms, struct reader_stats *out)
+{
+    reader_watch_stats(p->watch, now_ms, out);
 }

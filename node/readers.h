@@ -3,13 +3,16 @@
  *
  * A request whose answer is longer than a block is cut: the block goes to the loop (LOOP_ROWS), the
  * statement is parked with its connection, and no thread waits for a slow client; when the client
- * has taken the block the loop sends the request back (readers_run). */
+ * has taken the block the loop sends the request back (readers_run).
+ *
+ * A statement that holds the WAL back for too long is ended with ERR_TIMEOUT: reader_watch.h. */
 #ifndef NODE_READERS_H
 #define NODE_READERS_H
 
 #include "base/mail.h"
 #include "base/thread.h"
 #include "node/config.h"
+#include "node/reader_watch.h"
 #include "node/request.h"
 #include "replication/replication.h"
 
@@ -17,15 +20,18 @@ struct readers;
 
 /* Threads and connections come as they are needed, up to the configured numbers. LOOP gets
  * LOOP_ROWS and LOOP_ANSWER letters. DB must outlive the pool. */
-MUST_USE enum err readers_open(const struct config *config, const struct repl_db *db,
-                               struct mail *loop, struct readers **out);
+MUST_USE enum err readers_open(const struct config *config, struct repl_db *db, struct mail *loop,
+                               struct readers **out);
 /* Ends all: waits for the running statements, which must have been cancelled. Parked requests must
  * have been sent back. */
 void readers_close(struct readers *readers);
 /* A new request, or one that came by LOOP_ROWS and goes on. Thread: loop. */
 void readers_run(struct readers *readers, struct request *r) ON_LOOP;
 /* Answers requests that still wait for a connection and are cancelled (ERR_CANCELLED) or past their
- * deadline (ERR_TIMEOUT). */
+ * deadline (ERR_TIMEOUT). Cancels statements that hold the WAL back for too long (reader_watch.h):
+ * those that wait for their client have to be sent back here. */
 void readers_expire(struct readers *readers, uint64_t now_ms) ON_LOOP;
+/* For status: what reads now, and who was ended. */
+void readers_stats(struct readers *readers, uint64_t now_ms, struct reader_stats *out) ON_LOOP;
 
 #endif

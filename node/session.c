@@ -577,6 +577,8 @@ static void blocked_timer(struct session *s, uint64_t now_ms) ON_LOOP
         s->overdue = true;
         atomic_store_explicit(&s->current->cancelled, true, memory_order_relaxed);
         unblock(s);
+    } else if (atomic_load_explicit(&s->current->cancelled, memory_order_relaxed)) {
+        unblock(s); /* it held the WAL back (reader_watch.c): its reader ends it */
     }
 }
 

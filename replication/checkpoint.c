@@ -577,6 +577,10 @@ static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWN
     if (db->frames == 0 || db->holds_readers)
         return ERR_OK;
     uint64_t now = clock_mono_ms();
+    if (atomic_exchange_explicit(&db->restart_soon, false, memory_order_relaxed)) {
+        c->restart_not_before_ms = c->checkpoint_not_before_ms = 0;
+        c->restart_pause_ms = RESTART_PAUSE_MS;
+    }
     bool hurry = c->still_since_ms != 0 || wal_is_far_too_long(db);
     if (!is_free && !hurry)
         return ERR_OK;
@@ -592,6 +596,11 @@ static enum err upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWN
         start(db, backfilled);
     }
     return ERR_OK;
+}
+
+void repl_db_restart_soon(struct repl_db *db)
+{
+    atomic_store_explicit(&db->restart_soon, true, memory_order_relaxed);
 }
 
 enum err repl_db_upkeep(struct repl_db *db, bool quiet, bool *wants_quiet)

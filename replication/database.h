@@ -66,6 +66,7 @@ struct repl_db {
     _Atomic uint32_t stat_pages;
     _Atomic unsigned stat_waits_for_room;  /* enum room_for: what met a full disk last */
     _Atomic uint64_t stat_restart_held_ms; /* clock: since when readers hold it back; 0: nobody */
+    _Atomic bool restart_soon;             /* repl_db_restart_soon */
 };
 
 /* database_open.c: repl_db_open. */

@@ -176,6 +176,10 @@ void repl_compare_end(struct repl_compare *c, char *sentence, size_t max) ON_OWN
  * has published what it has. */
 MUST_USE enum err repl_db_upkeep(struct repl_db *db, bool quiet, bool *wants_quiet) ON_OWNER;
 
+/* Who read is gone: the restart of a long WAL is tried at the next upkeep, not after the pause that
+ * the attempts in vain have led to. Any thread. */
+void repl_db_restart_soon(struct repl_db *db);
+
 /* A read-only connection of the stock VFS on the published files. Close with sqlite3_close. */
 MUST_USE enum err repl_reader_open(const struct repl_db *db, sqlite3 **conn) ON_READER;
 /* Newest published sequence; any thread. A read that begins after this returned N sees at least N.

@@ -1,0 +1,58 @@
+/* Room: node. Which statements read at this moment, and those among them that keep the WAL from
+ * starting over: named in the log, and in the end ended, so that the WAL stays bounded.
+ *
+ * While a read transaction is open, no checkpoint goes beyond what it sees, and no restart of the
+ * WAL is possible. Only when the WAL is over `wal-limit` and its restart is held back does anything
+ * happen here: past `reader-warn` a statement is named, past `reader-limit` it is ended.
+ *
+ * That alone does not bound the WAL: reads may relieve each other, so that there is always one. So
+ * after an end, no new statement begins until the WAL has started over, for GATE_MS at most; and
+ * when the restart was held back for twice reader-limit, those that still run at the end of such a
+ * pause are ended as well, whatever their age. */
+#ifndef NODE_READER_WATCH_H
+#define NODE_READER_WATCH_H
+
+#include "base/list.h"
+#include "base/thread.h"
+#include "node/config.h"
+#include "node/request.h"
+#include "replication/replication.h"
+
+struct reader_watch;
+
+/* One statement, from its begin to its end; in the memory of whoever runs it. */
+struct reading {
+    struct list link;
+    struct request *r;
+    uint64_t began_ms;  /* monotonic */
+    _Atomic bool holds; /* it has a read transaction: said by the thread that runs it */
+    bool named;
+    bool ended; /* told to end, for the reason `sentence`; read it after reader_watch_end */
+    char sentence[ERR_TEXT_MAX];
+};
+
+struct reader_watch *reader_watch_new(const struct config *config, struct repl_db *db);
+void reader_watch_free(struct reader_watch *w);
+/* R lives until reader_watch_end. */
+void reader_watch_begin(struct reader_watch *w, struct reading *g, struct request *r) ON_READER;
+void reader_watch_end(struct reader_watch *w, struct reading *g) ON_READER;
+
+/* Looks at all of them; call every now and then. Statements that are to end are cancelled: running
+ * ones see it, who holds a parked one has to send it on (session.c does). True: another process may
+ * hold the WAL back; let a thread that may block call reader_watch_look_outside. */
+bool reader_watch_look(struct reader_watch *w, uint64_t now_ms) ON_LOOP;
+/* May new statements begin? False for GATE_MS at most. Any thread. */
+bool reader_watch_is_open(const struct reader_watch *w);
+/* Finds the other processes that read the database's files, and says so in the log. Blocks. */
+void reader_watch_look_outside(struct reader_watch *w);
+
+struct reader_stats {
+    unsigned reading;   /* statements under way, parked ones too */
+    uint64_t oldest_ms; /* age of the oldest that has a read transaction; 0: none has */
+    uint64_t ended;     /* so many were ended so far */
+    unsigned others;    /* processes that read our files, when last looked; see `looked_ms` */
+    uint64_t others_looked_ms; /* monotonic; 0: never, nothing was held back */
+};
+void reader_watch_stats(struct reader_watch *w, uint64_t now_ms, struct reader_stats *out);
+
+#endif
