@@ -1,6 +1,6 @@
 /* Room: node. Thread: loop.
- * Invariants: a COMMIT is never refused: what the transaction needs is what the reserve is for. A
- *   disk that cannot be asked counts as one with room: what is full then says so itself. */
+ * Invariants: a disk that cannot be asked counts as one with room: what is full then says so
+ * itself. Not here: what is refused (route.c), and what waits (the log, the lane). */
 #include "node/disk_watch.h"
 
 #include "base/check.h"
@@ -132,17 +132,11 @@ static uint64_t mib(uint64_t bytes)
     return bytes / MIB(1);
 }
 
-bool disk_watch_refuses(const struct disk_watch *d, const struct request *r, bool in_transaction,
-                        char *sentence)
+void disk_watch_describe(const struct disk_watch *d, char *sentence)
 {
-    bool writes = r->kind == SQL_WRITE || r->kind == SQL_ALONE ||
-                  (!in_transaction && r->kind == SQL_READ); /* a reader handed it on: it writes */
-    if (!d->low || !writes)
-        return false;
     (void)snprintf(
         sentence, ERR_TEXT_MAX,
         "the disk of node %" PRIu64 " has %" PRIu64 " MiB left, below its disk-reserve of %" PRIu64
         " MiB: free some space there; reads go on",
         d->node->config->id, mib(d->free_bytes), mib(d->node->config->disk_reserve_bytes));
-    return true;
 }

@@ -17,8 +17,7 @@ void disk_watch_timer(struct disk_watch *d, uint64_t now_ms) ON_LOOP;
 bool disk_watch_is_low(const struct disk_watch *d) ON_LOOP;
 /* Bytes left for us, as of the last look; UINT64_MAX: not known. */
 uint64_t disk_watch_free_bytes(const struct disk_watch *d) ON_LOOP;
-/* Is R a write that must not be begun? SENTENCE (ERR_TEXT_MAX) says why. */
-bool disk_watch_refuses(const struct disk_watch *d, const struct request *r, bool in_transaction,
-                        char *sentence) ON_LOOP;
+/* "the disk of node 1 has ...": while it is low. SENTENCE: ERR_TEXT_MAX. */
+void disk_watch_describe(const struct disk_watch *d, char *sentence) ON_LOOP;
 
 #endif

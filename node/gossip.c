@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "node/disk_watch.h"
 #include "node/fetch.h"
 #include "node/join.h"
 #include "node/members_view.h"
@@ -64,7 +65,7 @@ static void fill_from_database(const struct node *n, struct gossip_news *out) ON
     out->checksum = stats.checksum;
     out->wal_bytes = stats.wal_bytes;
     out->wal_waits_ms = stats.restart_waits_ms;
-    out->waits_for_room = stats.waits_for_room;
+    out->waits_for_room = out->waits_for_room || stats.waits_for_room;
 }
 
 static void fill_from_log(struct gossip *g, struct gossip_news *out) ON_LOOP
@@ -93,6 +94,8 @@ static void describe(const struct node *n, struct gossip_news *out) ON_LOOP
     else if (n->cns != NULL && !member_find(n, n->config->id, &me))
         (void)snprintf(out->state, sizeof out->state,
                        "this node was removed from the cluster: stop it, and remove its directory");
+    else if (disk_watch_is_low(n->disk))
+        disk_watch_describe(n->disk, out->state);
     else if (out->waits_for_room)
         (void)snprintf(out->state, sizeof out->state, "the disk is full: waits for room");
     else
@@ -112,6 +115,9 @@ void gossip_self(struct gossip *g, struct gossip_news *out)
                                 .wishes_to_vote = join_wishes_to_vote(n),
                                 .replaces = n->past->who.replace,
                                 .heard_ms = clock_mono_ms()};
+    out->repairs = n->past->repairs;
+    out->disk_free = disk_watch_free_bytes(n->disk);
+    out->waits_for_room = disk_watch_is_low(n->disk);
     if (n->lane != NULL)
         fill_from_database(n, out);
     if (n->cns != NULL)
@@ -124,13 +130,14 @@ void gossip_self(struct gossip *g, struct gossip_news *out)
 }
 
 /* The numbers of a message, in their order there. */
-#define NUMBERS 14
+#define NUMBERS 16
 static void numbers_of(struct gossip_news *s, uint64_t *out[NUMBERS])
 {
     uint64_t *const all[NUMBERS] = {
         &s->term,           &s->leader_id,      &s->seq,          &s->checksum,    &s->commit_index,
         &s->applied_index,  &s->wal_bytes,      &s->log_bytes,    &s->first_index, &s->last_index,
-        &s->snapshot_index, &s->snapshot_age_s, &s->wal_waits_ms, &s->replaces};
+        &s->snapshot_index, &s->snapshot_age_s, &s->wal_waits_ms, &s->replaces,    &s->repairs,
+        &s->disk_free};
     memcpy(out, all, sizeof all);
 }
 

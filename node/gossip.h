@@ -15,10 +15,12 @@ struct gossip_news {
     uint64_t first_index, last_index;        /* of the log */
     uint64_t snapshot_index, snapshot_age_s; /* 0: none; age: GOSSIP_AGE_UNKNOWN */
     uint64_t wal_waits_ms; /* readers have held the WAL's restart back for so long */
+    uint64_t repairs;      /* databases made anew since its process began: repair.c, startup.c */
+    uint64_t disk_free;    /* bytes left for its data directory; UINT64_MAX: not known */
     uint64_t replaces;     /* with wishes_to_vote: the dead member whose place it takes, 0: none */
     enum cns_role role;
     bool serving;
-    bool waits_for_room; /* its disk is full: the log or the database waits */
+    bool waits_for_room; /* its disk is full, or nearly: below disk-reserve */
     bool wishes_to_vote; /* it joined, and is to be promoted when it has caught up */
     char address[256];   /* for clients */
     char version[32], sqlite[32];

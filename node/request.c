@@ -36,6 +36,8 @@ void request_free(struct request *r)
 {
     buf_fini(&r->answer.out);
     free(r->answer.message);
+    free(r->cluster);
+    free(r->no_room);
     free(r->frame);
     free(r);
 }

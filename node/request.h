@@ -83,6 +83,7 @@ struct request {
     struct image *image;        /* that it waits for or reads from: image.c */
     struct admin_request *cluster; /* CLUSTER, not a query (admin.c); owned */
     bool foreign_keys;
+    char *no_room;             /* a sentence: it may read only, the disk is nearly full; or NULL */
     int64_t last_insert_rowid; /* what SQL's last_insert_rowid() must see: the session's */
     uint64_t deadline_ms;      /* monotonic: the statement is interrupted */
     _Atomic bool cancelled;

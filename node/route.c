@@ -137,14 +137,28 @@ static void route_read(struct session *s, struct request *r) ON_LOOP
 
 /* --- writes --- */
 
+/* The disk is nearly full: no write is begun. A COMMIT is let through, for what the transaction
+ * needs is what the reserve is for; and what only looks like a read is told by the lane. */
+static bool refuse_write(struct session *s, struct request *r) ON_LOOP
+{
+    char sentence[ERR_TEXT_MAX];
+    free(r->no_room);
+    r->no_room = NULL;
+    if (!disk_watch_is_low(s->node->disk))
+        return false;
+    disk_watch_describe(s->node->disk, sentence);
+    r->no_room = r->kind == SQL_READ ? mem_strdup(sentence) : NULL;
+    if (r->kind != SQL_WRITE && r->kind != SQL_ALONE)
+        return false;
+    fail(s, ERR_FULL, sentence);
+    return true;
+}
+
 static void run_in_lane(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    char sentence[ERR_TEXT_MAX];
-    if (disk_watch_refuses(n->disk, r, s->home != HOME_NONE, sentence)) {
-        fail(s, ERR_FULL, sentence);
+    if (refuse_write(s, r))
         return;
-    }
     if (s->home == HOME_NONE && n->n_in_lane >= n->config->queue_max) {
         fail(s, ERR_BUSY, "the writer's queue is full (queue-length): try again later");
         return;

@@ -127,9 +127,11 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
         return r->answer.code;
     }
     if ((rc & 0xff) == SQLITE_FULL) {
+        /* Lectern's own limits say which one and where; SQLite's temporary files do not. */
         request_fail(r, ERR_FULL,
-                     "the transaction changes more than transaction-bytes allows (or the disk for "
-                     "temporary files is full): make it smaller");
+                     err_text()[0] != 0 ? err_text()
+                                        : "the disk for SQLite's temporary files is full: they are "
+                                          "in the node's data directory, or in SQLITE_TMPDIR");
         r->answer.sqlite_code = rc;
         return ERR_FULL;
     }
@@ -308,6 +310,7 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     guard_reset(&c->guard);
     c->tick_stopped = false;
     c->running = r;
+    (void)err_fail(ERR_OK, "%s", ""); /* what stands there later is of this statement */
     if (r->query.sql_len > SQL_TEXT_MAX) {
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");
         return ERR_TOO_BIG;
@@ -323,6 +326,10 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     if (e == ERR_OK && read_only && !sqlite3_stmt_readonly(s->stmt)) {
         r->answer.not_read_only = true;
         e = ERR_FORBIDDEN;
+    }
+    if (e == ERR_OK && r->no_room != NULL && !sqlite3_stmt_readonly(s->stmt)) {
+        request_fail(r, ERR_FULL, r->no_room);
+        e = ERR_FULL;
     }
     if (e == ERR_OK)
         e = bind_all(c, s, r);

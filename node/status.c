@@ -10,9 +10,10 @@
 #include <string.h>
 
 static const char *const columns[] = {
-    "node",    "address",   "role",      "term",     "seq",      "lag",          "commit",
-    "applied", "wal_bytes", "log_bytes", "checksum", "leader",   "version",      "state",
-    "member",  "peer",      "log_first", "log_last", "snapshot", "snapshot_age",
+    "node",     "address",      "role",      "term",      "seq",       "lag",
+    "commit",   "applied",      "wal_bytes", "log_bytes", "checksum",  "leader",
+    "version",  "state",        "member",    "peer",      "log_first", "log_last",
+    "snapshot", "snapshot_age", "repairs",   "disk_free",
 };
 #define COLUMNS ((uint32_t)(sizeof columns / sizeof columns[0]))
 
@@ -75,6 +76,11 @@ static void put_members_part(struct buf *b, const struct row *row)
         put_null(b);
     else
         put_number(b, s->snapshot_age_s);
+    put_number(b, s->repairs);
+    if (s->disk_free == UINT64_MAX || s->heard_ms == 0)
+        put_null(b);
+    else
+        put_number(b, s->disk_free);
 }
 
 static void put_row(struct buf *b, const struct row *row, uint64_t newest, uint64_t now_ms)

@@ -209,3 +209,127 @@ def test_without_repair_damage_is_named_and_refused():
         expect(victim.wait_end_by_itself() == 1, "the exit status")
         last_words = victim.log_text().splitlines()[-1]
         expect("main.db" in last_words and "--repair" in last_words, last_words)
+
+
+# --- interrupted ----------------------------------------------------------------------------------
+
+KILLS = int(os.environ.get("LECTERN_KILLS", "0"))
+
+
+def fetching(node):
+    """What the node's own row of STATUS says while it fetches, or None."""
+    row = node.status()
+    return row["state"] if row and "fetching" in row["state"] else None
+
+
+def fatten(c, megabytes):
+    with c.client() as q:
+        for _ in range(megabytes):
+            q.query("INSERT INTO big(a) VALUES (randomblob(1000000))", timeout_ms=30000)
+    c.wait_equal()
+
+
+def begin_fetch(c, victim):
+    """VICTIM loses its database while it is down, and comes back."""
+    victim.kill()
+    remove("main.db", "main.db-wal", "main.db-shm")(victim)
+    c.restart(victim)
+
+
+@case(short=True, seconds=120)
+def test_a_fetching_node_tells_of_itself_and_refuses_the_rest():
+    with Cluster(**SMALL) as c:
+        make(c)
+        victim = c.others(c.leader())[0]
+        others = c.others(victim)
+        victim.kill()
+        remove("main.db", "main.db-wal", "main.db-shm")(victim)
+        for node in others:
+            node.pause()  # nobody to fetch from
+        victim.start(c.members, c.settings)
+        c.wait(lambda: fetching(victim), "the node says that it fetches")
+        with victim.client() as q:
+            for sql in ("SELECT 1", "INSERT INTO big(a) VALUES (1)", "BEGIN"):
+                expect_error("NOT_LEADER", lambda s=sql: q.query(s, level="any"),
+                             says="this node is fetching the database")
+        expect(fetches(victim) == 0, "fetched from nobody?")
+        begun = time.monotonic()
+        victim.terminate()
+        expect(victim.wait_end() == 0, "the exit status of a fetching node after SIGTERM")
+        expect(time.monotonic() - begun < 5 * PATIENCE, "SIGTERM took too long")
+        for node in others:
+            node.resume()
+        c.restart(victim)
+        wait_fetched(c, victim, 0)
+        c.wait_serving()
+        c.check_equal()
+
+
+def some_time(rng, longest=0.8):
+    time.sleep(rng.random() * longest)  # a random moment, not a wait for something
+
+
+@case(seconds=240, weight=2)
+def test_kill_either_side_of_a_fetch_and_it_goes_on():
+    rng = random.Random(os.environ.get("LECTERN_SEED", "7"))
+    kills = KILLS or 12
+    with Cluster(log_keep="1MiB", wal_checkpoint="1MiB", wal_restart="4MiB") as c:
+        make(c)
+        fatten(c, 40)
+        victim = c.others(c.leader())[0]
+        begin_fetch(c, victim)
+        done = mid_fetch = 0
+        while done < kills:
+            if not fetching(victim) and serves(victim):
+                c.wait_equal()
+                begin_fetch(c, victim)
+            some_time(rng)
+            mid_fetch += fetching(victim) is not None
+            other = rng.choice(c.others(victim))
+            what = rng.choice(["victim", "victim", "server", "pause"])
+            if what == "victim":
+                victim.kill()
+                c.restart(victim)
+            elif what == "server":
+                other.kill()
+                some_time(rng)
+                c.restart(other)
+            else:
+                other.pause()
+                some_time(rng, 3)
+                other.resume()
+            done += 1
+        print(f"{done} kills, {mid_fetch} of them in the middle of a fetch, {fetches(victim)} fetched")
+        c.wait(lambda: serves(victim), f"{victim} serves in the end", 60)
+        c.wait_serving()
+        with c.client() as q:
+            q.query("INSERT INTO numbered(writer, number) VALUES (1, 1)")
+        c.check_equal()
+        expect(mid_fetch > 0, "no kill met a fetch")
+
+
+@case(seconds=120)
+def test_a_fetch_under_load_from_a_follower_then_from_the_leader():
+    with Cluster(log_keep="1MiB", wal_checkpoint="1MiB", wal_restart="4MiB") as c:
+        make(c)
+        fatten(c, 20)
+        leader = c.leader()
+        victim, other = c.others(leader)
+        with Writers(c.nodes, 3, filler=3000, first=7000) as w:
+            begin_fetch(c, victim)
+            wait_fetched(c, victim, 0)
+            source = re.findall(r" fetch begins from=(\d+)", victim.log_text())[-1]
+            expect(int(source) == other.id, f"fetched from {source}, the follower is {other}")
+            other.kill()
+            # Two of three are left, and one of them has no database: nothing can be committed
+            # that it does not hold, so its log must catch up before writes go on.
+            before = fetches(victim)
+            begin_fetch(c, victim)
+            wait_fetched(c, victim, before)
+            seen = w.acknowledged
+            c.wait(lambda: w.acknowledged > seen + 20, "writes go on")
+            c.restart(other)
+            w.stop()
+        c.wait_equal()
+        w.check(victim)
+        c.check_equal()
