@@ -74,6 +74,7 @@ UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
 UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
 ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
                   $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) \
+                  $(call objs,$(call src,tests/bench/storage)) \
                   $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)))
 
 .DEFAULT_GOAL := all
@@ -123,6 +124,12 @@ $(B)/lectern: $(SHELL_OBJS)
 $(B)/bench: $(BENCH_OBJS)
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
+
+# What the storage costs without a cluster: tests/bench/storage/storage.c says how to use it.
+$(B)/bench-storage: $(call objs,$(call src,tests/bench/storage) tests/bench/histogram.c) \
+                    $(ROOM_OBJS_replication)
+	@echo "  LD  $@" >&2
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
 
 $(B)/sim: $(call objs,$(SIM_MAIN) $(SIM_SRC)) $(ROOM_OBJS_consensus)
 	@echo "  LD  $@" >&2
