@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,4 +49,9 @@ char *mem_printf(const char *format, ...)
     if (n < 0 || s == NULL)
         check_failed(__FILE__, __LINE__, "out of memory");
     return s;
+}
+
+void mem_give_back(void)
+{
+    (void)malloc_trim(0);
 }

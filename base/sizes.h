@@ -59,6 +59,9 @@ _Static_assert(ENTRY_BYTES_MAX <= LOG_SEGMENT_BYTES, "an entry fits a segment");
 _Static_assert(2 * ENTRY_BYTES_MAX <= INFLIGHT_BYTES_MAX, "one may fly while the next is made");
 _Static_assert(PAGE_SIZE_MAX + KIB(1) <= ENTRY_BYTES_MAX, "a page fits an entry");
 
+/* SQLite's heap, of all connections together: beyond it their page caches do not grow. */
+#define SQLITE_HEAP_BYTES MIB(32)
+
 /* WAL size at which a checkpoint starts, and the size at which the writer pauses so that the WAL
  * can be restarted. */
 #define WAL_CHECKPOINT_BYTES MIB(4)

@@ -4,6 +4,7 @@
 #include "node/config.h"
 #include "node/join.h"
 #include "node/lost_majority.h"
+#include "node/memory.h"
 #include "node/node.h"
 
 #include <errno.h>
@@ -105,6 +106,7 @@ int main(int argc, char **argv)
         config_fini(&config);
         return 0;
     }
+    memory_limit(config.data);
     enum err e = raise_descriptors(&config);
     if (e == ERR_OK)
         e = find_identity(&config, &past);

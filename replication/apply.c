@@ -30,7 +30,7 @@
 /* Frames built and written in one piece. */
 #define FRAMES_BYTES MIB(1)
 /* Memory for more pages than this is given back when they are applied. */
-#define PAGES_KEPT 65536u
+#define PAGES_KEPT 16384u
 
 /* Where a part lies in the stash. */
 struct stashed {
@@ -351,8 +351,10 @@ static enum err apply_txn(struct repl_db *db, const struct repl_entry *head, con
     struct applying t = {.a = applier(db), .head = head, .whole = whole, .whole_len = n};
     enum err e = apply_steps(db, &t);
     free(t.part);
-    if (t.a->pages_cap > PAGES_KEPT)
+    if (t.a->pages_cap > PAGES_KEPT) {
         free_pages(t.a);
+        mem_give_back();
+    }
     return e;
 }
 

@@ -16,9 +16,11 @@ struct digest_ahead {
     uint64_t checksum; /* likewise */
     struct ahead_page {
         uint32_t page_no; /* 0: free */
-        uint64_t hash, seq;
-    } * slots; /* open addressing; counts only when seq > published_seq */
+        uint32_t seq;     /* its low half: see is_ahead */
+        uint64_t hash;
+    } * slots; /* open addressing; counts only when its transaction is not published */
     size_t cap, used;
+    uint64_t rebuilt_seq; /* published then: no slot is older */
 };
 
 /* The published state at SEQ is the beginning. */

@@ -12,7 +12,6 @@
 
 #include "base/check.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 
@@ -31,6 +30,7 @@ void spill_init(struct spill *s, const char *path, uint64_t memory_max)
     *s = (struct spill){.path = mem_strdup(path), .memory_max = memory_max, .fd = -1};
     for (s->chunk = CHUNK_MAX; s->chunk > CHUNK_MIN && s->chunk * 4 > memory_max;)
         s->chunk /= 2;
+    (void)unlink(path);
 }
 
 void spill_fini(struct spill *s)
@@ -41,12 +41,6 @@ void spill_fini(struct spill *s)
     free(s->chunks);
     free(s->path);
     *s = (struct spill){.fd = -1};
-}
-
-void spill_remove_leftover(const char *path)
-{
-    if (unlink(path) == 0)
-        log_info("replication", "removed file=%s reason=\"left by a kill\"", path);
 }
 
 /* --- the file --------------------------------------------------------------------------------- */

@@ -29,11 +29,9 @@ struct spill {
 };
 
 /* PATH: where the file is made and at once unlinked when it is needed; only one at a time may use
- * it. */
+ * it. (A kill between the two leaves an empty file, which goes here.) */
 void spill_init(struct spill *s, const char *path, uint64_t memory_max);
 void spill_fini(struct spill *s);
-/* Removes what a kill between making and unlinking the file left: an empty file. */
-void spill_remove_leftover(const char *path);
 
 /* Bytes behind all others, or inside; an empty store begins where the first write is. ERR_FULL: the
  * disk is; nothing behind the others was written then. */

@@ -4,9 +4,13 @@
 #include "replication/txn.h"
 
 #include "base/check.h"
+#include "base/mem.h"
 #include "replication/view.h"
 
 #include <stdlib.h>
+
+/* After one with more pages its memory is worth giving back. */
+#define PAGES_LARGE 16384u
 
 uint64_t repl_txn_seq(const struct repl_txn *txn)
 {
@@ -49,8 +53,11 @@ void repl_txn_free(struct repl_txn *txn)
 {
     if (txn == NULL)
         return;
+    const bool large = txn->n_pages > PAGES_LARGE;
     free(txn->frame_page);
     free(txn->pages);
     view_txn_freed(txn->view);
     free(txn);
+    if (large)
+        mem_give_back();
 }
