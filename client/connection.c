@@ -501,6 +501,8 @@ static bool may_repeat(const struct conn *c, const struct exchange *x, enum err 
 {
     if (c->in_transaction || x->handed_on || x->cancelled)
         return false;
+    if (x->answered && x->cluster != NULL && err == ERR_STOPPED)
+        return true; /* a node that failed, or was removed: others may know the leader */
     if (x->answered)
         return err_retry_class((int)err) == ERR_RETRY_LEADER;
     return err == ERR_CLOSED &&

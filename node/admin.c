@@ -31,6 +31,7 @@
 #define PATIENCE_MS       30000 /* without a word of the client's */
 #define PATIENCE_MAX_MS   3600000
 #define TRANSFER_AGAIN_MS 2000 /* a hand-over that did not happen is begun again */
+#define ALIVE_ELECTIONS   3    /* who answers still after so many election timeouts is alive */
 #define TEND_TICKS        10   /* of the node's timer */
 
 #define COLUMNS 5u /* of the answer */
@@ -42,6 +43,7 @@ struct admin_request {
     enum step step;
     enum cns_change_kind kind; /* CHANGING */
     uint64_t id, index;        /* CHANGING: whom, and the entry */
+    uint64_t asked_ms;         /* when it came here */
     uint64_t transfer_ms;      /* HANDING_OVER: when it was last begun */
 };
 
@@ -49,6 +51,7 @@ struct admin_request *admin_request_new(const struct wire_cluster *w)
 {
     struct admin_request *a = MEM_NEW(struct admin_request);
     a->w = *w;
+    a->asked_ms = clock_mono_ms();
     return a;
 }
 
@@ -275,6 +278,11 @@ static void run_add(struct request *r) ON_LOOP
         return;
     }
     if (w->id != 0 && member_answers(n, w->id)) {
+        /* It may have died a moment ago. */
+        if (clock_mono_ms() < r->cluster->asked_ms + ALIVE_ELECTIONS * n->config->election_ms) {
+            wait_here(r);
+            return;
+        }
         (void)err_fail(ERR_CONFIG,
                        "node %" PRIu64 " is alive: stop it first, or join without --replace and "
                        "remove it later",

@@ -29,7 +29,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#define ASK_MS     30000
+#define ASK_MS     10000
 #define CONNECT_MS 2000
 #define AGAIN_NS   500000000L /* between two tries */
 
@@ -111,11 +111,26 @@ static enum err on_row(void *arg, const struct wire_value *v, uint32_t n)
     return g->good ? ERR_OK : err_fail(ERR_PROTOCOL, "an answer to ADD that makes no sense");
 }
 
-/* Asks once. */
-static enum err ask(const struct config *c, struct given *out)
+/* The addresses of LIST, beginning with number FIRST: whoever answers and knows no leader must not
+ * be the only one that is asked. */
+static char *rotated(const char *list, unsigned first)
 {
+    unsigned n = 1, skip;
+    const char *from = list;
+    for (const char *p = list; *p != 0; p++)
+        n += *p == ',';
+    for (skip = first % n; skip > 0; skip--)
+        from = strchr(from, ',') + 1;
+    return from == list ? mem_strdup(list)
+                        : mem_printf("%s,%.*s", from, (int)(from - list - 1), list);
+}
+
+/* Asks once. */
+static enum err ask(const struct config *c, unsigned tries, struct given *out)
+{
+    char *addresses = rotated(c->join, tries);
     struct conn_options o = {
-        .addresses = c->join, .client = "lecternd " LECTERN_VERSION, .connect_ms = CONNECT_MS};
+        .addresses = addresses, .client = "lecternd " LECTERN_VERSION, .connect_ms = CONNECT_MS};
     struct wire_cluster w = {
         .op = WIRE_CLUSTER_ADD, .role = WIRE_STANDBY, .timeout_ms = ASK_MS, .id = c->replace};
     struct conn_handler h = {.row = on_row, .arg = out};
@@ -128,6 +143,7 @@ static enum err ask(const struct config *c, struct given *out)
         e = conn_cluster(conn, &w, &h);
     asking = NULL;
     conn_close(conn);
+    free(addresses);
     if (e == ERR_OK && !out->good)
         e = err_fail(ERR_PROTOCOL, "an answer to ADD without a row");
     return e;
@@ -144,8 +160,8 @@ static enum err ask_until_told(const struct config *c, struct given *out)
 {
     static const struct timespec pause = {.tv_nsec = AGAIN_NS};
     char last[ERR_TEXT_MAX] = "";
-    for (;;) {
-        enum err e = ask(c, out);
+    for (unsigned tries = 0;; tries++) {
+        enum err e = ask(c, tries, out);
         if (told_to_stop)
             return err_fail(ERR_CANCELLED, "told to stop before the cluster gave this node an id");
         if (e == ERR_OK || is_final(e))

@@ -317,6 +317,8 @@ def test_kill_9_of_a_joining_node_at_any_moment():
         # Moments that have a sign: asked, identity written, the fetch, the log made, promoted.
         signs = ["asking", "accepted", "fetch", "member-started", "role="]
         node = join(c, 4, start=False)
+        # Whoever prepares the place gets the id that the node will have.
+        expect("node 4 is a replica now" in cluster(c, "add", f"127.0.0.1:{node.peer_port}"), "add")
         for sign in signs:
             seen = len(node.log_text())
             node.start(c.members, c.settings)
