@@ -306,6 +306,7 @@ void driver_free(struct driver *d)
     cache_fini(&d->cache);
     terms_fini(&d->terms);
     roster_fini(&d->roster);
+    cns_payload_unref(d->hearsay);
     free(d->roles);
     free(d->address);
     free(d);

@@ -76,6 +76,12 @@ void driver_send(struct driver *d, uint64_t to, const uint8_t *p, size_t n) ON_L
 /* All but the log's own numbers. */
 void driver_get_status(const struct driver *d, struct cns_status *out) ON_LOOP;
 const struct raft_configuration *driver_members(const struct driver *d) ON_LOOP;
+/* As far as it is committed: members that a change takes away are still connected to until then,
+ * they may lead and take the change back. */
+const struct raft_configuration *driver_committed_members(const struct driver *d) ON_LOOP;
+/* Members that our log does not know yet, says another member: connections to them are wanted, too,
+ * since one of them may lead. False: none; else OUT is the caller's (raft_configuration_close). */
+bool driver_hearsay(const struct driver *d, struct raft_configuration *out) ON_LOOP;
 /* ID was a member, is none any more for good, and has heard of it (or had the time to). */
 bool driver_is_removed(const struct driver *d, uint64_t id) ON_LOOP;
 /* 0 when INDEX is not in the log as this member sees it. */

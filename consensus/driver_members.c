@@ -15,12 +15,16 @@
  * A member that the committed list does not name, though its id was given out, has been removed: it
  * stops for good. One whose id was not given out yet is new and waits for the entry that adds it.
  */
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "consensus/driver_state.h"
 #include "consensus/members.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 /* Caught up enough to vote: so many entries or bytes behind the leader's last. */
 #define CLOSE_ENTRIES 1000u
@@ -77,8 +81,62 @@ void driver_note_members(struct driver *d)
     d->members_moved = true;
     d->dirty = true;
     driver_set_receivers(d);
-    if (newly)
-        fail_if_removed(d);
+    if (!newly)
+        return;
+    if (committed >= d->hearsay_index) {
+        cns_payload_unref(d->hearsay);
+        d->hearsay = NULL;
+    }
+    driver_tell_members(d, 0);
+    fail_if_removed(d);
+}
+
+/* --- hearsay ---------------------------------------------------------------------------------
+ *
+ * Only members connect. So a member that missed a change could never be reached by a leader that
+ * came with it, nor know whom to answer. Hence each tells those that it connects to, and all when
+ * a change gets committed. */
+
+void driver_tell_members(struct driver *d, uint64_t to)
+{
+    uint64_t index = d->r.configuration_committed_index;
+    const struct roster_entry *now = roster_at(&d->roster, index);
+    if (now == NULL || now->index != index || index <= 1)
+        return; /* the first list is known to everybody */
+    size_t n = sizeof(uint64_t) + now->members->len;
+    uint8_t *m = mem_alloc(n);
+    set_le64(m, index);
+    memcpy(m + sizeof(uint64_t), now->members->data, now->members->len);
+    for (unsigned i = 0; i < d->r.configuration.n; i++) {
+        uint64_t id = d->r.configuration.servers[i].id;
+        if (id != d->c.id && (to == 0 || to == id))
+            outbox_send_bytes(&d->outbox, id, CNS_BYTES_MEMBERS, m, n);
+    }
+    free(m);
+}
+
+void driver_hear_members(struct driver *d, const uint8_t *p, size_t n)
+{
+    struct rd r = rd_of(p, n);
+    uint64_t index = rd_u64(&r);
+    size_t len = rd_left(&r);
+    const uint8_t *members = rd_bytes(&r, len);
+    if (r.failed || index <= d->hearsay_index || index <= d->r.configuration_committed_index ||
+        index == d->r.configuration_uncommitted_index ||
+        cns_message_check_members(members, len) != ERR_OK)
+        return;
+    uint8_t *copy = mem_alloc(len);
+    memcpy(copy, members, len);
+    cns_payload_unref(d->hearsay);
+    d->hearsay = cns_payload_take(copy, len);
+    d->hearsay_index = index;
+    d->members_moved = true;
+    d->dirty = true;
+}
+
+bool driver_hearsay(const struct driver *d, struct raft_configuration *out)
+{
+    return d->hearsay != NULL && members_decode(d->hearsay, out) == ERR_OK;
 }
 
 /* --- changes -------------------------------------------------------------------------------- */
@@ -211,12 +269,13 @@ enum err driver_change(struct driver *d, enum cns_change_kind kind, uint64_t *id
 
 /* --- what is known of them ------------------------------------------------------------------- */
 
+/* What is applied was committed, though after a restart the commit index may not say so yet. */
 enum err driver_describe(const struct driver *d, uint64_t index, struct cns_snapshot *out)
 {
     uint64_t term = terms_at(&d->terms, index);
     const struct roster_entry *members = roster_at(&d->roster, index);
     if (d->held || d->delivery == NULL || index > delivery_applied_index(d->delivery) ||
-        index > d->commit || index < d->snapshot_index || term == 0 || members == NULL)
+        index < d->snapshot_index || term == 0 || members == NULL)
         return err_fail(ERR_NOT_FOUND, "the state at entry %llu is not known here",
                         (unsigned long long)index);
     *out = (struct cns_snapshot){.index = index,
@@ -240,6 +299,11 @@ bool driver_get_progress(const struct driver *d, uint64_t id, struct cns_progres
 const struct raft_configuration *driver_members(const struct driver *d)
 {
     return &d->r.configuration;
+}
+
+const struct raft_configuration *driver_committed_members(const struct driver *d)
+{
+    return &d->r.configuration_committed;
 }
 
 bool driver_is_removed(const struct driver *d, uint64_t id)

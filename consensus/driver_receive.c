@@ -1,5 +1,6 @@
 /* Room: consensus. Thread: loop. Owns: nothing (driver_state.h). What peers send, judged by guard.c
  * and brought into a form in which the core handles it rightly. */
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/sizes.h"
@@ -11,6 +12,8 @@
 #define FAR_STEP_TIMEOUTS 10u
 /* A line about a refused message; those within so many ms are only counted. */
 #define REFUSED_LOG_MS 1000u
+/* A held member says what is committed once in so many ms. */
+#define SAID_MS 500u
 
 /* The core knows nothing below the record that this life began with, and would refuse it for ever:
  * a leader that remembers how far our former life matched would never find out where to go on. What
@@ -53,8 +56,10 @@ static void receive_append(struct driver *d, struct cns_message *m)
     (void)entries_batch(&d->entries, items, n);   /* the core frees it, or consume does */
     a->entries = d->entries.e;
     a->n_entries = n;
-    if (a->term >= d->r.current_term)
+    if (a->term >= d->r.current_term) {
         d->leader_term = a->term;
+        d->led_ms = driver_now_ms(d);
+    }
     d->src = items;
     d->n_src = n;
     struct raft_event e = {.type = RAFT_RECEIVE};
@@ -121,6 +126,68 @@ static void receive_far(struct driver *d, uint64_t from, const struct cns_messag
         d->far_ms = now == 0 ? 1 : now;
 }
 
+/* A held member with the newest log stands in the way: it must not lead, and nobody with less may.
+ * It needs another one's state, and that one may have all the entries for it and not know that
+ * they are committed, which only a leader would tell. So it is told by the held one. */
+static void say_committed(struct driver *d, uint64_t to)
+{
+    uint8_t m[2 * sizeof(uint64_t)];
+    uint64_t now = driver_now_ms(d), term = terms_at(&d->terms, d->commit);
+    if (!d->held || term == 0 || (d->said_ms != 0 && now - d->said_ms < SAID_MS))
+        return;
+    d->said_ms = now == 0 ? 1 : now;
+    set_le64(m, d->commit);
+    set_le64(m + 8, term);
+    outbox_send_bytes(&d->outbox, to, CNS_BYTES_COMMITTED, m, sizeof m);
+}
+
+/* The entry INDEX of TERM is committed: if ours is the same, so is all before it. */
+static void receive_committed(struct driver *d, const uint8_t *p, size_t n)
+{
+    struct rd r = rd_of(p, n);
+    uint64_t index = rd_u64(&r), term = rd_u64(&r);
+    if (r.failed || rd_left(&r) != 0 || d->leading || term == 0 || index <= d->commit ||
+        terms_at(&d->terms, index) != term)
+        return;
+    d->commit = index;
+    d->dirty = true;
+    driver_note_members(d);
+}
+
+static struct raft_server *own_server(struct driver *d)
+{
+    for (unsigned i = 0; i < d->r.configuration.n; i++)
+        if (d->r.configuration.servers[i].id == d->c.id)
+            return &d->r.configuration.servers[i];
+    return NULL;
+}
+
+/* A standby that does not know yet that it was promoted must give its vote all the same: a lone
+ * voter that promoted it and then died finds no majority without it, and cannot tell it the entry
+ * before it is elected. An honest vote is never wrong: it counts for who counts us. But the core
+ * lets voters vote only, and lets others believe in a leader for ever. So for this one step we are
+ * a voter, and without the leader that has been silent for an election timeout. */
+static void receive_request_vote(struct driver *d, struct raft_message *m)
+{
+    struct raft_server *self = own_server(d);
+    struct raft_event e = {.type = RAFT_RECEIVE};
+    e.receive.message = m;
+    m->request_vote.version = 2;
+    say_committed(d, m->server_id);
+    if (self == NULL || self->role != RAFT_STANDBY || d->r.state != RAFT_FOLLOWER) {
+        (void)driver_step(d, &e);
+        return;
+    }
+    uint64_t change = d->changed, leader = d->r.follower_state.current_leader.id;
+    self->role = RAFT_VOTER;
+    if (driver_now_ms(d) - d->led_ms >= d->c.election_ms)
+        d->r.follower_state.current_leader.id = 0;
+    (void)driver_step(d, &e);
+    CHECK(d->changed == change && d->r.state == RAFT_FOLLOWER); /* a vote changes neither */
+    self->role = RAFT_STANDBY;
+    d->r.follower_state.current_leader.id = leader;
+}
+
 /* Messages that the core must not see in this state. */
 static bool is_mute_to(const struct driver *d, const struct raft_message *m)
 {
@@ -161,9 +228,9 @@ void driver_receive(struct driver *d, uint64_t from, struct cns_message *m)
     } else if (m->m.type == RAFT_APPEND_ENTRIES_RESULT) {
         m->m.append_entries_result.version = 2;
         receive_result(d, from, m);
+    } else if (m->m.type == RAFT_REQUEST_VOTE) {
+        receive_request_vote(d, &m->m);
     } else {
-        if (m->m.type == RAFT_REQUEST_VOTE)
-            m->m.request_vote.version = 2;
         if (m->m.type == RAFT_REQUEST_VOTE_RESULT)
             m->m.request_vote_result.version = 2; /* without it pre-votes count as votes */
         struct raft_event e = {.type = RAFT_RECEIVE};
@@ -201,13 +268,20 @@ void driver_receive_bytes(struct driver *d, uint64_t from, uint8_t type, const u
         d->c.handler.on_message(d->c.handler.ctx, from, p, n);
     } else if (type == CNS_BYTES_BEHIND) {
         receive_behind(d, from, p, n);
+    } else if (type == CNS_BYTES_COMMITTED) {
+        receive_committed(d, p, n);
+    } else if (type == CNS_BYTES_MEMBERS) {
+        driver_hear_members(d, p, n);
     }
 }
 
 void driver_peer(struct driver *d, uint64_t id, bool up)
 {
     raft_index match = 0;
-    if (d->life != RUNNING || !up || !d->leading)
+    if (d->life != RUNNING || !up)
+        return;
+    driver_tell_members(d, id);
+    if (!d->leading)
         return;
     if (raft_match_index(&d->r, id, &match) != 0)
         match = sender_match(d->sender, id);

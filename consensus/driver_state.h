@@ -56,6 +56,7 @@ struct driver {
 
     uint64_t commit;
     uint64_t leader_term;           /* of the last leader that we followed */
+    uint64_t led_ms;                /* its last AppendEntries */
     uint64_t lead_term, lead_first; /* the last leadership, and its first entry */
     bool leading;
     uint64_t inflight_bytes; /* proposed by this leadership and not committed */
@@ -65,6 +66,11 @@ struct driver {
     uint64_t refused_ms, n_refused; /* the last line, messages refused without one since */
     struct handover handover;
     struct behind behind;
+    /* What another member says who belongs to the group, as of a later change than our log has;
+     * good for making connections only. NULL: nothing. */
+    struct cns_payload *hearsay;
+    uint64_t hearsay_index;
+    uint64_t said_ms; /* held: the last word on what is committed; 0: none yet */
 
     /* The changes that the core goes by, the newest and the newest committed (note_members). */
     uint64_t changed, changed_term, committed_change;
@@ -99,6 +105,10 @@ void driver_note_members(struct driver *d);
 void driver_set_receivers(struct driver *d);
 /* The change that the core takes for uncommitted is committed, whatever the commit index says. */
 void driver_confirm_change(struct driver *d);
+
+/* Tells TO (0: all) who belongs to the group, as far as it is committed. */
+void driver_tell_members(struct driver *d, uint64_t to);
+void driver_hear_members(struct driver *d, const uint8_t *p, size_t n);
 
 /* --- driver.c --- */
 

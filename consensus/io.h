@@ -82,7 +82,13 @@ struct cns_io {
 };
 
 /* Types of send_bytes. */
-enum cns_bytes_type { CNS_BYTES_NODE = 1, CNS_BYTES_READ_INDEX = 2, CNS_BYTES_BEHIND = 3 };
+enum cns_bytes_type {
+    CNS_BYTES_NODE = 1,
+    CNS_BYTES_READ_INDEX = 2,
+    CNS_BYTES_BEHIND = 3,
+    CNS_BYTES_COMMITTED = 4,
+    CNS_BYTES_MEMBERS = 5
+};
 
 /* Unrefs the payloads, frees the array (payload.c, with cns_payload_*). */
 void cns_items_free(struct cns_item *items, unsigned n);

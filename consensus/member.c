@@ -51,7 +51,7 @@ struct cns {
     struct cns_server *shown; /* cns_members */
     bool looked;              /* `at_rest` is what the log says */
     struct raft_configuration at_rest;
-    uint64_t *peers;          /* the ids that the transport has */
+    uint64_t *peers; /* the ids that the transport has */
     size_t n_peers, peers_cap;
 };
 
@@ -316,15 +316,16 @@ static bool has_peer(const struct cns *c, uint64_t id)
     return false;
 }
 
-/* Connects to who is a member now, and takes leave of who is none any more. */
-static enum err set_peers(struct cns *c)
+/* Connects to who is a member there, and not in BUT. */
+static enum err add_peers(struct cns *c, const struct raft_configuration *conf,
+                          const struct raft_configuration *but)
 {
     enum err first = ERR_OK;
     thread_expect_loop();
-    const struct raft_configuration *conf = driver_members(c->d);
     for (unsigned i = 0; i < conf->n; i++) {
         uint64_t id = conf->servers[i].id;
-        if (id == c->c.id)
+        if (id == c->c.id || driver_is_removed(c->d, id) ||
+            (but != NULL && members_find(but, id) != NULL))
             continue;
         enum err e = cns_transport_set_peer(c->transport, id, address_of(c, &conf->servers[i]));
         if (e != ERR_OK && first == ERR_OK)
@@ -337,13 +338,45 @@ static enum err set_peers(struct cns *c)
         }
         c->peers[c->n_peers++] = id;
     }
+    return first;
+}
+
+/* Those that the configuration names, though our log does not: a member that missed so much that it
+ * knows nobody who is left is started with the addresses of today. */
+static void add_configured(struct cns *c)
+{
+    thread_expect_loop();
+    for (unsigned i = 0; i < c->c.n_servers; i++) {
+        struct raft_server s = {.id = c->servers[i].id,
+                                .address = (char *)(uintptr_t)c->servers[i].address};
+        struct raft_configuration one = {.servers = &s, .n = 1};
+        if (add_peers(c, &one, driver_members(c->d)) != ERR_OK)
+            log_error("consensus", "peer-address-configured id=%llu why=\"%s\"",
+                      (unsigned long long)s.id, err_text());
+    }
+}
+
+/* Connects to who is a member now, and takes leave of who is none any more. */
+static enum err set_peers(struct cns *c)
+{
+    struct raft_configuration hearsay;
+    thread_expect_loop();
+    add_configured(c);
+    if (driver_hearsay(c->d, &hearsay)) {
+        if (add_peers(c, &hearsay, driver_members(c->d)) != ERR_OK)
+            log_error("consensus", "peer-address-heard why=\"%s\"", err_text());
+        raft_configuration_close(&hearsay);
+    }
+    if (add_peers(c, driver_committed_members(c->d), driver_members(c->d)) != ERR_OK)
+        log_error("consensus", "peer-address-old why=\"%s\"", err_text());
+    enum err e = add_peers(c, driver_members(c->d), NULL);
     for (size_t i = c->n_peers; i-- > 0;) {
         if (!driver_is_removed(c->d, c->peers[i]))
             continue;
         cns_transport_remove_peer(c->transport, c->peers[i]);
         c->peers[i] = c->peers[--c->n_peers];
     }
-    return first;
+    return e;
 }
 
 static void on_peers(void *ctx)

@@ -12,6 +12,9 @@
  *   5. A peer that has been silent for two heartbeats gets one small message a heartbeat.
  *   6. A heartbeat is always empty and always sent: the follower answers it at once, while the
  *      answer to entries waits for its disk. So a slow disk never costs the leadership.
+ *   7. A voter that a change makes none gets the change only when it is committed. Else it could be
+ *      the only one to have it when the leader dies: it would refuse its vote to those with the
+ *      shorter log, and stand for no election itself, and nobody could ever lead.
  *
  * A peer is in one of two modes:
  *
@@ -62,6 +65,7 @@ struct peer {
     uint64_t id;
     bool member;
     uint64_t leaving;  /* the change that removed it, while it is served; 0: no */
+    uint64_t after;    /* invariant 7: nothing from this index on before it is committed; 0: none */
     uint64_t until_ms; /* leaving: no longer than this */
     bool probing;
     uint64_t next;  /* the next entry to send */
@@ -223,6 +227,12 @@ static const struct raft_server *receiver(const struct sender *s,
     return NULL;
 }
 
+static bool is_voter(const struct raft_configuration *conf, uint64_t id)
+{
+    const struct raft_server *server = members_find(conf, id);
+    return server != NULL && server->role == RAFT_VOTER;
+}
+
 void sender_set_members(struct sender *s, const struct raft_configuration *conf,
                         const struct raft_configuration *old, uint64_t change)
 {
@@ -235,6 +245,7 @@ void sender_set_members(struct sender *s, const struct raft_configuration *conf,
     LIST_EACH(l, &s->peers) {
         struct peer *p = LIST_ENTRY(l, struct peer, link);
         bool was = p->member || p->leaving > 0, is = receiver(s, conf, p->id) != NULL;
+        p->after = change > 0 && is_voter(old, p->id) && !is_voter(conf, p->id) ? change : 0;
         p->member = is;
         if (is) {
             p->leaving = 0;
@@ -472,6 +483,12 @@ static void start_read(struct sender *s, struct peer *p)
     s->c.io->disk_read(s->c.io->ctx, &p->read);
 }
 
+/* Invariant 7. */
+static bool is_kept_back(const struct sender *s, const struct peer *p, uint64_t index)
+{
+    return p->after > 0 && index >= p->after && s->commit < p->after;
+}
+
 /* Entries from p->next on for one message, borrowed; 0 when they must come from the disk. */
 static unsigned gather(struct sender *s, struct peer *p, uint64_t max_bytes, uint64_t *bytes)
 {
@@ -483,7 +500,7 @@ static unsigned gather(struct sender *s, struct peer *p, uint64_t max_bytes, uin
             item = cache_get(s->c.cache, index);
         else if (n < p->n_read_items)
             item = &p->read_items[n];
-        if (item == NULL)
+        if (item == NULL || is_kept_back(s, p, index))
             break;
         CHECK(item->index == index && item->term == terms_at(s->c.terms, index));
         uint64_t len = item->payload == NULL ? 0 : item->payload->len;
@@ -498,7 +515,7 @@ static unsigned gather(struct sender *s, struct peer *p, uint64_t max_bytes, uin
 static bool may_send_entries(const struct sender *s, const struct peer *p, uint64_t queued,
                              uint64_t now)
 {
-    if (p->next > s->c.terms->last || is_behind(s, p))
+    if (p->next > s->c.terms->last || is_behind(s, p) || is_kept_back(s, p, p->next))
         return false;
     if (p->probing)
         return !p->probe_out;

@@ -4,7 +4,8 @@
  *   leader completeness   who leads has all that is committed
  *   state machine safety  the same entry at the same index, whoever delivers it, after any crash
  *   log matching          what a member has delivered is in its log with the committed term
- *   delivery              indexes rise by one within a life
+ *   delivery              indexes rise by one within a life, from where the database ended
+ *   no state, no lead     who has no database, or knows that it was removed, never leads
  *   linearizable reads    an index at least as high as all that was committed when the read began
  *
  * Owns: the list of committed entries, by hash. */
@@ -70,7 +71,9 @@ void sim_check_entry(struct sim_member *m, const struct cns_entry *e)
                      (unsigned long long)old->term, (unsigned long long)e->term);
         return;
     }
-    CHECK(e->index == c->n + 1);
+    if (e->index != c->n + 1)
+        sim_fail(m->sim, "member %llu delivers %llu, and only %llu is committed",
+                 (unsigned long long)m->id, (unsigned long long)e->index, (unsigned long long)c->n);
     if (c->n == c->cap) {
         c->cap = c->cap == 0 ? 256 : c->cap * 2;
         c->entries = mem_realloc(c->entries, c->cap * sizeof *c->entries);
@@ -85,8 +88,15 @@ void sim_check_entry(struct sim_member *m, const struct cns_entry *e)
 static void check_terms(struct sim_member *m, uint64_t from, uint64_t to, const char *what)
 {
     struct sim_check *c = sim_check_of(m->sim);
+    struct cns_status st;
     thread_expect_loop();
-    for (uint64_t i = from; i <= to; i++) {
+    driver_get_status(m->d, &st);
+    if (from + 1 < st.first_index)
+        from = st.first_index - 1; /* the log begins behind that one, and knows its term */
+    if (to > c->n)
+        sim_fail(m->sim, "%s: member %llu is at %llu, and only %llu is committed", what,
+                 (unsigned long long)m->id, (unsigned long long)to, (unsigned long long)c->n);
+    for (uint64_t i = from > 0 ? from : 1; i <= to; i++) {
         uint64_t term = driver_term_at(m->d, i);
         if (term != c->entries[i - 1].term)
             sim_fail(m->sim, "%s: member %llu has term %llu at %llu, committed is %llu", what,
@@ -105,6 +115,9 @@ void sim_check_leader(struct sim_member *m)
             c->leaders[i] = 0;
         c->n_leaders = n;
     }
+    if (m->held || m->told_removed)
+        sim_fail(m->sim, "member %llu leads, though it %s", (unsigned long long)m->id,
+                 m->held ? "has no state" : "was removed");
     if (c->leaders[m->term] != 0 && c->leaders[m->term] != m->id)
         sim_fail(m->sim, "members %llu and %llu lead term %llu",
                  (unsigned long long)c->leaders[m->term], (unsigned long long)m->id,
@@ -122,7 +135,7 @@ void sim_check_leader(struct sim_member *m)
 
 void sim_check_logs(struct sim *s)
 {
-    for (uint64_t id = 1; id <= sim_opts(s)->n; id++) {
+    for (uint64_t id = 1; id <= sim_count(s); id++) {
         struct sim_member *m = sim_member(s, id);
         if (m->d == NULL || m->role == CNS_STOPPED)
             continue;
@@ -131,6 +144,8 @@ void sim_check_logs(struct sim *s)
         driver_get_status(m->d, &st);
         /* What was applied before a crash may be missing in the log (T13): only what is known to
          * be committed in this life must be there. */
+        if (m->held)
+            continue;
         uint64_t to = m->delivered < st.commit_index ? m->delivered : st.commit_index;
         check_terms(m, to > 16 ? to - 16 : 1, to, "log matching");
         if (st.stored_index > st.last_index || st.commit_index > st.last_index)
@@ -141,17 +156,18 @@ void sim_check_logs(struct sim *s)
 void sim_compare_logs(struct sim *s)
 {
     struct sim_check *c = sim_check_of(s);
-    for (uint64_t id = 1; id <= sim_opts(s)->n; id++) {
+    uint64_t leader = sim_leader(s);
+    for (uint64_t id = 1; id <= sim_count(s); id++) {
         struct sim_member *m = sim_member(s, id);
-        if (m->d == NULL || m->role == CNS_STOPPED)
+        if (m->d == NULL || m->role == CNS_STOPPED || !sim_receives(sim_member(s, leader), id))
             continue;
         check_terms(m, 1, c->n, "all logs");
-        for (uint64_t i = 0; i < c->n && i < m->disk.n; i++) {
-            const struct cns_item *e = &m->disk.entries[i];
-            const struct cns_payload *p = e->kind == CNS_COMMAND ? e->payload : NULL;
-            if (entry_hash(e->term, e->kind, p) != c->entries[i].hash)
+        for (uint64_t i = m->disk.base + 1; i <= c->n; i++) {
+            const struct cns_item *e = sim_disk_entry(&m->disk, i);
+            const struct cns_payload *p = e != NULL && e->kind == CNS_COMMAND ? e->payload : NULL;
+            if (e == NULL || entry_hash(e->term, e->kind, p) != c->entries[i - 1].hash)
                 sim_fail(s, "the disk of member %llu holds another entry %llu",
-                         (unsigned long long)id, (unsigned long long)i + 1);
+                         (unsigned long long)id, (unsigned long long)i);
         }
     }
 }
@@ -204,6 +220,12 @@ uint64_t sim_reads_ok(const struct sim *s)
 uint64_t sim_reads_failed(const struct sim *s)
 {
     return sim_check_of(s)->reads_failed;
+}
+
+uint64_t sim_committed_term(const struct sim *s, uint64_t index)
+{
+    const struct sim_check *c = sim_check_of(s);
+    return index > 0 && index <= c->n ? c->entries[index - 1].term : 0;
 }
 
 uint64_t sim_committed(const struct sim *s)

@@ -64,5 +64,12 @@ int main(int argc, char **argv)
         (unsigned long long)st.leaderships, (unsigned long long)st.crashes,
         (unsigned long long)st.cuts, (unsigned long long)st.disk_failures,
         (unsigned long long)(st.reads_ok + st.reads_failed), (unsigned long long)st.reads_failed);
+    (void)printf("%llu cuts of logs, %llu images (%llu to members without a database), %llu "
+                 "databases lost, %llu changes of members, %llu joined, %llu removed, %llu waits "
+                 "for room\n",
+                 (unsigned long long)st.log_cuts, (unsigned long long)st.images,
+                 (unsigned long long)st.held, (unsigned long long)st.databases_lost,
+                 (unsigned long long)st.changes, (unsigned long long)st.joined,
+                 (unsigned long long)st.removed, (unsigned long long)st.waits);
     return 0;
 }

@@ -178,7 +178,7 @@ void sim_net_packet_event(struct sim *s, void *packet)
     struct packet *p = packet;
     struct connection *c = connection(s, p->from, p->to);
     struct sim_member *m = sim_member(s, p->to);
-    if (m->d != NULL && c->up && !c->cut && c->epoch == p->epoch) {
+    if (m->d != NULL && c->up && !c->cut && c->epoch == p->epoch && m->peers[p->from]) {
         deliver(m, p);
         sim_turn(m);
     }
@@ -199,6 +199,11 @@ static void dial(struct sim *s, uint64_t from, uint64_t to)
              connection(s, from, to)->epoch, NULL);
 }
 
+void sim_net_dial(struct sim *s, uint64_t from, uint64_t to)
+{
+    dial(s, from, to);
+}
+
 static void break_one(struct sim *s, uint64_t from, uint64_t to)
 {
     struct connection *c = connection(s, from, to);
@@ -217,9 +222,14 @@ void sim_net_up_event(struct sim *s, uint64_t from, uint64_t to, uint64_t epoch)
     struct connection *c = connection(s, from, to);
     struct sim_member *m = sim_member(s, from);
     thread_expect_loop();
-    if (c->up || c->epoch != epoch || m->d == NULL)
+    const struct sim_member *other = sim_member(s, to);
+    if (c->up || c->epoch != epoch || m->d == NULL || !m->peers[to])
         return;
-    if (sim_member(s, to)->d == NULL || c->cut) {
+    if (other->d == NULL || c->cut || !other->peers[from]) {
+        if (other->d != NULL && !c->cut && other->removed[from]) {
+            driver_refused(m->d, ERR_CONFIG, "removed, says another member");
+            sim_turn(m);
+        }
         dial(s, from, to);
         return;
     }
@@ -231,7 +241,7 @@ void sim_net_up_event(struct sim *s, uint64_t from, uint64_t to, uint64_t epoch)
 void sim_net_member(struct sim *s, uint64_t id, bool up)
 {
     (void)up;
-    for (uint64_t other = 1; other <= sim_opts(s)->n; other++)
+    for (uint64_t other = 1; other <= sim_count(s); other++)
         if (other != id)
             sim_reset(s, id, other);
 }
@@ -254,7 +264,7 @@ void sim_cut(struct sim *s, uint64_t from, uint64_t to, bool on)
 
 void sim_isolate(struct sim *s, uint64_t id, bool on)
 {
-    for (uint64_t other = 1; other <= sim_opts(s)->n; other++) {
+    for (uint64_t other = 1; other <= sim_count(s); other++) {
         if (other == id)
             continue;
         sim_cut(s, id, other, on);
@@ -264,7 +274,7 @@ void sim_isolate(struct sim *s, uint64_t id, bool on)
 
 void sim_heal(struct sim *s)
 {
-    for (uint64_t id = 1; id <= sim_opts(s)->n; id++)
+    for (uint64_t id = 1; id <= sim_count(s); id++)
         sim_isolate(s, id, false);
 }
 

@@ -1,6 +1,7 @@
 /* Room: tests. A random run: load and faults drawn from the seed, then all is healed and the
  * members must agree. */
 #include "base/check.h"
+#include "tests/sim/operator.h"
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
@@ -12,19 +13,13 @@ struct run {
     struct sim_stats *stats;
     unsigned load; /* one proposal in so many events */
     unsigned fault;
+    unsigned deed; /* of the operator's; 0: none in this run */
+    struct sim_operator *person;
 };
 
 static uint64_t some_member(struct run *r)
 {
-    return 1 + rng_below(&r->rng, r->o.n);
-}
-
-static unsigned up_count(struct run *r)
-{
-    unsigned n = 0;
-    for (uint64_t id = 1; id <= r->o.n; id++)
-        n += sim_member(r->s, id)->d != NULL;
-    return n;
+    return 1 + rng_below(&r->rng, sim_count(r->s));
 }
 
 static void propose(struct run *r)
@@ -48,7 +43,7 @@ static void crash(struct run *r)
 {
     /* Mostly a few; sometimes everybody at once. */
     if (rng_once_in(&r->rng, 12)) {
-        for (uint64_t id = 1; id <= r->o.n; id++)
+        for (uint64_t id = 1; id <= sim_count(r->s); id++)
             if (sim_member(r->s, id)->d != NULL)
                 sim_crash(r->s, id);
         r->stats->crashes++;
@@ -64,14 +59,14 @@ static void crash(struct run *r)
 static void start(struct run *r)
 {
     uint64_t id = some_member(r);
-    if (sim_member(r->s, id)->d == NULL)
+    if (sim_member(r->s, id)->d == NULL && !sim_member(r->s, id)->gone)
         sim_start(r->s, id);
 }
 
 /* A member that stopped because of its disk is restarted with a disk that works again. */
 static void replace_disks(struct run *r)
 {
-    for (uint64_t id = 1; id <= r->o.n; id++) {
+    for (uint64_t id = 1; id <= sim_count(r->s); id++) {
         struct sim_member *m = sim_member(r->s, id);
         if (m->d == NULL || m->role != CNS_STOPPED)
             continue;
@@ -79,6 +74,7 @@ static void replace_disks(struct run *r)
             sim_fail(r->s, "member %llu stopped and told it %llu times", (unsigned long long)id,
                      (unsigned long long)m->failures);
         sim_crash(r->s, id);
+        m->gone = m->gone || m->told_removed;
     }
 }
 
@@ -157,45 +153,85 @@ static void fault(struct run *r)
     }
 }
 
+static void print_members(struct run *r)
+{
+    for (uint64_t id = 1; id <= sim_count(r->s); id++) {
+        struct sim_member *m = sim_member(r->s, id);
+        struct cns_status st;
+        thread_expect_loop();
+        if (m->d == NULL) {
+            (void)printf("member %llu is %s, its log %llu to %llu\n", (unsigned long long)id,
+                         m->gone ? "gone" : "down", (unsigned long long)m->disk.base + 1,
+                         (unsigned long long)sim_disk_last(&m->disk));
+            continue;
+        }
+        driver_get_status(m->d, &st);
+        (void)printf("member %llu role %d term %llu leader %llu delivered %llu commit %llu "
+                     "log %llu to %llu stored %llu disk to %llu held %d behind %llu members",
+                     (unsigned long long)id, (int)st.role, (unsigned long long)st.term,
+                     (unsigned long long)st.leader_id, (unsigned long long)m->delivered,
+                     (unsigned long long)st.commit_index, (unsigned long long)st.first_index,
+                     (unsigned long long)st.last_index, (unsigned long long)st.stored_index,
+                     (unsigned long long)sim_disk_last(&m->disk), m->held,
+                     (unsigned long long)m->behind);
+        const struct raft_configuration *c = driver_members(m->d);
+        for (unsigned i = 0; i < c->n; i++)
+            (void)printf(" %llu%c", (unsigned long long)c->servers[i].id,
+                         "sv-"[c->servers[i].role]);
+        (void)printf("\n");
+    }
+}
+
+/* Heals everything and waits; nobody may need anything from outside. */
 static void settle(struct run *r)
 {
     replace_disks(r);
-    for (uint64_t id = 1; id <= r->o.n; id++) {
+    for (uint64_t id = 1; id <= sim_count(r->s); id++) {
         struct sim_member *m = sim_member(r->s, id);
+        if (m->gone)
+            continue;
         if (m->d != NULL && m->disk.fail_after != UINT64_MAX)
             sim_crash(r->s, id);
         if (m->d == NULL)
             sim_start(r->s, id);
         sim_pause(r->s, id, false);
         sim_disk_slow(r->s, id, 0);
+        if (m->disk.held)
+            sim_disk_hold(r->s, id, false);
     }
     sim_heal(r->s);
-    CHECK(up_count(r) == r->o.n);
-    uint64_t leader = sim_elect(r->s);
-    if (sim_propose(r->s, leader, 1, 10, NULL) == ERR_OK)
-        r->stats->proposals++;
-    if (!sim_run_until(r->s, sim_settled, NULL, 60000)) {
-        for (uint64_t id = 1; id <= r->o.n; id++) {
-            struct sim_member *m = sim_member(r->s, id);
-            struct cns_status st;
-            thread_expect_loop();
-            driver_get_status(m->d, &st);
-            (void)printf("member %llu role %d term %llu delivered %llu commit %llu last %llu "
-                         "stored %llu disk %u\n",
-                         (unsigned long long)id, (int)st.role, (unsigned long long)st.term,
-                         (unsigned long long)m->delivered, (unsigned long long)st.commit_index,
-                         (unsigned long long)st.last_index, (unsigned long long)st.stored_index,
-                         m->disk.n);
+    bool proposed = false, settled = false;
+    for (unsigned i = 0; i < 300 && !settled; i++) {
+        sim_run_ms(r->s, 20);
+        settled = sim_run_until(r->s, sim_settled, NULL, 200) && proposed;
+        uint64_t leader = sim_leader(r->s);
+        if (!proposed && leader != 0 && sim_propose(r->s, leader, 1, 10, NULL) == ERR_OK) {
+            r->stats->proposals++;
+            proposed = true;
         }
+        sim_operator_mend(r->person, true);
+        for (uint64_t id = 1; i == 50 && leader != 0 && id <= sim_count(r->s); id++)
+            sim_meet(r->s, id, leader);
+    }
+    if (!settled) {
+        print_members(r);
         sim_fail(r->s, "the healed members do not settle");
     }
     sim_compare_logs(r->s);
-    uint64_t before = sim_reads_ok(r->s);
-    for (uint64_t id = 1; id <= r->o.n; id++)
+    uint64_t before = sim_reads_ok(r->s), asked = 0;
+    struct sim_member *leader = sim_member(r->s, sim_leader(r->s));
+    for (uint64_t id = 1; id <= sim_count(r->s); id++) {
+        const struct sim_member *m = sim_member(r->s, id);
+        if (m->d == NULL || m->role == CNS_STOPPED || !sim_receives(leader, id))
+            continue;
         sim_read(r->s, id, 1000);
+        asked++;
+    }
     sim_run_ms(r->s, 1500);
-    if (sim_reads_ok(r->s) < before + r->o.n)
+    if (sim_reads_ok(r->s) < before + asked) {
+        print_members(r);
         sim_fail(r->s, "a read of the healed members got no index");
+    }
 }
 
 void sim_run(uint64_t seed, uint64_t steps, struct sim_stats *stats)
@@ -208,7 +244,9 @@ void sim_run(uint64_t seed, uint64_t steps, struct sim_stats *stats)
     r.o.cache_bytes = rng_once_in(&r.rng, 2) ? 2000 : 0; /* tiny: most is read back from the disk */
     r.load = 5 + (unsigned)rng_below(&r.rng, 60);
     r.fault = 30 + (unsigned)rng_below(&r.rng, 800);
+    r.deed = rng_once_in(&r.rng, 4) ? 0 : 100 + (unsigned)rng_below(&r.rng, 800);
     r.s = sim_new(&r.o, seed);
+    r.person = sim_operator_new(r.s, seed ^ 0x0be7, stats);
     for (uint64_t id = 1; id <= r.o.n; id++)
         sim_start(r.s, id);
     for (uint64_t i = 0; i < steps; i++) {
@@ -220,6 +258,9 @@ void sim_run(uint64_t seed, uint64_t steps, struct sim_stats *stats)
             start_read(&r);
         if (rng_once_in(&r.rng, r.fault))
             fault(&r);
+        if (r.deed > 0 && rng_once_in(&r.rng, r.deed))
+            sim_operator_act(r.person);
+        sim_operator_look(r.person);
     }
     settle(&r);
     stats->events += steps;
@@ -228,5 +269,6 @@ void sim_run(uint64_t seed, uint64_t steps, struct sim_stats *stats)
     stats->leaderships += sim_leaderships(r.s);
     stats->reads_ok += sim_reads_ok(r.s);
     stats->reads_failed += sim_reads_failed(r.s);
+    sim_operator_free(r.person);
     sim_free(r.s);
 }

@@ -11,7 +11,7 @@
 #include "base/rng.h"
 #include "consensus/driver.h"
 
-#define SIM_MEMBERS_MAX 7u
+#define SIM_MEMBERS_MAX 16u /* ids that were ever given out */
 
 struct sim;
 
@@ -26,11 +26,15 @@ struct sim_options {
 
 struct sim_options sim_defaults(unsigned n);
 
-/* A virtual disk. What is in `entries`, `term` and `vote` is durable; jobs in the queue are not. */
+/* A virtual disk. What is in `entries`, `term`, `vote` and the record is durable; jobs in the queue
+ * are not. */
 struct sim_disk {
     uint64_t term, vote;
-    struct cns_item *entries; /* entries[i] has index i + 1 */
+    uint64_t base, base_term;   /* of the entry before the first */
+    struct cns_snapshot record; /* index 0: none */
+    struct cns_item *entries;   /* entries[i] has index base + i + 1 */
     unsigned n, cap;
+    struct cns_disk_job *cut; /* under way, beside the queue */
     struct list queue;
     bool scheduled, held; /* held: nothing completes until it is let go */
     uint64_t extra_us;    /* added to every delay */
@@ -54,7 +58,15 @@ struct sim_member {
     uint64_t rooms, failures;
     enum err failed_with;
     bool slow_apply;   /* entries are applied only by sim_apply */
-    uint64_t database; /* applied index that survives a crash */
+    uint64_t database; /* applied index that survives a crash, whatever happens */
+    bool no_database;  /* it was lost: rebuilt from a whole log, else it must be fetched */
+    bool held;         /* this life has none */
+    bool gone;         /* for good: removed, or its machine is lost */
+    bool told_removed; /* it knows */
+    uint64_t behind;   /* where a leader's log begins, as it was told; 0: not told */
+    bool peers[SIM_MEMBERS_MAX + 1];   /* who may connect */
+    bool removed[SIM_MEMBERS_MAX + 1]; /* and who never again; durable */
+    uint64_t holds;                    /* voids older releases of the disk */
     struct list reads;
 };
 
@@ -90,6 +102,25 @@ void sim_crash(struct sim *s, uint64_t id);
 void sim_crash_keep(struct sim *s, uint64_t id, unsigned jobs);
 void sim_pause(struct sim *s, uint64_t id, bool on);
 
+/* Makes the database durable up to a random index, and cuts the log there. */
+void sim_cut_log(struct sim *s, uint64_t id, uint64_t keep_bytes);
+/* ID is down and loses its database, not its log. */
+void sim_lose_database(struct sim *s, uint64_t id);
+/* The newest member that has a state at FIRST - 1 or later; 0: none. */
+uint64_t sim_source(struct sim *s, uint64_t not_id, uint64_t first);
+/* ID (down) gets the database of FROM (up) as it is now: cns_install. */
+void sim_install(struct sim *s, uint64_t id, uint64_t from);
+/* A new member ID, whose directory begins with the state of FROM; it is down. */
+void sim_join(struct sim *s, uint64_t id, uint64_t from);
+/* Its machine is lost, or it was told to go: it never comes back. */
+void sim_gone(struct sim *s, uint64_t id);
+/* ID was started with the address of OTHER: it may know nobody else who is left. */
+void sim_meet(struct sim *s, uint64_t id, uint64_t other);
+/* Ids in use: 1 to so many. */
+unsigned sim_count(const struct sim *s);
+/* ID is a voter or standby as M sees it. */
+bool sim_receives(const struct sim_member *m, uint64_t id);
+
 /* The disk. */
 void sim_disk_hold(struct sim *s, uint64_t id, bool on);
 void sim_disk_slow(struct sim *s, uint64_t id, uint64_t extra_us);
@@ -118,6 +149,7 @@ uint64_t sim_reads_ok(const struct sim *s);
 uint64_t sim_reads_failed(const struct sim *s);
 /* The highest index that any member has delivered: committed for sure. */
 uint64_t sim_committed(const struct sim *s);
+uint64_t sim_committed_term(const struct sim *s, uint64_t index); /* 0: not committed */
 uint64_t sim_leaderships(const struct sim *s);
 /* All that are up have delivered all that is committed. */
 bool sim_settled(struct sim *s, void *ctx);
@@ -127,7 +159,16 @@ void sim_compare_logs(struct sim *s);
 /* --- the parts (world.c puts them together) ------------------------------------------------------
  */
 
-enum sim_event_kind { SIM_DISK, SIM_READ, SIM_PACKET, SIM_TICK, SIM_TURN, SIM_UP };
+enum sim_event_kind {
+    SIM_DISK,
+    SIM_READ,
+    SIM_CUT,
+    SIM_PACKET,
+    SIM_TICK,
+    SIM_TURN,
+    SIM_UP,
+    SIM_RELEASE
+};
 struct sim_event {
     uint64_t at_us, seq;
     enum sim_event_kind kind;
@@ -143,6 +184,12 @@ void sim_disk_fini(struct sim_disk *k);
 void sim_disk_submit(struct sim_member *m, struct cns_disk_job *job);
 void sim_disk_submit_read(struct sim_member *m, struct cns_disk_read *read);
 void sim_disk_event(struct sim_member *m);
+void sim_disk_cut_event(struct sim_member *m);
+/* The record S becomes the disk's; the log goes on behind it, emptied unless it has that entry. */
+void sim_disk_install(struct sim_member *m, const struct cns_snapshot *s);
+uint64_t sim_disk_last(const struct sim_disk *k);
+/* NULL: not in the log. */
+const struct cns_item *sim_disk_entry(const struct sim_disk *k, uint64_t index);
 /* READ: the argument of the SIM_READ event; dropped when its member's life has ended. */
 void sim_disk_read_event(struct sim_member *m, void *read);
 void sim_disk_read_drop(void *read);
@@ -163,6 +210,8 @@ void sim_net_packet_event(struct sim *s, void *packet);
 void sim_net_packet_defer(struct sim *s, const void *packet, uint64_t until_us);
 void sim_net_packet_drop(void *packet);
 void sim_net_up_event(struct sim *s, uint64_t from, uint64_t to, uint64_t epoch);
+/* FROM has a new peer. */
+void sim_net_dial(struct sim *s, uint64_t from, uint64_t to);
 /* A member went down or came up: its connections are new. */
 void sim_net_member(struct sim *s, uint64_t id, bool up);
 
@@ -181,6 +230,7 @@ void sim_check_drop_reads(struct sim_member *m);
 struct sim_stats {
     uint64_t events, virtual_ms, committed, proposals, crashes, cuts, leaderships, reads_ok,
         reads_failed, disk_failures;
+    uint64_t log_cuts, images, held, databases_lost, changes, joined, removed, waits;
 };
 /* One run: random members, load and faults over STEPS events, then all is healed and everything
  * must settle. Ends the process with the seed when a promise is broken. */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 struct sim {
@@ -24,6 +25,7 @@ struct sim {
     struct sim_net *net;
     struct sim_check *check;
     uint64_t payloads;
+    unsigned count;
 };
 
 struct sim_options sim_defaults(unsigned n)
@@ -64,7 +66,7 @@ struct sim_check *sim_check_of(const struct sim *s)
 
 struct sim_member *sim_member(struct sim *s, uint64_t id)
 {
-    CHECK(id > 0 && id <= s->o.n);
+    CHECK(id > 0 && id <= SIM_MEMBERS_MAX);
     return &s->members[id];
 }
 
@@ -167,6 +169,61 @@ static uint64_t io_random(void *ctx)
     return rng_u64(&m->sim->rng);
 }
 
+unsigned sim_count(const struct sim *s)
+{
+    return s->count;
+}
+
+static void add_peers(struct sim_member *m, const struct raft_configuration *conf)
+{
+    for (unsigned i = 0; i < conf->n; i++) {
+        uint64_t id = conf->servers[i].id;
+        if (id == m->id || m->removed[id] || m->peers[id])
+            continue;
+        m->peers[id] = true;
+        sim_net_dial(m->sim, m->id, id);
+    }
+}
+
+/* The members as its log says, and who is none any more: the transport's work. */
+static void on_peers(void *ctx)
+{
+    struct sim_member *m = ctx;
+    thread_expect_loop();
+    struct raft_configuration hearsay;
+    add_peers(m, driver_members(m->d));
+    add_peers(m, driver_committed_members(m->d));
+    if (driver_hearsay(m->d, &hearsay)) {
+        add_peers(m, &hearsay);
+        raft_configuration_close(&hearsay);
+    }
+    for (uint64_t id = 1; id <= SIM_MEMBERS_MAX; id++)
+        if (m->peers[id] && driver_is_removed(m->d, id)) {
+            m->peers[id] = false;
+            m->removed[id] = true;
+            sim_reset(m->sim, m->id, id);
+        }
+}
+
+void sim_meet(struct sim *s, uint64_t id, uint64_t other)
+{
+    struct sim_member *m = sim_member(s, id);
+    if (m->d == NULL || id == other || m->peers[other] || m->removed[other])
+        return;
+    m->peers[other] = true;
+    sim_net_dial(s, id, other);
+}
+
+static void on_behind(void *ctx, uint64_t leader_id, uint64_t first)
+{
+    struct sim_member *m = ctx;
+    const struct sim_member *leader = sim_member(m->sim, leader_id);
+    if (first <= 1 || leader_id == m->id || first > leader->disk.base + 1 + leader->disk.n)
+        sim_fail(m->sim, "member %llu is told to be behind %llu", (unsigned long long)m->id,
+                 (unsigned long long)first);
+    m->behind = first;
+}
+
 static void on_entry(void *ctx, const struct cns_entry *e)
 {
     struct sim_member *m = ctx;
@@ -213,13 +270,18 @@ static void on_failed(void *ctx, enum err code, const char *sentence)
     CHECK(sentence[0] != '\0');
     m->failures++;
     m->failed_with = code;
+    m->told_removed = m->told_removed || code == ERR_CONFIG;
 }
 
 static void load(struct sim_member *m)
 {
+    struct sim_disk *k = &m->disk;
     thread_expect_loop();
-    for (unsigned i = 0; i < m->disk.n; i++) {
-        const struct cns_item *e = &m->disk.entries[i];
+    if (driver_begin(m->d, k->base + 1, k->base_term, k->record.index > 0 ? &k->record : NULL) !=
+        ERR_OK)
+        sim_fail(m->sim, "member %llu cannot begin: %s", (unsigned long long)m->id, err_text());
+    for (unsigned i = 0; i < k->n; i++) {
+        const struct cns_item *e = &k->entries[i];
         enum err err = driver_load(m->d, e->index, e->term, e->kind,
                                    e->kind == CNS_CHANGE ? e->payload : NULL);
         if (err != ERR_OK)
@@ -227,30 +289,71 @@ static void load(struct sim_member *m)
     }
 }
 
+static void make_driver(struct sim_member *m)
+{
+    const struct sim_options *o = sim_opts(m->sim);
+    struct driver_config c = {
+        .id = m->id,
+        .address = "sim",
+        .election_ms = o->election_ms,
+        .heartbeat_ms = o->heartbeat_ms,
+        .io = {m, io_disk, io_disk_read, io_send, io_queued, io_send_bytes, io_now_ms, io_random},
+        .handler = {m, on_entry, on_role, on_room, on_message, on_failed, on_behind, NULL},
+        .cache_bytes = o->cache_bytes,
+        .on_peers = on_peers};
+    thread_expect_loop();
+    if (driver_new(&c, &m->d) != ERR_OK)
+        sim_fail(m->sim, "no driver: %s", err_text());
+    load(m);
+    m->role = CNS_FOLLOWER;
+    m->leader_id = m->barrier_term = m->term = m->behind = 0;
+    m->turn_scheduled = m->paused = false;
+    m->failures = m->rooms = 0;
+    for (uint64_t id = 1; id <= SIM_MEMBERS_MAX; id++)
+        m->peers[id] = false;
+}
+
+/* What the node decides at its start: see docs/STORAGE.md. */
+static uint64_t choose_applied(struct sim_member *m)
+{
+    m->held = m->no_database && m->disk.base > 0;
+    if (m->no_database && !m->held) {
+        m->database = 0; /* built from the own log */
+        m->no_database = false;
+    }
+    m->delivered = m->applied = m->held ? 0 : m->database;
+    return m->held ? CNS_HELD : m->applied;
+}
+
 void sim_start(struct sim *s, uint64_t id)
 {
     struct sim_member *m = sim_member(s, id);
-    CHECK(m->d == NULL);
+    CHECK(m->d == NULL && !m->gone);
     m->life++;
-    struct driver_config c = {
-        .id = id,
-        .address = "sim",
-        .election_ms = s->o.election_ms,
-        .heartbeat_ms = s->o.heartbeat_ms,
-        .io = {m, io_disk, io_disk_read, io_send, io_queued, io_send_bytes, io_now_ms, io_random},
-        .handler = {m, on_entry, on_role, on_room, on_message, on_failed, NULL, NULL},
-        .cache_bytes = s->o.cache_bytes};
+    make_driver(m);
     thread_expect_loop();
-    if (driver_new(&c, &m->d) != ERR_OK)
-        sim_fail(s, "no driver: %s", err_text());
-    load(m);
-    m->delivered = m->applied = m->database;
-    m->role = CNS_FOLLOWER;
-    m->leader_id = m->barrier_term = m->term = 0;
-    m->turn_scheduled = m->paused = false;
-    m->failures = m->rooms = 0;
-    if (driver_start(m->d, m->disk.term, m->disk.vote, m->applied) != ERR_OK)
+    enum err e = driver_start(m->d, m->disk.term, m->disk.vote, choose_applied(m));
+    if (e == ERR_CONFIG && m->held && strstr(err_text(), "only voter") != NULL) {
+        /* The only voter, or removed. The first cannot be helped: it was not lost then. */
+        driver_stop(m->d);
+        driver_free(m->d);
+        m->no_database = false;
+        make_driver(m);
+        e = driver_start(m->d, m->disk.term, m->disk.vote, choose_applied(m));
+    }
+    if (e == ERR_CONFIG && strstr(err_text(), "was removed") != NULL) {
+        m->told_removed = true;
+        driver_stop(m->d);
+        driver_free(m->d);
+        m->d = NULL;
+        m->gone = true;
+        return;
+    }
+    if (e != ERR_OK)
         sim_fail(s, "member %llu does not start: %s", (unsigned long long)id, err_text());
+    const struct raft_configuration *conf = driver_members(m->d);
+    for (unsigned i = 0; i < conf->n; i++) /* (sim_net_member dials) */
+        m->peers[conf->servers[i].id] = !m->removed[conf->servers[i].id];
     sim_net_member(s, id, true);
     sim_post(s, rng_below(&s->rng, s->o.heartbeat_ms * 250ull), SIM_TICK, id, 0, 0, NULL);
     sim_turn(m);
@@ -272,7 +375,8 @@ void sim_crash_keep(struct sim *s, uint64_t id, unsigned jobs)
     struct sim_member *m = sim_member(s, id);
     CHECK(m->d != NULL);
     sim_disk_crash(m, jobs, 0);
-    m->database = m->applied;
+    if (!m->held)
+        m->database = m->applied;
     down(m);
 }
 
@@ -287,14 +391,110 @@ void sim_crash(struct sim *s, uint64_t id)
     sim_disk_crash(m, jobs, (unsigned)rng_below(&s->rng, 4));
     /* Delivered only when durable in the own log: the database is never ahead of it, but it may be
      * behind. */
-    if (m->applied > m->disk.n)
-        sim_fail(s, "member %" PRIu64 " applied %" PRIu64 " and has only %u entries on its disk",
-                 id, m->applied, m->disk.n);
-    if (rng_once_in(&s->rng, 2))
+    if (m->applied > sim_disk_last(&m->disk))
+        sim_fail(s, "member %" PRIu64 " applied %" PRIu64 ", its disk ends at %" PRIu64, id,
+                 m->applied, sim_disk_last(&m->disk));
+    /* (Held, there is none.) */
+    if (!m->held && rng_once_in(&s->rng, 2))
         m->database = m->applied;
-    else
+    else if (!m->held)
         m->database += rng_below(&s->rng, m->applied - m->database + 1);
     down(m);
+}
+
+/* --- databases, images, members ------------------------------------------------------------------
+ */
+
+void sim_cut_log(struct sim *s, uint64_t id, uint64_t keep_bytes)
+{
+    struct sim_member *m = sim_member(s, id);
+    static const uint8_t note[3] = {1, 2, 3};
+    if (m->d == NULL || m->held || m->role == CNS_STOPPED || m->applied < m->database)
+        return;
+    m->database += rng_below(&s->rng, m->applied - m->database + 1);
+    thread_expect_loop();
+    (void)!driver_cut(m->d, m->database, note, sizeof note, keep_bytes);
+    sim_turn(m);
+}
+
+void sim_lose_database(struct sim *s, uint64_t id)
+{
+    struct sim_member *m = sim_member(s, id);
+    CHECK(m->d == NULL);
+    m->no_database = true;
+}
+
+uint64_t sim_source(struct sim *s, uint64_t not_id, uint64_t first)
+{
+    uint64_t best = 0;
+    for (uint64_t id = 1; id <= s->count; id++) {
+        const struct sim_member *m = &s->members[id];
+        struct cns_snapshot image;
+        if (id == not_id || m->d == NULL || m->held || m->role == CNS_STOPPED ||
+            m->applied + 1 < first || (best != 0 && m->applied <= s->members[best].applied))
+            continue;
+        thread_expect_loop();
+        if (driver_describe(m->d, m->applied, &image) != ERR_OK)
+            continue;
+        cns_payload_unref(image.members);
+        best = id;
+    }
+    return best;
+}
+
+static void describe(struct sim *s, uint64_t from, struct cns_snapshot *image)
+{
+    struct sim_member *m = sim_member(s, from);
+    thread_expect_loop();
+    CHECK(m->d != NULL && !m->held);
+    if (driver_describe(m->d, m->applied, image) != ERR_OK)
+        sim_fail(s, "member %llu has no word on its state", (unsigned long long)from);
+    if (image->term != sim_committed_term(s, image->index))
+        sim_fail(s, "member %llu describes another entry", (unsigned long long)from);
+}
+
+void sim_install(struct sim *s, uint64_t id, uint64_t from)
+{
+    struct sim_member *m = sim_member(s, id);
+    struct cns_snapshot image;
+    CHECK(m->d == NULL);
+    describe(s, from, &image);
+    if (image.index >= m->disk.base) {
+        sim_disk_install(m, &image);
+        m->database = image.index;
+        m->no_database = false;
+    }
+    cns_payload_unref(image.members);
+}
+
+void sim_join(struct sim *s, uint64_t id, uint64_t from)
+{
+    struct sim_member *m = sim_member(s, id);
+    CHECK(id == s->count + 1);
+    s->count++;
+    m->sim = s;
+    m->id = id;
+    list_init(&m->reads);
+    sim_disk_init(&m->disk);
+    m->disk.term = 1;
+    sim_install(s, id, from);
+}
+
+void sim_gone(struct sim *s, uint64_t id)
+{
+    struct sim_member *m = sim_member(s, id);
+    if (m->d != NULL)
+        sim_crash(s, id);
+    m->gone = true;
+}
+
+bool sim_receives(const struct sim_member *m, uint64_t id)
+{
+    const struct raft_server *server = NULL;
+    thread_expect_loop();
+    if (m->d != NULL)
+        server = members_find(driver_members(m->d), id);
+    return server != NULL && server->role != RAFT_SPARE;
 }
 
 void sim_pause(struct sim *s, uint64_t id, bool on)
@@ -309,6 +509,7 @@ struct sim *sim_new(const struct sim_options *o, uint64_t seed)
     log_set_level((enum log_level)(LOG_ERROR + 1)); /* a simulation breaks things all the time */
     struct sim *s = MEM_NEW(struct sim);
     s->o = *o;
+    s->count = o->n;
     s->seed = s->rng.state = seed;
     s->net = sim_net_new(s);
     s->check = sim_check_new(s);
@@ -336,7 +537,7 @@ struct sim *sim_new(const struct sim_options *o, uint64_t seed)
 
 void sim_free(struct sim *s)
 {
-    for (uint64_t id = 1; id <= s->o.n; id++) {
+    for (uint64_t id = 1; id <= s->count; id++) {
         if (s->members[id].d != NULL)
             sim_crash_keep(s, id, 0);
         sim_disk_fini(&s->members[id].disk);
@@ -393,6 +594,12 @@ static void run_event(struct sim *s, struct sim_event *e)
     if (e->kind == SIM_DISK) {
         sim_disk_event(m);
         sim_turn(m);
+    } else if (e->kind == SIM_CUT) {
+        sim_disk_cut_event(m);
+        sim_turn(m);
+    } else if (e->kind == SIM_RELEASE) {
+        if (m->holds == e->a)
+            sim_disk_hold(s, m->id, false);
     } else if (e->kind == SIM_READ) {
         sim_disk_read_event(m, e->arg);
         sim_turn(m);
@@ -449,7 +656,7 @@ bool sim_run_until(struct sim *s, sim_until done, void *ctx, uint64_t max_ms)
 uint64_t sim_leader(struct sim *s)
 {
     uint64_t best = 0, term = 0;
-    for (uint64_t id = 1; id <= s->o.n; id++) {
+    for (uint64_t id = 1; id <= s->count; id++) {
         const struct sim_member *m = &s->members[id];
         if (m->d == NULL || m->role != CNS_LEADER || m->term <= term)
             continue;
@@ -484,9 +691,9 @@ bool sim_settled(struct sim *s, void *ctx)
     driver_get_status(s->members[leader].d, &st);
     if (st.commit_index != st.last_index)
         return false;
-    for (uint64_t id = 1; id <= s->o.n; id++) {
+    for (uint64_t id = 1; id <= s->count; id++) {
         const struct sim_member *m = &s->members[id];
-        if (m->d == NULL || m->role == CNS_STOPPED)
+        if (m->d == NULL || m->role == CNS_STOPPED || !sim_receives(&s->members[leader], id))
             continue;
         struct cns_status own;
         driver_get_status(m->d, &own);

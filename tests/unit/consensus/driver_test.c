@@ -356,7 +356,7 @@ TEST(driver_refuses_a_log_that_cannot_be)
     thread_expect_loop();
     EXPECT_OK(driver_new(&c, &d));
     struct cns_payload *noise = sim_payload(s, 40), *members;
-    struct cns_server server = {1, "x"};
+    struct cns_server server = {1, "x", CNS_VOTER};
     EXPECT_OK(members_encode(&server, 1, &members));
     EXPECT_ERR(ERR_CORRUPT, driver_load(d, 2, 1, CNS_CHANGE, members));
     EXPECT_ERR(ERR_CORRUPT, driver_load(d, 1, 0, CNS_CHANGE, members));
@@ -368,7 +368,7 @@ TEST(driver_refuses_a_log_that_cannot_be)
     EXPECT_ERR(ERR_CORRUPT, driver_start(d, 4, 0, 0)); /* the record is older than the log */
     driver_free(d);
     EXPECT_ERR(ERR_CONFIG, members_encode(NULL, 0, &members));
-    struct cns_server twice[] = {{1, "x"}, {1, "y"}};
+    struct cns_server twice[] = {{1, "x", CNS_VOTER}, {1, "y", CNS_VOTER}};
     struct cns_payload *none;
     EXPECT_ERR(ERR_CONFIG, members_encode(twice, 2, &none));
     cns_payload_unref(members);

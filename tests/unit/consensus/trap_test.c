@@ -24,8 +24,11 @@ static void start_all(struct sim *s)
 
 static struct cns_payload *members_payload(unsigned n)
 {
-    static const struct cns_server servers[] = {
-        {1, "sim:1"}, {2, "sim:2"}, {3, "sim:3"}, {4, "sim:4"}, {5, "sim:5"}};
+    static const struct cns_server servers[] = {{1, "sim:1", CNS_VOTER},
+                                                {2, "sim:2", CNS_VOTER},
+                                                {3, "sim:3", CNS_VOTER},
+                                                {4, "sim:4", CNS_VOTER},
+                                                {5, "sim:5", CNS_VOTER}};
     struct cns_payload *p;
     EXPECT_OK(members_encode(servers, n, &p));
     return p;
