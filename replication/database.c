@@ -246,8 +246,12 @@ enum err repl_db_rehash(struct repl_db *db)
     if (e != ERR_OK)
         return database_stop(db, e);
     say_differing(&differing);
+    db->rehashed = true;
     database_build_digest(db);
-    return ERR_OK;
+    e = stored_flush(db->stored);
+    if (e == ERR_FULL) /* the checkpoint thread tries again */
+        log_warn("replication", "hashes are made later reason=\"%s\"", err_text());
+    return e == ERR_OK || e == ERR_FULL ? ERR_OK : database_stop(db, e);
 }
 
 /* --- position and facts ----------------------------------------------------------------------- */

@@ -54,6 +54,7 @@ struct repl_db {
     struct applier *applier; /* apply.c: parts of a cut transaction, and room for frames */
 
     uint32_t scrub_next;
+    bool rehashed; /* all pages were read since the opening: `hashes` is right */
 
     bool stopped; /* after an error that must not be guessed about */
     enum err stopped_code;

@@ -327,6 +327,19 @@ TEST(verify_makes_the_hashes_again)
 }
 
 /* The entry of one page is another one, and its block says that it is right. */
+static void falsify_hashes(uint32_t page_no)
+{
+    struct hashes_file *f;
+    uint64_t hashes[HASHES_PER_BLOCK];
+    bool valid;
+    EXPECT_OK(hashes_open(test_path("a/hashes"), REPLICA_DATABASE_ID, 1024, false, &f));
+    EXPECT_OK(hashes_read_block(f, 0, hashes, &valid));
+    EXPECT(valid && page_no <= HASHES_PER_BLOCK);
+    hashes[page_no - 1] ^= 5;
+    EXPECT_OK(hashes_write_block(f, 0, hashes));
+    hashes_close(f);
+}
+
 TEST(verify_rehash_finds_wrong_hashes)
 {
     replica_become_owner();
@@ -337,15 +350,7 @@ TEST(verify_rehash_finds_wrong_hashes)
     uint32_t page_no = db->pages - 10;
     EXPECT(!in_wal(db, page_no));
     kill_owner(db);
-    struct hashes_file *f;
-    uint64_t hashes[HASHES_PER_BLOCK];
-    bool valid;
-    EXPECT_OK(hashes_open(test_path("a/hashes"), REPLICA_DATABASE_ID, 1024, false, &f));
-    EXPECT_OK(hashes_read_block(f, 0, hashes, &valid));
-    EXPECT(valid && page_no <= HASHES_PER_BLOCK);
-    hashes[page_no - 1] ^= 5;
-    EXPECT_OK(hashes_write_block(f, 0, hashes));
-    hashes_close(f);
+    falsify_hashes(page_no);
     db = replica_open("a");
     EXPECT_EQ(repl_db_position(db).checksum, p.checksum ^ 5);
     EXPECT_OK(repl_db_rehash(db));
@@ -355,6 +360,33 @@ TEST(verify_rehash_finds_wrong_hashes)
     db = replica_open("a");
     EXPECT_EQ(repl_db_position(db).checksum, p.checksum);
     EXPECT_OK(repl_db_close(db));
+}
+
+/* The log knows the checksum: an entry that the database has already, or the next one. */
+TEST(verify_wrong_hashes_are_found_by_the_log)
+{
+    replica_become_owner();
+    struct replica_log log = {0};
+    struct replica_leader l;
+    struct repl_db *db = replica_open("a");
+    fill(db);
+    settle(db);
+    uint32_t page_no = db->pages - 10;
+    EXPECT(!in_wal(db, page_no));
+    replica_lead(&l, db);
+    replica_write(&l, &log, "CREATE TABLE known(a)");
+    replica_unlead(&l);
+    struct repl_position p = repl_db_position(db);
+    kill_owner(db);
+    falsify_hashes(page_no);
+    db = replica_open("a");
+    EXPECT(repl_db_position(db).checksum != p.checksum);
+    unsigned cursor = 0;
+    replica_apply(db, &log, &cursor, log.n);
+    EXPECT_EQ(repl_db_position(db).checksum, p.checksum);
+    replica_expect_sound(db);
+    EXPECT_OK(repl_db_close(db));
+    replica_log_free(&log);
 }
 
 /* --- durable ---------------------------------------------------------------------------------- */
