@@ -325,7 +325,6 @@ static enum err read_back(struct repl_fetch *f, uint32_t pages)
     TRY(file_sync(f->fd, f->files.fetch));
     (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
     TRY(each_hash(f, pages, compare_hash));
-    (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
     if (digest_checksum(f->digest) == wanted)
         return ERR_OK;
     bool again = f->reread;

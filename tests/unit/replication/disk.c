@@ -51,6 +51,10 @@ static struct {
     struct rng rng;
     struct op *ops; /* not synced */
     _Atomic long *calls;
+    /* The bad sector. */
+    _Atomic bool spoiled;
+    const char *spoiled_file;
+    uint64_t spoiled_from, spoiled_to;
 } disk = {.gate = PTHREAD_MUTEX_INITIALIZER};
 
 static void fd_path(int fd, char path[PATH_BYTES])
@@ -320,8 +324,31 @@ void disk_skip_syncs(void)
     atomic_store(&disk.no_sync, true);
 }
 
+/* --- a bad sector ----------------------------------------------------------------------------- */
+
+void disk_spoil(const char *suffix, uint64_t offset, uint64_t bytes)
+{
+    disk.spoiled_file = suffix;
+    disk.spoiled_from = offset;
+    disk.spoiled_to = offset + bytes;
+    atomic_store(&disk.spoiled, suffix != NULL);
+}
+
+/* Does a call on these bytes meet it? */
+static bool meets_spoiled(int fd, size_t n, off64_t offset)
+{
+    char path[PATH_BYTES];
+    if (!atomic_load(&disk.spoiled) || (uint64_t)offset >= disk.spoiled_to ||
+        (uint64_t)offset + n <= disk.spoiled_from)
+        return false;
+    fd_path(fd, path);
+    return ends_with(path, disk.spoiled_file);
+}
+
 /* --- in the C library's place ----------------------------------------------------------------- */
 
+ssize_t pread(int fd, void *p, size_t n, off_t offset);
+ssize_t pread64(int fd, void *p, size_t n, off64_t offset);
 ssize_t pwrite(int fd, const void *p, size_t n, off_t offset);
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset);
 int fsync(int fd);
@@ -331,8 +358,24 @@ int ftruncate64(int fd, off64_t size);
 int rename(const char *from, const char *to);
 int unlink(const char *path);
 
+ssize_t pread64(int fd, void *p, size_t n, off64_t offset)
+{
+    if (meets_spoiled(fd, n, offset)) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, p, n, offset);
+}
+
+ssize_t pread(int fd, void *p, size_t n, off_t offset)
+{
+    return pread64(fd, p, n, offset);
+}
+
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t offset)
 {
+    if (meets_spoiled(fd, n, offset)) /* the drive has others */
+        atomic_store(&disk.spoiled, false);
     enum gate g = enter(fd);
     if (g == COUNTED)
         note_op(fd, p, n, (uint64_t)offset);

@@ -24,6 +24,9 @@ void disk_arm(enum disk_end end, long n, uint64_t seed, _Atomic long *calls);
  */
 void disk_count_only(const char *suffix);
 void disk_disarm(void);
+/* From now on reads of BYTES from OFFSET on, of files whose path ends so, fail with EIO until those
+ * bytes are written: a bad sector. SUFFIX lives on; NULL: no more. */
+void disk_spoil(const char *suffix, uint64_t offset, uint64_t bytes);
 /* Syncs are promised and not done: for tests that end processes, not machines. For good. */
 void disk_skip_syncs(void);
 

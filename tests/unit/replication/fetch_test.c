@@ -502,6 +502,32 @@ TEST(fetch_reads_back_what_it_wrote)
     close_source(db, &l);
 }
 
+/* Sectors that cannot be read: those pages are fetched, the others are made use of. */
+TEST(fetch_writes_over_bad_sectors)
+{
+    struct replica_leader l;
+    struct repl_image_head head;
+    replica_become_owner();
+    struct repl_db *db = open_source("s", 1024, 60, &l);
+    make_node("d");
+    fetch_and_install(db, "d");
+    const char *path = file_of("d", "main.db");
+    disk_spoil("/main.db.fetch", 5 * 1024 + 512, 1024); /* pages 6 and 7 */
+    struct repl_fetch *f = fetching_open(path, 1024);
+    struct repl_image *image = fetching_image(db, &head);
+    EXPECT(repl_fetch_checksum(f, head.pages) != head.checksum);
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), 2);
+    disk_spoil("/main.db.fetch", 9 * 1024, 512); /* another one, when it is read back */
+    EXPECT_ERR(ERR_DIVERGED, complete(f, &head));
+    EXPECT_EQ(fetching_last_round(db, f, image, &head, NULL, NULL), 1);
+    EXPECT_OK(complete(f, &head));
+    fetching_close(image);
+    repl_fetch_close(f);
+    EXPECT_OK(repl_fetch_install(path));
+    fetch_and_install(db, "d");
+    close_source(db, &l);
+}
+
 static bool at_most(void *ctx, uint32_t done, uint32_t total)
 {
     unsigned *left = ctx;
