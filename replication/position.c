@@ -123,11 +123,12 @@ static enum err position_read(struct position_file *p, struct position_record *r
     return slot_decode(slots[newest], p->path, record);
 }
 
-enum err position_open(const char *path, struct position_file **out, struct position_record *record)
+static enum err open_for(const char *path, int flags, struct position_file **out,
+                         struct position_record *record)
 {
     *out = NULL;
     int fd;
-    TRY(file_open(path, O_RDWR, 0, &fd));
+    TRY(file_open(path, flags, 0, &fd));
     struct position_file *p = MEM_NEW(struct position_file);
     p->path = mem_strdup(path);
     p->fd = fd;
@@ -137,6 +138,19 @@ enum err position_open(const char *path, struct position_file **out, struct posi
         return e;
     }
     *out = p;
+    return ERR_OK;
+}
+
+enum err position_open(const char *path, struct position_file **out, struct position_record *record)
+{
+    return open_for(path, O_RDWR, out, record);
+}
+
+enum err position_look(const char *path, struct position_record *record)
+{
+    struct position_file *p;
+    TRY(open_for(path, O_RDONLY, &p, record));
+    position_close(p);
     return ERR_OK;
 }
 

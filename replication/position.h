@@ -31,6 +31,8 @@ struct position_file;
 /* ERR_NOT_FOUND: no such file. ERR_CORRUPT: neither slot is valid. ERR_FORMAT: a newer version. */
 MUST_USE enum err position_open(const char *path, struct position_file **out,
                                 struct position_record *record);
+/* The newest record, without opening anything for writing. */
+MUST_USE enum err position_look(const char *path, struct position_record *record);
 MUST_USE enum err position_create(const char *path, const struct position_record *record,
                                   struct position_file **out);
 /* Durable when it returns. */

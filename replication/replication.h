@@ -86,6 +86,30 @@ MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
  * lines in the log. No view may be open. */
 MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 
+/* --- a stopped node's files --------------------------------------------------------------------
+ */
+
+struct repl_check {
+    uint64_t database_id, seq, checksum; /* seq 0 and !position_known: it cannot be told */
+    uint32_t page_size, pages;
+    uint32_t wal_frames, wal_commits; /* that count */
+    uint64_t wal_bytes;               /* of the file */
+    bool position_known;
+    bool closed; /* a clean stop, and nothing was added since */
+    bool
+        hashes_fit; /* the file `hashes` is whole, and right for each page that is not in the WAL */
+    unsigned damages; /* sentences about damage */
+};
+/* DAMAGE false: something that a crash may leave, or that is worth knowing. */
+typedef void (*repl_check_say)(void *ctx, bool damage, const char *sentence);
+/* Reads all of the database at PATH (as in repl_config): `position`, the WAL, each page, `hashes`,
+ * and says what is wrong, page by page. Opens nothing for writing and leaves nothing behind. Any
+ * thread; blocks for long. ERR_OK: all was read, look at `damages`. ERR_NOT_FOUND: there is no
+ * database. ERR_LOCKED: a process uses it. ERR_CORRUPT, ERR_FORMAT: `position` or main.db cannot be
+ * made sense of: nothing else was looked at. */
+MUST_USE enum err repl_check(const char *path, repl_check_say say, void *ctx,
+                             struct repl_check *out);
+
 /* Asks for all that is published now to survive a power cut: the WAL is synced on the checkpoint
  * thread. repl_db_durable, any thread: the newest sequence that does. */
 void repl_db_want_durable(struct repl_db *db) ON_OWNER;
@@ -149,8 +173,8 @@ MUST_USE enum err repl_entry_read(const uint8_t *p, size_t n, struct repl_entry 
  * before and after are compared: ERR_DIVERGED says what differs. No view may be open. */
 MUST_USE enum err repl_db_apply(struct repl_db *db, const uint8_t *p, size_t n) ON_OWNER;
 /* The first N entries of TXN were ordered, but its leader lost its office before the others were:
- * as if repl_db_apply had got them. They are put aside; nothing is applied yet. ERR_FULL: call again
- * when there is room. */
+ * as if repl_db_apply had got them. They are put aside; nothing is applied yet. ERR_FULL: call
+ * again when there is room. */
 MUST_USE enum err repl_db_apply_sealed(struct repl_db *db, const struct repl_txn *txn,
                                        unsigned n) ON_OWNER;
 /* A new leader's term began: parts of a transaction that its old leader never finished are dropped.
