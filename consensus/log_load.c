@@ -103,7 +103,8 @@ static enum err remove_file(struct log_store *s, const char *path)
 
 static bool is_left_over(const char *name)
 {
-    static const char *const names[] = {"segment.new", "spare.new", "identity.new", "snapshot.new"};
+    static const char *const names[] = {"segment.new", "spare.new", "identity.new", "snapshot.new",
+                                        "peers.new"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;

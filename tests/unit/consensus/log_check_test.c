@@ -114,7 +114,7 @@ TEST(check_refuses_a_running_node_and_what_is_no_log)
     EXPECT_ERR(ERR_LOCKED, cns_check(dir, NULL, NULL, &out));
     rig_close(&r);
     EXPECT_OK(cns_check(dir, NULL, NULL, &out));
-    rig_flip(test_path("raft/identity"), 8, 2 ^ 3);
+    rig_flip(test_path("raft/identity"), 8, 0x2 ^ 0x3);
     EXPECT_ERR(ERR_FORMAT, cns_check(dir, NULL, NULL, &out));
     EXPECT(unlink(test_path("raft/identity")) == 0);
     EXPECT_OK(cns_check(dir, NULL, NULL, &out)); /* there was a log */

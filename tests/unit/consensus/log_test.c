@@ -256,9 +256,9 @@ TEST(log_belongs_to_one_cluster_and_one_node)
     EXPECT_ERR(ERR_CONFIG, open_as(dir, 2, 1));
     EXPECT_ERR(ERR_CONFIG, open_as(dir, 1, 2));
     EXPECT_OK(open_as(dir, 1, 1));
-    rig_flip(test_path("raft/identity"), 8, 2 ^ 3); /* version 3 */
+    rig_flip(test_path("raft/identity"), 8, 0x2 ^ 0x3); /* version 3 */
     EXPECT_ERR(ERR_FORMAT, open_as(dir, 1, 1));
-    rig_flip(test_path("raft/identity"), 8, 2 ^ 3);
+    rig_flip(test_path("raft/identity"), 8, 0x2 ^ 0x3);
     rig_flip(test_path("raft/identity"), 20, 8);
     EXPECT_ERR(ERR_CORRUPT, open_as(dir, 1, 1));
     EXPECT(unlink(test_path("raft/identity")) == 0);
