@@ -81,11 +81,16 @@ static enum err next_frame(struct image_client *c, uint64_t deadline, struct wir
     }
 }
 
+/* What is wrong over there: never to be taken for an error of our own disk. */
 static enum err take_error(struct wire_frame *f)
 {
     struct wire_error e;
     TRY(wire_get_error(f, &e));
-    return err_fail(e.code, "%.*s", (int)(e.message_len < 300 ? e.message_len : 300), e.message);
+    bool known = e.code == ERR_BUSY || e.code == ERR_NOT_LEADER || e.code == ERR_STOPPED ||
+                 e.code == ERR_TIMEOUT || e.code == ERR_NOT_FOUND;
+    return err_fail(known ? e.code : ERR_CLOSED, "the other node says %s: %.*s",
+                    err_name((int)e.code), (int)(e.message_len < 300 ? e.message_len : 300),
+                    e.message);
 }
 
 /* Sends the request that `out` holds; its answer is one frame of type WANTED, and DONE. */

@@ -114,6 +114,15 @@ static void handle(struct stage *s, struct letter *l) ON_LOOP
     case LANE_GONE:
     case LANE_PROPOSED:
     case LANE_STOP:
+    case LANE_CUT:
+    case LANE_IMAGE:
+    case LOOP_CUT:
+    case LOOP_IMAGE:
+    case LOOP_IMAGE_READ:
+    case LOOP_IMAGE_CLOSED:
+    case LOOP_FETCHED:
+    case IMAGE_READ:
+    case IMAGE_CLOSE:
     case READ_REQUEST:
         test_fail(__FILE__, __LINE__, "a letter that is not for the loop");
     }
