@@ -22,7 +22,7 @@
 
 /* A transaction's captured frames on the leader, until published: bounds the room that it takes in
  * the data directory (about three times this, with its log) and the time that all others wait. */
-#define TXN_BYTES_MAX MIB(256)
+#define TXN_BYTES_MAX MIB(2048)
 /* More than that is no setting, and no entry of a leader: 16 million pages. */
 #define TXN_BYTES_LIMIT MIB(65536)
 /* Of these in memory, and of the parts of a cut one on a follower; the rest is in a temporary file.

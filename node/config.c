@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/sizes.h"
 #include "node/identity.h"
 
 #include <ctype.h>
@@ -260,6 +261,8 @@ static enum err check(const struct config *c)
         return err_fail(ERR_CONFIG, "batches-in-flight must be 1 to 64");
     if (c->queue_max == 0 || c->connections_max == 0)
         return err_fail(ERR_CONFIG, "queue-length and max-connections must be at least 1");
+    if (c->txn_bytes_max < MIB(1) || c->txn_bytes_max > TXN_BYTES_LIMIT)
+        return err_fail(ERR_CONFIG, "transaction-bytes must be 1MiB to 64GiB");
     if (c->wal_restart_bytes < c->wal_checkpoint_bytes)
         return err_fail(ERR_CONFIG, "wal-restart must not be below wal-checkpoint");
     if (c->wal_limit_bytes < c->wal_restart_bytes)
