@@ -182,7 +182,7 @@ TSAN_ROOMS := base,replication,consensus,node
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan cluster faults power sim fuzz bench cov lint format
+.PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov lint format
 test: ## everything below ten minutes: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so
 	$(call variant,asan) all unit-bins
@@ -212,6 +212,17 @@ power: all $(B)/power_recorder.so ## a power cut around every sync of a run; hal
 
 sim: $(if $(SIM_MAIN),$(B)/sim) ## the simulation over SIM_SEEDS seeds
 	$(if $(SIM_MAIN),$(Q)$(B)/sim $(SIM_SEEDS),@echo "tests/sim/main.c is not there yet"; exit 1)
+
+# Debian's libraft has its assertions compiled out: RAFT_SRC is a checkout of v0.22.1.
+sim-assert: ## the simulation over a libraft with assertions: RAFT_SRC=DIR
+	$(Q)test -f "$(RAFT_SRC)/src/raft.c" || { echo "RAFT_SRC=DIR of libraft v0.22.1"; exit 2; }
+	$(Q)mkdir -p $(B)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -I. -I$(RAFT_SRC)/include -O1 -g -w \
+	    -fsanitize=address,undefined -fno-sanitize-recover=undefined -o $(B)/sim-assert \
+	    tests/sim/*.c consensus/*.c base/*.c \
+	    $(filter-out %/syscall.c,$(filter-out $(RAFT_SRC)/src/uv%,$(wildcard $(RAFT_SRC)/src/*.c))) \
+	    -luv -lxxhash -lpthread
+	$(Q)$(B)/sim-assert $(SIM_SEEDS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS, from tests/fuzz/corpus
 	@deploy/install-deps.sh --fuzz

@@ -160,7 +160,9 @@ static enum err check_caught_up(const struct driver *d, uint64_t id)
     uint64_t behind = d->terms.last - match;
     bool heard = driver_now_ms(d) - sender_answered_ms(d->sender, id) <
                  (uint64_t)HEARD_TIMEOUTS * d->c.election_ms;
-    if (heard && match > 0 && (behind <= CLOSE_ENTRIES || bytes_behind(d, match) <= CLOSE_BYTES))
+    /* It must know that it is a standby: then it votes (receive_request_vote). */
+    if (heard && match >= d->r.configuration_committed_index &&
+        (behind <= CLOSE_ENTRIES || bytes_behind(d, match) <= CLOSE_BYTES))
         return ERR_OK;
     return err_fail(ERR_BUSY,
                     "member %llu is not caught up: %s, its log matches up to entry %llu of %llu, "
@@ -216,6 +218,10 @@ static enum err check_request(struct driver *d, enum cns_change_kind kind, uint6
                         (unsigned long long)*id);
     if (kind == CNS_SET_ROLE && members_role(s) == role)
         return err_fail(ERR_CONFIG, "member %llu has this role already", (unsigned long long)*id);
+    if (kind == CNS_SET_ROLE && role == CNS_VOTER && s->role == RAFT_SPARE)
+        return err_fail(ERR_CONFIG,
+                        "member %llu is a spare, it has no log: make it a standby first",
+                        (unsigned long long)*id);
     if (kind == CNS_SET_ROLE && role == CNS_VOTER)
         return check_caught_up(d, *id);
     return s->role == RAFT_VOTER ? check_majority(d, *id) : ERR_OK;
