@@ -3,12 +3,9 @@
  * Invariants: what is loaded is durable when log_load returns, whatever the page cache held;
  *             no entry that was acknowledged is dropped unless nothing on the disk shows that it
  *             was there (docs/FORMATS.md names that case).
- * Not here: the formats (log_segment.c, log_meta.c).
+ * Not here: the formats (log_segment.c, log_meta.c, log_snapshot.c), a new log (log_make.c).
  *
- * Order of a making, so that a crash leaves a state that is known:
- *     identity says "making" -> meta -> first segment with the first entries -> identity "ready"
- * A directory whose identity says "making" never acknowledged anything: it is made again. One with
- * log files and no identity is not ours to judge: it is refused. */
+ * A directory with log files and no identity is not ours to judge: it is refused. */
 #include "consensus/log_load.h"
 
 #include "base/check.h"
@@ -16,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "consensus/log_make.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,51 +33,6 @@ struct listing {
     size_t n, cap;
     bool has_files; /* of a log, other than segments */
 };
-
-/* --- the outline ------------------------------------------------------------------------------ */
-
-void log_outline_fini(struct log_outline *o)
-{
-    free(o->runs);
-    cns_items_free(o->others, (unsigned)o->n_others);
-    *o = (struct log_outline){0};
-}
-
-uint64_t log_outline_term(const struct log_outline *o, uint64_t index)
-{
-    size_t run = o->n_runs;
-    CHECK(index + 1 >= o->first_index);
-    if (index < o->first_index)
-        return o->prev_term;
-    while (run > 0 && o->runs[run - 1].first_index > index)
-        run--;
-    CHECK(run > 0);
-    return o->runs[run - 1].term;
-}
-
-static void outline_add(struct log_outline *o, const struct log_record *r)
-{
-    if (o->n_runs == 0 || o->runs[o->n_runs - 1].term != r->term) {
-        if (o->n_runs == o->cap_runs) {
-            o->cap_runs = o->cap_runs == 0 ? 16 : o->cap_runs * 2;
-            o->runs = mem_realloc(o->runs, o->cap_runs * sizeof *o->runs);
-        }
-        o->runs[o->n_runs++] = (struct log_run){r->index, r->term};
-    }
-    if (r->kind == CNS_COMMAND)
-        return;
-    if (o->n_others == o->cap_others) {
-        o->cap_others = o->cap_others == 0 ? 16 : o->cap_others * 2;
-        o->others = mem_realloc(o->others, o->cap_others * sizeof *o->others);
-    }
-    struct cns_payload *payload = NULL;
-    if (r->kind == CNS_CHANGE) {
-        uint8_t *copy = mem_alloc(r->len);
-        memcpy(copy, r->payload, r->len);
-        payload = cns_payload_take(copy, r->len);
-    }
-    o->others[o->n_others++] = (struct cns_item){r->index, r->term, r->kind, payload};
-}
 
 /* --- the directory ---------------------------------------------------------------------------- */
 
@@ -263,7 +216,7 @@ static enum err walk(struct log_store *s, struct log_outline *outline, uint64_t 
         if (step != LOG_STEP_RECORD)
             break;
         log_index_note(&s->index, r.index, r.offset, chain);
-        outline_add(outline, &r);
+        log_outline_add(outline, &r);
     }
     *stopped = step;
     s->last = c->index;
@@ -506,76 +459,13 @@ static enum err load_ready(struct log_store *s, struct listing *l, struct log_ou
     return log_store_set_meta(s, s->meta.now.term, s->meta.now.vote);
 }
 
-static enum err sync_parent(struct log_store *s)
-{
-    char *parent = mem_printf("%s/..", s->dir);
-    enum err e = log_file_sync_dir(&s->files, parent);
-    free(parent);
-    return e;
-}
-
-/* The members' change that a bootstrapped log begins with. */
-static enum err make_first(const struct cns_log_config *c, struct log_store *s,
-                           struct log_outline *outline)
-{
-    TRY(log_store_new_segment(s, 1, 0, 0, 0));
-    TRY(log_store_append(s, c->first_items, c->n_first_items));
-    TRY(log_store_sync(s));
-    outline->first_index = 1;
-    for (unsigned i = 0; i < c->n_first_items; i++) {
-        const struct cns_item *it = &c->first_items[i];
-        struct log_record r = {.index = it->index, .term = it->term, .kind = it->kind};
-        if (it->payload != NULL) {
-            r.payload = it->payload->data;
-            r.len = (uint32_t)it->payload->len;
-        }
-        outline_add(outline, &r);
-    }
-    return ERR_OK;
-}
-
-/* The state of another node that a joining one begins behind. */
-static enum err make_base(const struct cns_snapshot *base, struct log_store *s,
-                          struct log_outline *outline)
-{
-    bool renamed;
-    struct log_snapshot r = {*base, 1};
-    TRY(log_snapshot_write(&s->files, s->dir, s->cluster_id, s->node_id, &r, &renamed));
-    s->snapshot = (struct log_snapshot){log_snapshot_copy(base), 1};
-    TRY(log_store_begin_anew(s, base->index + 1, base->term));
-    outline->first_index = base->index + 1;
-    outline->prev_term = base->term;
-    return ERR_OK;
-}
-
-static enum err remove_unfinished(struct log_store *s, const struct listing *l)
+/* What an unfinished making left is of no use. */
+static enum err make(const struct cns_log_config *c, struct log_store *s, const struct listing *l,
+                     struct log_outline *outline)
 {
     for (size_t i = 0; i < l->n; i++)
         TRY(log_file_remove(&s->files, l->all[i].path));
-    char *record = mem_printf("%s/snapshot", s->dir);
-    enum err e = log_file_remove(&s->files, record);
-    free(record);
-    return e;
-}
-
-static enum err make(const struct cns_log_config *c, struct log_store *s, struct listing *l,
-                     struct log_outline *outline)
-{
-    struct log_owner owner = {s->cluster_id, s->node_id, 0};
-    TRY(log_random(&owner.incarnation));
-    TRY(log_identity_write(&s->files, s->dir, &owner, LOG_IDENTITY_MAKING));
-    TRY(remove_unfinished(s, l));
-    struct log_meta_record first = {.term = c->first_term};
-    if (c->base != NULL && c->base->term > first.term)
-        first.term = c->base->term;
-    TRY(log_meta_create(&s->files, s->dir, s->cluster_id, s->node_id, &first, &s->meta));
-    TRY(c->base != NULL ? make_base(c->base, s, outline) : make_first(c, s, outline));
-    TRY(log_store_mark(s));
-    TRY(log_identity_write(&s->files, s->dir, &owner, LOG_IDENTITY_READY));
-    TRY(sync_parent(s));
-    s->incarnation = owner.incarnation;
-    outline->made = true;
-    return ERR_OK;
+    return log_make(c, s, outline);
 }
 
 static enum err ownerless(const struct log_store *s)
