@@ -22,14 +22,14 @@ struct session;
 /* What travels in the mailboxes between the threads; every kind is listed here. */
 enum letter_kind {
     /* loop -> lane */
-    LANE_REQUEST, /* struct request */
-    LANE_ENTRY,   /* struct lane_entry: a committed entry */
-    LANE_ROLE,    /* struct lane_role: leader of a term now, or not any more */
-    LANE_GONE,    /* struct lane_gone: a session ended */
+    LANE_REQUEST,  /* struct request */
+    LANE_ENTRY,    /* struct lane_entry: a committed entry */
+    LANE_ROLE,     /* struct lane_role: leader of a term now, or not any more */
+    LANE_GONE,     /* struct lane_gone: a session ended */
     LANE_PROPOSED, /* struct lane_proposal, back: consensus has it */
-    LANE_STOP,    /* struct lane_stop */
-    LANE_CUT,     /* struct lane_cut: make the newest state durable */
-    LANE_IMAGE,   /* struct lane_image: pin what is published, for another node */
+    LANE_STOP,     /* struct lane_stop */
+    LANE_CUT,      /* struct lane_cut: make the newest state durable */
+    LANE_IMAGE,    /* struct lane_image: pin what is published, for another node */
     /* loop -> readers */
     READ_REQUEST, /* struct request */
     /* loop -> image thread, and back */
@@ -78,9 +78,9 @@ struct request {
     size_t frame_len;
     struct wire_query query;
     enum sql_kind kind;
-    bool is_status; /* STATUS, not a query */
-    enum wire_type image_frame; /* one of WIRE_IMAGE_BEGIN ...: another node's; 0: a query */
-    struct image *image;        /* that it waits for or reads from: image.c */
+    bool is_status;                /* STATUS, not a query */
+    enum wire_type image_frame;    /* one of WIRE_IMAGE_BEGIN ...: another node's; 0: a query */
+    struct image *image;           /* that it waits for or reads from: image.c */
     struct admin_request *cluster; /* CLUSTER, not a query (admin.c); owned */
     bool foreign_keys;
     char *no_room;             /* a sentence: it may read only, the disk is nearly full; or NULL */

@@ -261,10 +261,15 @@ int64_t stage_number(struct stage *s, const char *sql)
 
 void stage_close(struct stage *s)
 {
-    struct list *i;
     struct lane_stop *stop = MEM_NEW(struct lane_stop);
     stop->letter.kind = LANE_STOP;
     lane_send(s->lane, &stop->letter);
+    stage_end(s);
+}
+
+void stage_end(struct stage *s)
+{
+    struct list *i;
     uint64_t end = clock_mono_ms() + WAIT_MS;
     s->cut = true;
     while (!s->stopped && clock_mono_ms() < end)

@@ -23,6 +23,8 @@ struct stage {
 
 void stage_open(struct stage *s, const char *dir);
 void stage_close(struct stage *s) ON_LOOP;
+/* The same, when the lane was told to stop already. */
+void stage_end(struct stage *s) ON_LOOP;
 /* Makes the lane leader of TERM and waits until it serves. */
 void stage_lead(struct stage *s, uint64_t term) ON_LOOP;
 /* Another node leads from TERM on: entries of older terms that were not committed are lost. */
