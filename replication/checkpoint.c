@@ -32,7 +32,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -110,14 +109,11 @@ static enum err failure_give(const struct failure *f)
     return f->code == ERR_OK ? ERR_OK : err_fail(f->code, "%s", f->text);
 }
 
+/* A sync that fails is never repeated, whatever the reason: the kernel may have dropped what it
+ * could not write, and call the rest clean. */
 static enum err sync_it(sqlite3_file *f, const char *path)
 {
-    int rc = f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), number = 0;
-    if (rc == SQLITE_OK)
-        return ERR_OK;
-    bool full = f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &number) == SQLITE_OK &&
-                (number == ENOSPC || number == EDQUOT);
-    return sqlite_error(full ? SQLITE_FULL : rc, "sync", path);
+    return sqlite_error(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), "sync", path);
 }
 
 /* Copies, and brings `hashes` up to date. *settled: how many frames, when it was all of them. */
@@ -354,7 +350,7 @@ static enum err take_result(struct repl_db *db, const struct failure *f, uint32_
     return ERR_OK;
 }
 
-/* The result of a sync that was asked for. For want of room it is asked for again by the caller. */
+/* The result of a sync that was asked for. */
 static enum err reap_sync(struct repl_db *db) ON_OWNER
 {
     struct checkpointer *c = db->checkpointer;
@@ -362,7 +358,7 @@ static enum err reap_sync(struct repl_db *db) ON_OWNER
     struct failure f = c->sync_result;
     c->sync_result.code = ERR_OK;
     (void)pthread_mutex_unlock(&c->lock);
-    return f.code == ERR_FULL ? ERR_OK : failure_give(&f);
+    return failure_give(&f);
 }
 
 /* *is_free: no checkpoint runs and the lock is ours again. */

@@ -362,6 +362,17 @@ static enum err write_dirty(struct stored *s)
     return e;
 }
 
+/* When it fails the kernel may have dropped what was written: the whole file is made again. */
+static enum err sync_file(struct stored *s)
+{
+    enum err e = hashes_sync(s->file);
+    if (e == ERR_OK)
+        return ERR_OK;
+    hashes_close(s->file);
+    s->file = NULL;
+    return e;
+}
+
 enum err stored_flush(struct stored *s)
 {
     (void)pthread_mutex_lock(&s->lock);
@@ -372,7 +383,7 @@ enum err stored_flush(struct stored *s)
         TRY(make_file(s));
     TRY(write_dirty(s));
     if (s->unsynced)
-        TRY(hashes_sync(s->file));
+        TRY(sync_file(s));
     s->unsynced = false;
     atomic_store(&s->durable, folded);
     return ERR_OK;

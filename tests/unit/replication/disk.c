@@ -46,7 +46,8 @@ static struct {
     pthread_mutex_t gate;
     long left; /* calls before the end */
     enum disk_end end;
-    const char *only; /* the end of the paths that count; NULL: all */
+    const char *only;       /* the end of the paths that count; NULL: all */
+    const char *only_fails; /* the end of the paths that fail; NULL: all */
     bool failing;
     struct rng rng;
     struct op *ops; /* not synced */
@@ -271,6 +272,16 @@ static void count_call(int fd)
 
 enum gate { OFF, COUNTED, FAILED };
 
+static bool is_hit(int fd)
+{
+    char path[PATH_BYTES] = "";
+    if (disk.only_fails == NULL)
+        return true;
+    if (fd >= 0)
+        fd_path(fd, path);
+    return ends_with(path, disk.only_fails);
+}
+
 /* FD: -1 when there is none. A disk that failed goes on failing. */
 static enum gate enter(int fd)
 {
@@ -278,7 +289,7 @@ static enum gate enter(int fd)
         return OFF;
     (void)pthread_mutex_lock(&disk.gate);
     count_call(fd);
-    if (!disk.failing)
+    if (!disk.failing || !is_hit(fd))
         return COUNTED;
     errno = disk.end == DISK_FULL || rng_once_in(&disk.rng, 2) ? ENOSPC : EIO;
     return FAILED;
@@ -287,7 +298,7 @@ static enum gate enter(int fd)
 static void leave(enum gate g)
 {
     int kept = errno;
-    if (g == COUNTED && disk.left <= 0)
+    if (g == COUNTED && disk.left <= 0 && (disk.end == DISK_KILL || disk.end == DISK_POWER))
         die();
     if (g != OFF)
         (void)pthread_mutex_unlock(&disk.gate);
@@ -307,6 +318,11 @@ void disk_arm(enum disk_end end, long n, uint64_t seed, _Atomic long *calls)
 void disk_count_only(const char *suffix)
 {
     disk.only = suffix;
+}
+
+void disk_only_fails(const char *suffix)
+{
+    disk.only_fails = suffix;
 }
 
 void disk_disarm(void)
@@ -394,7 +410,8 @@ static int sync_fd(int fd, long number)
     enum gate g = enter(fd);
     if (g == COUNTED)
         note_sync(fd);
-    int rc = g == FAILED ? -1 : atomic_load(&disk.no_sync) ? 0 : (int)syscall(number, fd);
+    const bool fails = g == FAILED && disk.end != DISK_FULL; /* a full disk syncs what it has */
+    int rc = fails ? -1 : atomic_load(&disk.no_sync) ? 0 : (int)syscall(number, fd);
     leave(g);
     return rc;
 }
