@@ -21,7 +21,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
-#include "client/dial.h"
 #include "client/image_client.h"
 #include "node/config.h"
 #include "node/record.h"

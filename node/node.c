@@ -432,7 +432,8 @@ static void open_handles(struct node *n) ON_LOOP
     (void)uv_signal_start(&n->sigint, on_signal, SIGINT);
 }
 
-/* BASE: a new directory begins behind it; NULL: it is bootstrapped with the members of --cluster. */
+/* BASE: a new directory begins behind it; NULL: it is bootstrapped with the members of --cluster.
+ */
 static enum err open_consensus(struct node *n, const struct cns_snapshot *base) ON_LOOP
 {
     struct config_member members[CLUSTER_MAX];

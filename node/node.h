@@ -96,7 +96,7 @@ MUST_USE enum err node_open(struct node *n, const struct config *config,
 /* Runs until the node was told to stop (SIGTERM, SIGINT) and has, or wants to be opened again
  * (n->again). */
 void node_run(struct node *n) ON_LOOP;
-void node_close(struct node *n);
+void node_close(struct node *n) ON_LOOP;
 /* The cluster's leader is here and its lane takes writes. */
 bool node_is_serving(const struct node *n) ON_LOOP;
 /* The database or the log failed with CODE: serve nothing any more. A damaged database is repaired

@@ -185,8 +185,9 @@ static enum err open_keeper(struct repl_db *db) ON_OWNER
                         "and start again",
                         db->config.path, sqlite3_errstr(sqlite3_extended_errcode(db->keeper)));
     if ((rc & 0xff) == SQLITE_NOTADB) /* our position lies beside it: it was one */
-        return err_fail(ERR_CORRUPT, "%s is damaged: its first page is not that of a database; "
-                        REBUILD_ADVICE, db->config.path);
+        return err_fail(ERR_CORRUPT,
+                        "%s is damaged: its first page is not that of a database; " REBUILD_ADVICE,
+                        db->config.path);
     TRY(sqlite_error(rc, "open", db->config.path));
     TRY(keeper_pragma(db, "PRAGMA journal_mode", text, sizeof text));
     if (strcmp(text, "wal") != 0)

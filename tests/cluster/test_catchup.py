@@ -1,5 +1,5 @@
-"""A node without a usable database fetches another one's: behind the log's beginning, with its files
-lost or damaged, while it is stopped and while it runs; whatever is killed on the way."""
+"""A node without a usable database fetches another one's: behind the log's beginning, with its
+files lost or damaged, while it is stopped and while it runs; whatever is killed on the way."""
 
 import os
 import random
@@ -8,7 +8,7 @@ import time
 
 from tests.cluster.test_files import flip, page_in_file
 from tests.cluster.test_log_cut import SMALL, cuts, first_index, write_until
-from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_error, wait_for)
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
@@ -299,7 +299,8 @@ def test_kill_either_side_of_a_fetch_and_it_goes_on():
                 some_time(rng, 3)
                 other.resume()
             done += 1
-        print(f"{done} kills, {mid_fetch} of them in the middle of a fetch, {fetches(victim)} fetched")
+        print(f"{done} kills, {mid_fetch} of them in the middle of a fetch,",
+              f"{fetches(victim)} databases fetched")
         c.wait(lambda: serves(victim), f"{victim} serves in the end", 60)
         c.wait_serving()
         with c.client() as q:

@@ -1,14 +1,12 @@
-"""Disks that fill up, with small file systems of their own: writes are refused or wait, reads go on,
-and all goes on without a restart when there is room again."""
+"""Disks that fill up, with small file systems of their own: writes are refused or wait, reads go
+on, and all goes on without a restart when there is room again."""
 
 import ctypes
 import os
 import subprocess
-import time
 
 from tests.cluster.test_catchup import fetches, serves
-from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, expect_error,
-                               wait_for)
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 

@@ -7,11 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct lane_mark mark = {.index = 77,
-                                      .seq = 70,
-                                      .checksum = 0xfedcba9876543210,
-                                      .pages = 1234,
-                                      .page_size = 4096};
+static const struct lane_mark mark = {
+    .index = 77, .seq = 70, .checksum = 0xfedcba9876543210, .pages = 1234, .page_size = 4096};
 
 static struct cns_snapshot snapshot(void)
 {
