@@ -363,7 +363,7 @@ bool lane_tick(void *arg)
 
 /* --- the turn --- */
 
-static void tell_applied(struct lane *l) ON_OWNER
+void lane_tell_applied(struct lane *l)
 {
     if (l->told_index == l->applied_index)
         return;
@@ -432,7 +432,7 @@ static void turn(struct lane *l) ON_OWNER
     else
         look_after_wal(l);
     run(l);
-    tell_applied(l);
+    lane_tell_applied(l);
     lane_finish_cut(l);
     if (idle && !l->failed) {
         enum err e = repl_db_scrub(l->db, SCRUB_PAGES);

@@ -72,6 +72,7 @@ void lane_finish_cut(struct lane *l)
 
 void lane_open_image(struct lane *l, struct lane_image *i)
 {
+    lane_tell_applied(l); /* first: the loop asks consensus about the mark's entry */
     if (l->failed)
         i->code = err_fail(ERR_STOPPED, "this node stopped serving: see its log");
     else

@@ -78,6 +78,8 @@ void lane_answer(struct lane *l, struct request *r) ON_OWNER;
 /* All of them (the list is empty then), with one wake-up of the loop. */
 void lane_answer_all(struct lane *l, struct list *requests) ON_OWNER;
 bool lane_tick(void *lane);
+/* The loop hears what was applied, if it has not yet. */
+void lane_tell_applied(struct lane *l) ON_OWNER;
 /* May more be added to what flies? */
 bool lane_has_room(const struct lane *l) ON_OWNER;
 

@@ -198,6 +198,25 @@ def test_damage_under_a_running_node_is_repaired_and_never_served():
 
 
 @case(seconds=60)
+def test_damage_again_right_after_a_repair_waits():
+    """Something damages the database again and again: a node must not fetch without end."""
+    with Cluster(**SMALL) as c:
+        make(c)
+        c.wait_equal()
+        victim = c.others(c.leader())[0]
+        flip_page(victim)
+        wait_fetched(c, victim, 0)
+        before = c.wait_equal()
+        flip_page(victim)
+        c.wait(lambda: "the next repair begins in" in (victim.status() or {}).get("state", ""),
+               "the node says that it waits")
+        with victim.client() as q:
+            expect_error("STOPPED", lambda: q.query("SELECT 1", level="any"), says="it was repaired")
+        expect(fetches(victim) == 1, f"fetched {fetches(victim)} times")
+        expect(c.leader().status()["seq"] == before[0], "the others are as they were")
+
+
+@case(seconds=60)
 def test_without_repair_damage_is_named_and_refused():
     with Cluster(**SMALL, repair=0) as c:
         make(c)
