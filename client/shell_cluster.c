@@ -137,6 +137,8 @@ static void put_log(char *out, const struct wire_value *bytes, const struct wire
 {
     if (first == NULL || last == NULL || first->type != WIRE_INTEGER || last->type != WIRE_INTEGER)
         (void)snprintf(out, CELL_MAX, "-");
+    else if (last->integer < first->integer)
+        (void)snprintf(out, CELL_MAX, "%.1f MB, empty", megabytes(bytes));
     else
         (void)snprintf(out, CELL_MAX, "%.1f MB, %" PRId64 "..%" PRId64, megabytes(bytes),
                        first->integer, last->integer);

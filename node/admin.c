@@ -173,6 +173,15 @@ static enum cns_member_role role_of(const struct wire_cluster *w)
     return w->role == WIRE_VOTER ? CNS_VOTER : w->role == WIRE_STANDBY ? CNS_STANDBY : CNS_SPARE;
 }
 
+/* Does the judgement E let R go on? If not, R is answered. */
+static bool may(struct request *r, enum err e) ON_LOOP
+{
+    if (e == ERR_OK || (r->cluster->w.flags & WIRE_CLUSTER_FORCE) != 0)
+        return true;
+    answer_error(r, e, err_text());
+    return false;
+}
+
 /* --- changes ---------------------------------------------------------------------------------- */
 
 static void wait_here(struct request *r) ON_LOOP
@@ -216,7 +225,7 @@ static void hand_over(struct request *r, uint64_t to) ON_LOOP
     wait_here(r);
 }
 
-/* The leader itself: first another one must lead. */
+/* The leader itself: first another one must lead, which then does what is asked. */
 static void hand_over_first(struct request *r) ON_LOOP
 {
     struct node *n = r->session->node;
@@ -224,11 +233,10 @@ static void hand_over_first(struct request *r) ON_LOOP
     const struct cns_server *s = cns_members(n->cns, &members);
     for (unsigned i = 0; i < members; i++)
         voters += s[i].role == CNS_VOTER;
-    if (voters == 1) {
+    if (voters == 1)
         answer_error(r, ERR_CONFIG, "this node is the last voter: a cluster needs one");
-        return;
-    }
-    hand_over(r, 0);
+    else if (may(r, keeps_majority(n, n->config->id, false)))
+        hand_over(r, 0);
 }
 
 static void no_member(struct request *r, uint64_t id) ON_LOOP
@@ -244,10 +252,7 @@ static void add_again(struct request *r, const struct member *same) ON_LOOP
     struct node *n = r->session->node;
     const struct wire_cluster *w = &r->cluster->w;
     if (same->id == w->id) { /* the dead one's own machine, with a new disk */
-        enum err e = keeps_majority(n, same->id, false);
-        if (e != ERR_OK && (w->flags & WIRE_CLUSTER_FORCE) == 0)
-            answer_error(r, e, err_text());
-        else
+        if (may(r, keeps_majority(n, same->id, false)))
             begin_change(r, CNS_REMOVE, same->id, NULL, CNS_SPARE);
         return;
     }
@@ -315,9 +320,7 @@ static void run_remove(struct request *r) ON_LOOP
         return;
     }
     enum err e = m.role == CNS_VOTER ? keeps_majority(n, w->id, false) : ERR_OK;
-    if (e != ERR_OK && (w->flags & WIRE_CLUSTER_FORCE) == 0)
-        answer_error(r, e, err_text());
-    else
+    if (may(r, e))
         begin_change(r, CNS_REMOVE, w->id, NULL, CNS_SPARE);
 }
 
@@ -344,9 +347,7 @@ static void run_role(struct request *r) ON_LOOP
         e = check_promotion(n, w->id);
     else if (m.role == CNS_VOTER)
         e = keeps_majority(n, w->id, false);
-    if (e != ERR_OK && (w->flags & WIRE_CLUSTER_FORCE) == 0)
-        answer_error(r, e, err_text());
-    else
+    if (may(r, e))
         begin_change(r, CNS_SET_ROLE, w->id, NULL, role);
 }
 

@@ -1,6 +1,6 @@
-/* Room: node. Who this node is: the file DIR/node (docs/FORMATS.md, part C). A node that joined has
+/* Room: node. Who this node is: the file DIR/node (docs/FORMATS.md, part D). A node that joined has
  * its id from there and nowhere else; one that was bootstrapped by --cluster writes it too, so that
- * later starts need only --data. Thread: main; blocks (identity_write_later: loop). */
+ * later starts need only --data. Thread: main; blocks. */
 #ifndef NODE_IDENTITY_H
 #define NODE_IDENTITY_H
 

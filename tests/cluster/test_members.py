@@ -189,6 +189,9 @@ def test_commands_say_what_is_wrong():
             f"removing {live} is refused")
         expect("would have 2 voters" in said and "--force" in said, said)
         expect("refused" in cluster(c, "demote", live.id, status=1), "demote")
+        leader = c.leader()
+        expect("refused" in cluster(c, "remove", leader.id, status=1), "remove the leader")
+        expect_equal(c.leader(), leader, "the leader, after it was not removed")
         # The dead one may go, and then nothing is left that could.
         expect(f"node {dead.id} is removed" in cluster(c, "remove", dead.id), "remove the dead one")
         for wrong in (["remove"], ["remove", "x"], ["remove", "1", "2"], ["add", "nowhere"],
