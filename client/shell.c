@@ -116,6 +116,7 @@ static const struct option options[] = {
 static const char help_text[] =
     "Usage: lectern [OPTIONS] [ADDRESS[,ADDRESS...]] [SQL...]\n"
     "       lectern cluster COMMAND     members: lectern cluster --help\n"
+    "       lectern check DIR           verify the files of a stopped node\n"
     "Runs SQL on a Lectern cluster: the SQL of the command line, or of standard input.\n"
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"
@@ -286,12 +287,32 @@ static void run_input(struct shell *sh, char **sql, int n)
     shell_edit_close(sh->edit);
 }
 
+/* The server's program beside this one, else the one in PATH: it knows the files. */
+static int check_directory(char **argv)
+{
+    char path[4096];
+    char server[] = "lecternd";
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof server);
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    if (n > 0) {
+        memcpy(path + n, server, sizeof server);
+        (void)execv(path, argv);
+    }
+    (void)execvp(server, argv);
+    (void)fprintf(stderr, "Error: cannot run lecternd, which checks the files: %s\n",
+                  strerror(errno));
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     struct shell sh = {.out = stdout, .level = WIRE_SESSION};
     struct arguments a = {.headers = -1};
     if (argc > 1 && strcmp(argv[1], "cluster") == 0)
         return shell_cluster(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "check") == 0)
+        return check_directory(argv);
     set_up_process();
     print_settings_init(&sh.print);
     take_options(&sh, &a, argc, argv);

@@ -1,6 +1,7 @@
 /* Room: node. lecternd: one node of a cluster. */
 #include "base/log.h"
 #include "base/thread.h"
+#include "node/check.h"
 #include "node/config.h"
 #include "node/join.h"
 #include "node/lost_majority.h"
@@ -93,6 +94,8 @@ int main(int argc, char **argv)
     thread_expect_loop();
     if (argc > 1 && strcmp(argv[1], "recover") == 0)
         return lost_majority_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "check") == 0)
+        return check_main(argc - 1, argv + 1);
     if (config_load(&config, argc, argv, &wish) != ERR_OK) {
         (void)fprintf(stderr, "lecternd: %s\n", err_text());
         config_fini(&config);

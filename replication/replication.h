@@ -19,6 +19,7 @@
 #define REPLICATION_REPLICATION_H
 
 #include "base/err.h"
+#include "base/sizes.h"
 #include "base/thread.h"
 
 #include <sqlite3.h>
