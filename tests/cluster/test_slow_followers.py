@@ -1,4 +1,4 @@
-"""A follower that stands still costs the leader no memory: it is fed from the disk when it goes on."""
+"""A follower that stands still costs the leader no memory: it is fed from the disk later."""
 
 import os
 import threading
