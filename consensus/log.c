@@ -4,7 +4,7 @@
  * Owns: the store, the threads, the mailboxes. Jobs and reads stay their sender's.
  * Invariants: `done` of jobs in the order of submission, but for a CUT; a job ends well only when
  *             all before it are durable; after one failed, all fail.
- * Not here: bytes and files (log_store.c, log_cut.c, log_read.c, log_load.c).
+ * Not here: the keeper (log_keeper.c), bytes and files (log_store.c, log_load.c).
  *
  *     loop: submit --jobs--> writer: append, append, ... one sync --ended_jobs--> loop: done, done
  *     loop: submit_read --reads--> keeper --ended_reads--> loop: done
@@ -22,6 +22,7 @@
 #include "base/mail.h"
 #include "base/mem.h"
 #include "consensus/log_cut.h"
+#include "consensus/log_keeper.h"
 #include "consensus/log_load.h"
 #include "consensus/log_read.h"
 #include "consensus/log_store.h"
@@ -33,8 +34,6 @@
 /* Quiet for so long: how far the log is synced is recorded (two small synced writes), which closes
  * the gap in which damage to the last batch could be taken for a torn end. */
 #define IDLE_MARK_MS 250
-/* The disk is full: tried again so often. */
-#define ROOM_RETRY_MS 200
 
 struct cns_log {
     struct log_store store; /* the writer's and the keeper's once started */
@@ -48,17 +47,13 @@ struct cns_log {
     uv_check_t after_poll;
     unsigned open_handles;
     struct list submitted; /* of this turn */
-    pthread_t writer, keeper;
-    struct mail jobs, reads; /* to the threads; a nudge of `reads` means: look at these */
-    _Atomic(struct cns_disk_job *) cut; /* submitted, not yet taken */
-    _Atomic bool wants_spare;
-    struct mail ended_jobs, ended_reads; /* back */
+    pthread_t writer;
+    struct log_keeper keeper;
+    struct mail jobs;                    /* to the writer */
+    struct mail ended_jobs, ended_reads; /* back, from both */
     _Atomic bool stop;
-    _Atomic unsigned threads;                /* that still run */
-    _Atomic bool writer_waits, keeper_waits; /* for room on the disk */
-
-    pthread_mutex_t text_lock;
-    char read_failure[ERR_TEXT_MAX]; /* the last one */
+    _Atomic unsigned threads;  /* that still run */
+    _Atomic bool writer_waits; /* for room on the disk */
 
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -81,8 +76,7 @@ enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out)
     l->snapshot = log_snapshot_copy(&l->store.snapshot.s);
     l->made = l->outline.made;
     atomic_init(&l->writer_waits, false);
-    atomic_init(&l->keeper_waits, false);
-    CHECK(pthread_mutex_init(&l->text_lock, NULL) == 0);
+    log_keeper_init(&l->keeper, &l->store, &l->ended_reads, &l->ended_jobs);
     *out = l;
     return ERR_OK;
 }
@@ -97,7 +91,7 @@ void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
                                   .incarnation = l->store.incarnation,
                                   .snapshot_index = l->snapshot.index,
                                   .waits = atomic_load(&l->writer_waits) ||
-                                           atomic_load(&l->keeper_waits)};
+                                           log_keeper_waits(&l->keeper)};
     out->bytes = log_store_spare_bytes(&l->store);
     CHECK(pthread_mutex_lock(&x->lock) == 0);
     out->first_index = x->segments[0]->head.first_index;
@@ -183,15 +177,11 @@ static enum err run_job(struct log_store *s, struct cns_disk_job *job, bool agai
     }
 }
 
-static bool is_full(struct log_store *s, enum err e)
-{
-    return e == ERR_FULL && log_store_refuse(s) == ERR_OK;
-}
-
-/* ROOM_RETRY_MS later; what comes meanwhile is put into BATCH. True: the log is being closed. */
+/* LOG_ROOM_RETRY_MS later; what comes meanwhile is put into BATCH. True: the log is being closed.
+ */
 static bool pause_writer(struct cns_log *l, struct list *batch)
 {
-    uint64_t until = clock_mono_ms() + ROOM_RETRY_MS;
+    uint64_t until = clock_mono_ms() + LOG_ROOM_RETRY_MS;
     for (uint64_t now; (now = clock_mono_ms()) < until && !atomic_load(&l->stop);)
         mail_wait(&l->jobs, batch, until - now);
     return atomic_load(&l->stop);
@@ -203,7 +193,7 @@ static enum err wait_for_room(struct cns_log *l, struct cns_disk_job *job, struc
 {
     log_warn("consensus", "log_waits_for_room reason=\"%s\"", err_text());
     atomic_store(&l->writer_waits, true);
-    while (is_full(&l->store, e)) {
+    while (log_store_is_full(&l->store, e)) {
         if (pause_writer(l, batch))
             e = log_store_failed(
                 &l->store,
@@ -227,7 +217,7 @@ static void run_batch(struct cns_log *l, struct list *batch)
         struct list *it = list_pop_front(batch);
         struct cns_disk_job *job = LIST_ENTRY(it, struct cns_disk_job, link);
         e = run_job(&l->store, job, false);
-        if (is_full(&l->store, e)) {
+        if (log_store_is_full(&l->store, e)) {
             post(l, &waiting, ERR_OK); /* room is only asked for when all before it is synced */
             e = wait_for_room(l, job, batch, e);
         }
@@ -239,12 +229,13 @@ static void run_batch(struct cns_log *l, struct list *batch)
         e = log_store_sync(&l->store);
     list_splice(&waiting, batch); /* when one failed, the rest fails too */
     post(l, &waiting, e);
-    if (e == ERR_OK && log_store_wants_spare(&l->store) && !atomic_exchange(&l->wants_spare, true))
-        mail_nudge(&l->reads);
+    if (e == ERR_OK && log_store_wants_spare(&l->store))
+        log_keeper_want_spare(&l->keeper);
 }
 
-static void thread_ends(struct cns_log *l)
+static void thread_ends(void *arg)
 {
+    struct cns_log *l = arg;
     (void)atomic_fetch_sub(&l->threads, 1);
     (void)uv_async_send(&l->wake);
 }
@@ -275,115 +266,6 @@ static void *writer_main(void *arg)
     return NULL;
 }
 
-/* --- the keeper ------------------------------------------------------------------------------- */
-
-static void run_read(struct cns_log *l, struct cns_disk_read *r)
-{
-    r->result =
-        log_read(&l->store.index, r->index, r->max_items, r->max_bytes, &r->items, &r->n_items);
-    if (r->result == ERR_OK)
-        return;
-    CHECK(pthread_mutex_lock(&l->text_lock) == 0);
-    (void)snprintf(l->read_failure, sizeof l->read_failure, "%s", err_text());
-    CHECK(pthread_mutex_unlock(&l->text_lock) == 0);
-}
-
-/* What the keeper does when no read waits: one step a turn. */
-struct chores {
-    struct cns_disk_job *cut;  /* under way */
-    bool recorded;             /* its record is durable */
-    uint64_t cut_at, spare_at; /* not before: the disk was full */
-};
-
-static void end_cut(struct cns_log *l, struct chores *k, enum err e)
-{
-    k->cut->result = e;
-    k->cut->index = log_index_first(&l->store.index);
-    mail_send(&l->ended_jobs, &k->cut->link);
-    k->cut = NULL;
-    k->recorded = false;
-    k->cut_at = 0;
-    atomic_store(&l->keeper_waits, false);
-}
-
-/* Returns the milliseconds until there is something to do for the cut. */
-static uint64_t cut_turn(struct cns_log *l, struct chores *k, uint64_t now, bool stop)
-{
-    bool more = false;
-    enum err e;
-    if (k->cut == NULL)
-        k->cut = atomic_exchange(&l->cut, NULL);
-    if (k->cut == NULL)
-        return UINT64_MAX;
-    if (now < k->cut_at && !stop)
-        return k->cut_at - now;
-    if (k->recorded)
-        e = log_cut_step(&l->store, k->cut->keep_bytes, &more);
-    else {
-        e = log_cut_record(&l->store, k->cut->snapshot);
-        if (is_full(&l->store, e) && !stop) {
-            k->cut_at = now + ROOM_RETRY_MS;
-            atomic_store(&l->keeper_waits, true);
-            return ROOM_RETRY_MS;
-        }
-        more = k->recorded = e == ERR_OK;
-    }
-    if (e != ERR_OK || !more)
-        end_cut(l, k, e);
-    return more ? 0 : UINT64_MAX;
-}
-
-/* The same for the spare. It is not needed, so a full disk is no trouble of its own. */
-static uint64_t spare_turn(struct cns_log *l, struct chores *k, uint64_t now)
-{
-    if (!atomic_load(&l->wants_spare))
-        return UINT64_MAX;
-    if (now < k->spare_at)
-        return k->spare_at - now;
-    enum err e = log_store_make_spare(&l->store);
-    if (is_full(&l->store, e)) {
-        k->spare_at = now + 5 * ROOM_RETRY_MS;
-        return 5 * ROOM_RETRY_MS;
-    }
-    if (e != ERR_OK)
-        log_error("consensus", "log_spare_failed reason=\"%s\"", err_text());
-    atomic_store(&l->wants_spare, false);
-    return UINT64_MAX;
-}
-
-static uint64_t chores_turn(struct cns_log *l, struct chores *k, bool stop)
-{
-    uint64_t now = clock_mono_ms();
-    uint64_t cut = cut_turn(l, k, now, stop);
-    uint64_t spare = stop ? UINT64_MAX : spare_turn(l, k, now);
-    return cut < spare ? cut : spare;
-}
-
-static void *keeper_main(void *arg)
-{
-    struct cns_log *l = arg;
-    struct chores k = {0};
-    uint64_t timeout = UINT64_MAX;
-    thread_become(THREAD_DISK);
-    for (;;) {
-        struct list batch;
-        list_init(&batch);
-        bool stop = atomic_load(&l->stop);
-        mail_wait(&l->reads, &batch, stop ? 0 : timeout);
-        bool idle = list_empty(&batch);
-        for (struct list *it; (it = list_pop_front(&batch)) != NULL;) {
-            run_read(l, LIST_ENTRY(it, struct cns_disk_read, link));
-            mail_send(&l->ended_reads, it);
-        }
-        timeout = chores_turn(l, &k, stop);
-        if (idle && stop && timeout == UINT64_MAX)
-            break;
-    }
-    (void)log_store_drop_spare(&l->store); /* it would be made anew anyway */
-    thread_ends(l);
-    return NULL;
-}
-
 /* --- the loop --------------------------------------------------------------------------------- */
 
 static void job_ended(struct cns_log *l, struct cns_disk_job *job)
@@ -407,11 +289,8 @@ static void job_ended(struct cns_log *l, struct cns_disk_job *job)
 
 static void read_ended(struct cns_log *l, struct cns_disk_read *r)
 {
-    if (r->result != ERR_OK) {
-        CHECK(pthread_mutex_lock(&l->text_lock) == 0);
-        (void)err_fail(r->result, "%s", l->read_failure);
-        CHECK(pthread_mutex_unlock(&l->text_lock) == 0);
-    }
+    if (r->result != ERR_OK)
+        log_keeper_tell_failure(&l->keeper, r->result);
     r->done(r, r->result);
 }
 
@@ -422,7 +301,7 @@ static void free_log(struct cns_log *l)
     log_outline_fini(&l->outline);
     log_store_fini(&l->store);
     log_snapshot_drop(&l->snapshot);
-    (void)pthread_mutex_destroy(&l->text_lock);
+    log_keeper_fini(&l->keeper);
     free(l);
     if (closed != NULL)
         closed(ctx);
@@ -435,7 +314,6 @@ static void on_handle_closed(uv_handle_t *h)
         return;
     CHECK(list_empty(&l->submitted));
     mail_fini(&l->jobs);
-    mail_fini(&l->reads);
     mail_fini(&l->ended_jobs);
     mail_fini(&l->ended_reads);
     free_log(l);
@@ -457,7 +335,7 @@ static void on_wake(uv_async_t *h)
     if (!all_ended || uv_is_closing((uv_handle_t *)h))
         return;
     (void)pthread_join(l->writer, NULL);
-    (void)pthread_join(l->keeper, NULL);
+    log_keeper_join(&l->keeper);
     uv_close((uv_handle_t *)&l->wake, on_handle_closed);
     uv_close((uv_handle_t *)&l->before_poll, on_handle_closed);
     uv_close((uv_handle_t *)&l->after_poll, on_handle_closed);
@@ -501,18 +379,15 @@ enum err cns_log_start(struct cns_log *l, uv_loop_t *loop)
     l->open_handles = 3;
     list_init(&l->submitted);
     mail_init(&l->jobs, NULL, NULL);
-    mail_init(&l->reads, NULL, NULL);
     mail_init(&l->ended_jobs, wake_loop, &l->wake);
     mail_init(&l->ended_reads, wake_loop, &l->wake);
     log_outline_fini(&l->outline);
     l->started = true;
     atomic_init(&l->stop, false);
-    atomic_init(&l->cut, NULL);
-    atomic_init(&l->wants_spare, false);
     atomic_init(&l->threads, 2);
     /* A process that cannot start a thread at start-up is not worth half a state. */
     if (thread_start(&l->writer, "log-writer", writer_main, l) != ERR_OK ||
-        thread_start(&l->keeper, "log-keeper", keeper_main, l) != ERR_OK)
+        log_keeper_start(&l->keeper, thread_ends, l) != ERR_OK)
         UNREACHABLE("cannot start the log's threads");
     return ERR_OK;
 }
@@ -527,8 +402,7 @@ void cns_log_submit(struct cns_log *l, struct cns_disk_job *job)
     }
     CHECK(!l->cutting);
     l->cutting = true;
-    atomic_store(&l->cut, job);
-    mail_nudge(&l->reads);
+    log_keeper_cut(&l->keeper, job);
 }
 
 void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read)
@@ -536,7 +410,7 @@ void cns_log_submit_read(struct cns_log *l, struct cns_disk_read *read)
     CHECK(l->started && !l->closing && read->done != NULL);
     read->items = NULL;
     read->n_items = 0;
-    mail_send(&l->reads, &read->link);
+    log_keeper_read(&l->keeper, read);
 }
 
 void cns_log_close(struct cns_log *l, void (*done)(void *ctx), void *ctx)
@@ -552,5 +426,5 @@ void cns_log_close(struct cns_log *l, void (*done)(void *ctx), void *ctx)
     mail_send_all(&l->jobs, &l->submitted);
     atomic_store(&l->stop, true);
     mail_nudge(&l->jobs);
-    mail_nudge(&l->reads);
+    log_keeper_stop(&l->keeper);
 }

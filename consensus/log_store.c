@@ -85,6 +85,11 @@ enum err log_store_refuse(struct log_store *s)
     return e;
 }
 
+bool log_store_is_full(struct log_store *s, enum err e)
+{
+    return e == ERR_FULL && log_store_refuse(s) == ERR_OK;
+}
+
 /* --- segments --------------------------------------------------------------------------------- */
 
 bool log_store_parse_name(const char *name, uint64_t *first_index, uint64_t *epoch)
@@ -223,6 +228,8 @@ uint64_t log_store_spare_bytes(struct log_store *s)
 enum err log_store_make_spare(struct log_store *s)
 {
     TRY(log_store_refuse(s));
+    if (log_store_spare_bytes(s) > 0) /* asked for twice: only this thread makes any */
+        return ERR_OK;
     char *path = mem_printf("%s/spare.new", s->dir);
     int fd = -1;
     enum err e = log_file_create(&s->files, path, s->segment_bytes, &fd);

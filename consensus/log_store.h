@@ -45,6 +45,10 @@ void log_store_init(struct log_store *s, const char *dir, uint64_t cluster_id, u
                     uint64_t segment_bytes, const struct cns_log_file_calls *calls);
 void log_store_fini(struct log_store *s);
 
+/* How often what met a full disk tries again. */
+#define LOG_ROOM_RETRY_MS 200
+/* E is of a call that may be tried again. Thread: any. */
+bool log_store_is_full(struct log_store *s, enum err e);
 /* ERR_OK, or the first failure, with its sentence. Thread: any. */
 MUST_USE enum err log_store_refuse(struct log_store *s);
 /* Remembers E (with err_text()) when it is an error and the first one; returns E. Thread: any. */
