@@ -503,6 +503,7 @@ enum err lane_open(const struct config *config, struct mail *loop, struct lane *
     repl_config_init(&rc, path);
     rc.database_id = config->database_id;
     rc.txn_bytes_max = config->txn_bytes_max;
+    rc.disk_reserve = config->disk_reserve_bytes;
     rc.wal_checkpoint_bytes = config->wal_checkpoint_bytes;
     rc.wal_restart_bytes = config->wal_restart_bytes;
     rc.on_damage = on_damage;

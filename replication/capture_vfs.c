@@ -493,6 +493,7 @@ enum err capture_open(const struct repl_config *config, sqlite3_vfs *below, sqli
     c->db_path = mem_zalloc((size_t)c->real->mxPathname + 1);
     char *spill = mem_printf("%s" SPILL_OVERLAY, config->path);
     overlay_init(&c->overlay, low, config->txn_bytes_max, spill, config->txn_memory_max);
+    spill_set_reserve(&c->overlay.bytes, config->disk_reserve);
     free(spill);
     vfs_fill(c);
     int rc = c->real->xFullPathname(c->real, config->path, c->real->mxPathname, c->db_path);

@@ -43,6 +43,7 @@ struct repl_config {
     uint64_t txn_bytes_max;        /* captured bytes of one transaction; above: SQLITE_FULL */
     uint64_t txn_accept_max;       /* of another node's: one that is over it is forged */
     uint64_t txn_memory_max;       /* of them in memory; the others in a temporary file in DIR */
+    uint64_t disk_reserve; /* a transaction that would leave less room on the disk: SQLITE_FULL */
     uint64_t entry_bytes_max;      /* one part of a packed transaction */
     uint64_t wal_checkpoint_bytes; /* a checkpoint starts above this WAL size */
     uint64_t wal_restart_bytes;    /* upkeep asks for quiet above this WAL size */

@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* Sixty frames of 4 KiB pages: memory is freed in steps of this; smaller ones where the bound is.
@@ -31,6 +32,11 @@ void spill_init(struct spill *s, const char *path, uint64_t memory_max)
     for (s->chunk = CHUNK_MAX; s->chunk > CHUNK_MIN && s->chunk * 4 > memory_max;)
         s->chunk /= 2;
     (void)unlink(path);
+}
+
+void spill_set_reserve(struct spill *s, uint64_t reserve)
+{
+    s->reserve = reserve;
 }
 
 void spill_fini(struct spill *s)
@@ -95,12 +101,30 @@ static void chunk_free(struct spill *s, uint8_t *chunk)
         free(chunk);
 }
 
+/* A statement had better fail than its commit meet a full disk. */
+static enum err look_for_room(const struct spill *s)
+{
+    struct statvfs v;
+    if (s->reserve == 0 || fstatvfs(s->fd, &v) != 0)
+        return ERR_OK;
+    const uint64_t left = (uint64_t)v.f_bavail * v.f_frsize, size = (s->filed + 1) * s->chunk;
+    if (left / 2 >= size && left - 2 * size >= s->reserve)
+        return ERR_OK;
+    return err_fail(ERR_FULL,
+                    "the transaction is too large for the disk of %s: %llu MiB are left for its "
+                    "log, its WAL and the reserve of %llu MiB (disk-reserve)",
+                    s->path, (unsigned long long)(left >> 20),
+                    (unsigned long long)(s->reserve >> 20));
+}
+
 /* Moves the oldest chunk that is in memory to the file. */
 static enum err chunk_file(struct spill *s)
 {
     uint8_t *chunk = s->chunks[s->filed];
     TRY(file_need(s));
-    enum err e = file_write_at(s->fd, s->path, chunk, s->chunk, (s->first + s->filed) * s->chunk);
+    enum err e = look_for_room(s);
+    if (e == ERR_OK)
+        e = file_write_at(s->fd, s->path, chunk, s->chunk, (s->first + s->filed) * s->chunk);
     if (e != ERR_OK) {
         if (s->filed == 0)
             file_close(s);

@@ -21,6 +21,7 @@ struct spill {
     char *path;
     uint64_t memory_max; /* bytes of chunks in memory */
     uint64_t chunk;      /* bytes of one */
+    uint64_t reserve;    /* 0: no look at the room left on the disk */
     int fd;              /* -1: nothing is in the file, there is none */
     uint8_t **chunks;    /* NULL: in the file */
     size_t first, count, cap, filed;
@@ -31,6 +32,9 @@ struct spill {
 /* PATH: where the file is made and at once unlinked when it is needed; only one at a time may use
  * it. (A kill between the two leaves an empty file, which goes here.) */
 void spill_init(struct spill *s, const char *path, uint64_t memory_max);
+/* For bytes that are written twice more when they are committed, to the log and to the WAL:
+ * ERR_FULL when there would not be room for that and RESERVE bytes. */
+void spill_set_reserve(struct spill *s, uint64_t reserve);
 void spill_fini(struct spill *s);
 
 /* Bytes behind all others, or inside; an empty store begins where the first write is. ERR_FULL: the

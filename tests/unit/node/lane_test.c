@@ -47,6 +47,7 @@ TEST(lane_shows_nothing_uncommitted_when_it_is_cut_off)
     struct stage s;
     open_leading(&s);
     thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
     stage_expect(&s, 3, ERR_OK, "BEGIN");
     s.cut = true;
     stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES ('lost')");
@@ -189,7 +190,7 @@ TEST(lane_a_commit_waits_while_too_much_flies)
     stage_send(&s, 3, 2, "BEGIN IMMEDIATE");
     stage_send(&s, 3, 3, "INSERT INTO t(v) VALUES (randomblob(1000000))");
     stage_send(&s, 3, 4, "COMMIT");
-    for (int i = 0; i < 400 && s.n_outstanding < 39; i++)
+    for (int i = 0; i < 2000 && s.n_outstanding < 39; i++)
         stage_step(&s, 10);
     for (int i = 0; i < 20; i++)
         stage_step(&s, 10);

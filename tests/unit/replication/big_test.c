@@ -89,6 +89,23 @@ TEST(spill_on_a_full_disk_keeps_what_it_has)
     spill_fini(&s);
 }
 
+TEST(spill_leaves_the_reserve_alone)
+{
+    struct spill s;
+    spill_init(&s, test_path("spill"), KIB(64));
+    spill_set_reserve(&s, UINT64_C(1) << 60); /* no disk has so much */
+    uint8_t page[4096] = {7};
+    enum err e = ERR_OK;
+    for (uint64_t at = 0; e == ERR_OK && at < MIB(1); at += sizeof page)
+        e = spill_write(&s, at, page, sizeof page);
+    EXPECT_ERR(ERR_FULL, e);
+    EXPECT(strstr(err_text(), "disk-reserve") != NULL && s.fd < 0 && s.filed == 0);
+    spill_set_reserve(&s, 1);
+    fill(&s, KIB(64), KIB(256), 3);
+    expect_bytes(&s, KIB(64), KIB(256), 3);
+    spill_fini(&s);
+}
+
 /* --- transactions ----------------------------------------------------------------------------- */
 
 TEST(big_transaction_goes_through_files)
