@@ -1,7 +1,7 @@
 """kill -9 at random moments, again and again, while one kind of upkeep never rests.
 
 LECTERN_KILLS kills over each kind (200); LECTERN_SEED is the plan. The settings make the kind so
-frequent that most kills fall into it; at the end the nodes' own counters must show that it happened.
+frequent that most kills fall into it; at the end the nodes' files must show that it happened.
 Loops over fetching are in test_fetch_kills.py.
 """
 

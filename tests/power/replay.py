@@ -1,9 +1,9 @@
 """What a disk may hold after a power cut, made from a trace of recorder.c.
 
-The model is POSIX at its word: a write counts when a sync of its file began after it and returned; a
-name (create, rename, remove) counts when its directory was synced. Everything else may be there or
-not, a sector of 512 bytes at a time; directories keep their order. The wal-index is left out, or is
-rubbish: a power cut is the end of shared memory.
+The model is POSIX at its word: a write counts when a sync of its file began after it and returned;
+a name (create, rename, remove) counts when its directory was synced. Everything else may be there
+or not, a sector of 512 bytes at a time; directories keep their order. The wal-index is left out, or
+is rubbish: a power cut is the end of shared memory.
 """
 
 import mmap
