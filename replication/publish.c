@@ -118,15 +118,16 @@ static enum err note_not_closed(struct repl_db *db) ON_OWNER
     return ERR_OK;
 }
 
-/* Gives the disk space of a huge WAL back. To nothing, not to a part: until the new header is
- * there, a part of the old WAL would count, while the database file has all of it; no WAL and this
- * database file is a state that `position` knows. */
+/* Gives the disk space of a huge WAL back, once its successor has begun: what is cut off has other
+ * salts than the header, and counts nothing before or after. */
 static enum err cut_wal_file(struct repl_db *db) ON_OWNER
 {
-    sqlite3_int64 bytes = 0, keep = (sqlite3_int64)(db->config.wal_restart_bytes * WAL_KEEP_FACTOR);
+    const sqlite3_int64 keep = (sqlite3_int64)(db->config.wal_restart_bytes * WAL_KEEP_FACTOR);
+    const sqlite3_int64 end = (sqlite3_int64)wal_frame_offset(db->frames + 1, db->config.page_size);
+    sqlite3_int64 bytes = 0;
     int rc = db->wal_file->pMethods->xFileSize(db->wal_file, &bytes);
-    if (rc == SQLITE_OK && bytes > keep)
-        rc = db->wal_file->pMethods->xTruncate(db->wal_file, 0);
+    if (rc == SQLITE_OK && bytes > keep && bytes > end)
+        rc = db->wal_file->pMethods->xTruncate(db->wal_file, end);
     return sqlite_error(rc, "shorten", db->wal_path);
 }
 
@@ -140,7 +141,6 @@ static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON
     if (!db->has_wal)
         TRY(sync_database(db));
     TRY(note_new_wal(db, &h));
-    TRY(cut_wal_file(db));
     TRY(database_write_wal(db, bytes, sizeof bytes, 0));
     return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
                         db->wal_path);
@@ -215,12 +215,30 @@ static void account(struct repl_db *db, const struct publish_frames *p) ON_OWNER
     atomic_store(&db->published, p->seq);
 }
 
+/* The header of a new WAL is there and there was no room for its frames: it begins without them, as
+ * a crash would have left it. What frames were written over is not read any more. */
+static void begin_empty(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+{
+    stored_restart(db->stored);
+    wal_index_restart(db->index, p->header.salt);
+    checkpoint_wal_begun(db);
+    if (db->has_wal)
+        atomic_fetch_add_explicit(&db->stat_restarts, 1, memory_order_relaxed);
+    atomic_store_explicit(&db->stat_backfilled_bytes, 0, memory_order_relaxed);
+    db->wal = p->header;
+    db->has_wal = false;
+    db->frames = 0;
+    database_note_stats(db);
+    checkpoint_release_readers(db);
+}
+
 /* All that can meet a full disk. Nothing of it counts yet: a commit frame is last in `write`. */
-static enum err prepare(struct repl_db *db, const struct publish_frames *p) ON_OWNER
+static enum err prepare(struct repl_db *db, const struct publish_frames *p, bool *begun) ON_OWNER
 {
     TRY(prove(db, p));
     TRY(wal_index_reserve(db->index, p->first_frame + p->n_frames - 1));
     TRY(p->new_wal ? begin_wal(db, p) : note_not_closed(db));
+    *begun = p->new_wal;
     return p->write(db, p->ctx);
 }
 
@@ -229,14 +247,20 @@ enum err publish_frames(struct repl_db *db, const struct publish_frames *p)
     CHECK(db->position_known && db->holds_write);
     CHECK(p->seq == db->position.seq + 1 && p->n_frames > 0 && p->pages_after > 0);
     CHECK(p->new_wal || (db->has_wal && p->first_frame == db->frames + 1));
-    enum err e = prepare(db, p);
+    bool begun = false;
+    enum err e = prepare(db, p, &begun);
     database_note_room(db, ROOM_TO_PUBLISH, e == ERR_FULL);
+    if (e == ERR_FULL && begun)
+        begin_empty(db, p);
     if (e == ERR_FULL)
         return e;
     if (e == ERR_OK)
         e = show(db, p);
-    if (e == ERR_OK)
+    if (e == ERR_OK) {
         account(db, p);
+        if (p->new_wal)
+            e = cut_wal_file(db);
+    }
     trace("publish", p->seq, db->frames);
     /* The read-mark locks stay: what lies in the WAL file is not what the index says any more, and
      * so all readers stay at mark 0. */
