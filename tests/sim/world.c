@@ -210,6 +210,9 @@ void sim_meet(struct sim *s, uint64_t id, uint64_t other)
     struct sim_member *m = sim_member(s, id);
     if (m->d == NULL || id == other || m->peers[other] || m->removed[other])
         return;
+    for (uint64_t i = 1; i <= s->count; i++)
+        if (m->peers[i] && s->members[i].d != NULL && s->members[i].role != CNS_STOPPED)
+            return; /* that one will tell it */
     m->peers[other] = true;
     sim_net_dial(s, id, other);
 }
