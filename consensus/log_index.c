@@ -38,6 +38,7 @@ struct log_segment *log_segment_new(char *path, const struct log_segment_head *h
     s->head = *head;
     s->size = size;
     s->last = head->first_index - 1;
+    s->end = LOG_RECORDS_AT;
     return s;
 }
 
@@ -94,7 +95,8 @@ static void add_mark(struct log_segment *s, uint64_t index, uint64_t offset, uin
     s->marks[s->n_marks++] = (struct log_mark){index, offset, chain};
 }
 
-void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain)
+void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t end,
+                    uint64_t chain)
 {
     lock(x);
     CHECK(x->n > 0);
@@ -103,6 +105,7 @@ void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64
     if (m == NULL || index - m->index >= MARK_ENTRIES || offset - m->offset >= MARK_BYTES)
         add_mark(s, index, offset, chain);
     s->last = index;
+    s->end = end;
     unlock(x);
 }
 
@@ -117,10 +120,12 @@ void log_index_publish(struct log_index *x, uint64_t last, uint64_t last_term)
 /* Drops from S what lies at INDEX or later. */
 static void trim(struct log_segment *s, uint64_t index)
 {
-    if (s->last >= index)
-        s->last = index - 1;
+    if (s->last < index)
+        return;
+    s->last = index - 1;
     while (s->n_marks > 0 && s->marks[s->n_marks - 1].index >= index)
         s->n_marks--;
+    s->end = s->n_marks == 0 ? LOG_RECORDS_AT : s->marks[s->n_marks - 1].offset;
 }
 
 struct log_segment **log_index_begin(struct log_index *x, struct log_segment *s, uint64_t dead_from,
@@ -147,10 +152,10 @@ struct log_segment **log_index_begin(struct log_index *x, struct log_segment *s,
     return dead;
 }
 
-/* Bytes of records in S, short of the stretch behind its last mark: rather too few. */
+/* Bytes of records in S. */
 static uint64_t used_bytes(const struct log_segment *s)
 {
-    return s->n_marks == 0 ? 0 : s->marks[s->n_marks - 1].offset - LOG_RECORDS_AT;
+    return s->end - LOG_RECORDS_AT;
 }
 
 struct log_segment *log_index_drop_oldest(struct log_index *x, uint64_t index, uint64_t keep_bytes)

@@ -23,6 +23,7 @@ struct log_segment {
     struct log_segment_head head;
     uint64_t size; /* of the file */
     uint64_t last; /* last entry that counts here; first_index - 1 when there is none */
+    uint64_t end;  /* of the records that count: rather too little after a truncation */
     struct log_mark *marks;
     unsigned n_marks, cap_marks;
 };
@@ -48,8 +49,10 @@ void log_segment_unref(struct log_segment *s);
 
 /* While loading: puts S behind the others; takes the caller's reference. */
 void log_index_add(struct log_index *x, struct log_segment *s);
-/* An entry was put at OFFSET of the last segment. Not visible to readers until published. */
-void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t chain);
+/* An entry was put at OFFSET of the last segment, up to END. Not visible to readers until
+ * published. */
+void log_index_note(struct log_index *x, uint64_t index, uint64_t offset, uint64_t end,
+                    uint64_t chain);
 /* All entries up to LAST, which is of LAST_TERM, are durable. */
 void log_index_publish(struct log_index *x, uint64_t last, uint64_t last_term);
 /* S, new and empty, is the newest from now on: entries from its first index on do not count any

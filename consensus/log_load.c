@@ -215,7 +215,7 @@ static enum err walk(struct log_store *s, struct log_outline *outline, uint64_t 
         step = log_cursor_next(c, true, &r);
         if (step != LOG_STEP_RECORD)
             break;
-        log_index_note(&s->index, r.index, r.offset, chain);
+        log_index_note(&s->index, r.index, r.offset, c->offset, chain);
         log_outline_add(outline, &r);
     }
     *stopped = step;

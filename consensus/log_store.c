@@ -301,7 +301,7 @@ static enum err append_one(struct log_store *s, const struct cns_item *it)
     }
     if (s->stage_n + bytes > STAGE_BYTES)
         TRY(flush(s));
-    log_index_note(&s->index, it->index, s->end, s->chain);
+    log_index_note(&s->index, it->index, s->end, s->end + bytes, s->chain);
     s->chain = log_record_encode(s->stage + s->stage_n, it, s->end, s->synced, s->active->head.salt,
                                  s->chain);
     s->stage_n += bytes;

@@ -95,3 +95,18 @@ def test_a_start_with_nothing_in_the_log_but_its_record():
             c.node(1).kill()
             c.start()
             expect_equal(c.wait_equal(), before, "position")
+
+
+@case(seconds=90)
+def test_a_log_of_large_entries_is_cut_too():
+    """Entries as large as a segment."""
+    with Cluster(log_keep="2MiB") as c:
+        with c.client() as q:
+            q.query("CREATE TABLE big(a)")
+            for _ in range(20):
+                q.query("INSERT INTO big VALUES (randomblob(900000))", timeout_ms=30000)
+            c.wait_equal()
+            for node in c.nodes:
+                c.wait(lambda n=node: first_index(n) > 5, f"{node} has cut its log")
+                c.wait(lambda n=node: log_bytes(n) <= 8 << 20, f"{log_bytes(node)} bytes of log")
+        c.check_equal()
