@@ -284,9 +284,11 @@ TEST(change_of_the_logs_begin_overtakes_a_read)
         sim_isolate(s, away, false);
         sim_member(s, leader)->database = sim_member(s, leader)->applied;
         uint64_t reads = sim_member(s, leader)->disk.reads;
+        sim_disk_slow(s, leader, 100000); /* the read, not the cut */
         while (sim_member(s, leader)->disk.reads == reads)
             EXPECT(sim_step(s));
-        sim_cut_log(s, leader, 0); /* while it reads */
+        sim_disk_slow(s, leader, 0);
+        sim_cut_log(s, leader, 0);
         sim_run_ms(s, 2500);
         EXPECT(sim_member(s, leader)->role != CNS_STOPPED);
         struct sim_member *m = sim_member(s, away);
