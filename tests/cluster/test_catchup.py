@@ -4,12 +4,13 @@ files lost or damaged, while it is stopped and while it runs; whatever is killed
 import os
 import random
 import re
+import struct
 import time
 
 from tests.cluster.test_files import flip, page_in_file
 from tests.cluster.test_log_cut import SMALL, cuts, first_index, write_until
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error
-from tests.lib.lectern_client import ConnectionLost, LecternError
+from tests.lib.lectern_client import ConnectionLost, LecternError, frame, parse_error
 from tests.lib.load import TABLE, Writers
 
 
@@ -353,3 +354,64 @@ def test_a_fetch_under_load_from_a_follower_then_from_the_leader():
         c.wait_equal()
         w.check(victim)
         c.check_equal()
+
+
+# --- the serving side and bad askers --------------------------------------------------------------
+
+IMAGE_BEGIN, ASK_HASHES, ASK_PAGES, IMAGE, HASHES, PAGES = 32, 33, 34, 96, 97, 98
+DONE, ERROR = 68, 69
+
+
+def ask(client, kind, body, request=1):
+    """The answer's frame, which DONE must follow; or the error's code."""
+    client.send_raw(frame(kind, request, body))
+    f = client.read_frame()
+    if f.type == ERROR:
+        return parse_error(f.body).name
+    expect(client.read_frame().type == DONE, "no DONE behind an answer")
+    return f
+
+
+def ask_pages(client, *pages):
+    return ask(client, ASK_PAGES, struct.pack(f"<{len(pages)}I", *pages))
+
+
+@case(short=True, seconds=90)
+def test_images_are_bounded_and_bad_askers_refused():
+    with Cluster(n=1, **SMALL) as c:
+        node = c.node(1)
+        with c.client() as q:
+            q.query(TABLE)
+        write_until(c, lambda: first_index(node) > 1, "a cut")
+        one, two, three = (node.client() for _ in range(3))
+        for client in (one, two):
+            expect(ask(client, IMAGE_BEGIN, b"\1").type == IMAGE, "a pinned image")
+        expect(ask(three, IMAGE_BEGIN, b"\1") == "BUSY", "a third image at once")
+        f = ask(three, ASK_HASHES, struct.pack("<II", 1, 65536))  # takes no image
+        expect(f.type == HASHES and len(f.body) == 4 + 8 * 65536, "hashes")
+        f = ask_pages(one, 1, 2, 4000000000)
+        expect(f.type == PAGES and len(f.body) == 4 + 2 * 4100, "two pages, the third is not there")
+        expect(f.body[8:24] == b"SQLite format 3\0", "page 1")
+        for kind, body in ((IMAGE_BEGIN, b"\2"), (IMAGE_BEGIN, b"\1\1"), (ASK_HASHES, b"1234567"),
+                           (ASK_HASHES, struct.pack("<II", 0, 1)),
+                           (ASK_HASHES, struct.pack("<II", 1, 65537)),
+                           (ASK_HASHES, struct.pack("<II", 0xFFFFFFFF, 2)),
+                           (ASK_PAGES, b"123"), (ASK_PAGES, struct.pack("<II", 2, 2)),
+                           (ASK_PAGES, struct.pack("<I", 0)),
+                           (ASK_PAGES, struct.pack("<300I", *range(1, 301)))):
+            expect(ask(three, kind, body) == "PROTOCOL", f"frame {kind} with {body[:20]!r}")
+        two.close()  # its image goes with it
+        c.wait(lambda: ask(three, IMAGE_BEGIN, b"\1") != "BUSY", "room for another image")
+        # The pinned state stays while others write; and it is taken back from one who sleeps.
+        f = ask_pages(one, 1)
+        before = f.body
+        with c.client() as q:
+            for i in range(50):
+                q.query("INSERT INTO numbered(writer, number) VALUES (800, ?)", (i,))
+        expect(ask_pages(one, 1).body == before, "a pinned page changed")
+        c.wait(lambda: node.log_text().count('why="over its limit"') == 2, "idle images go", 15)
+        expect(ask_pages(one, 1) == "TIMEOUT", "another state under a pinned image's name")
+        expect(ask(one, IMAGE_BEGIN, b"\0").type == IMAGE and ask_pages(one, 1).type == PAGES,
+               "begins again")
+        one.close()
+        three.close()

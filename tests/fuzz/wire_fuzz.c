@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/sizes.h"
 #include "client/wire.h"
+#include "client/wire_image.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,33 @@ static void one_query(struct wire_frame f)
     CHECK(rd_left(&q.params) == 0);
 }
 
+static void one_image(struct wire_frame f)
+{
+    struct wire_frame copy = f;
+    struct wire_image w;
+    struct wire_image_pages p;
+    struct rd r;
+    uint32_t first, n;
+    bool pin;
+    if (wire_get_image_begin(&copy, &pin) == ERR_OK)
+        touch(&pin, sizeof pin);
+    copy = f;
+    if (wire_get_image(&copy, &w) == ERR_OK)
+        touch(w.record, w.record_len);
+    copy = f;
+    if (wire_get_image_ask_hashes(&copy, &first, &n) == ERR_OK)
+        CHECK(first > 0 && n <= WIRE_IMAGE_HASHES_MAX);
+    copy = f;
+    if (wire_get_image_ask_pages(&copy, &r, &n) == ERR_OK)
+        touch(r.p, 4 * (size_t)n);
+    copy = f;
+    if (wire_get_image_hashes(&copy, &first, &n, &r) == ERR_OK)
+        touch(r.p, 8 * (size_t)n);
+    copy = f;
+    if (wire_get_image_pages(&copy, &p) == ERR_OK)
+        touch(p.pages.p, p.n * (size_t)(4 + p.page_size));
+}
+
 static void one_frame(struct wire_frame f)
 {
     struct wire_frame copy = f;
@@ -47,6 +75,7 @@ static void one_frame(struct wire_frame f)
     struct wire_error e;
     struct wire_done d;
     one_query(f);
+    one_image(f);
     if (wire_get_hello(&copy, &h) == ERR_OK)
         touch(h.client, h.client_len);
     copy = f;
