@@ -212,7 +212,8 @@ def test_damage_again_right_after_a_repair_waits():
         c.wait(lambda: "the next repair begins in" in (victim.status() or {}).get("state", ""),
                "the node says that it waits")
         with victim.client() as q:
-            expect_error("STOPPED", lambda: q.query("SELECT 1", level="any"), says="it was repaired")
+            expect_error("STOPPED", lambda: q.query("SELECT 1", level="any"),
+                         says="it was repaired")
         expect(fetches(victim) == 1, f"fetched {fetches(victim)} times")
         expect(c.leader().status()["seq"] == before[0], "the others are as they were")
 
