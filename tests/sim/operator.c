@@ -127,13 +127,14 @@ void sim_operator_mend(struct sim_operator *o, bool all)
 
 static void lose_database(struct sim_operator *o)
 {
-    struct sim_member *m = some(o);
-    if (m->gone)
+    struct sim_member *m = some(o), *leader = calm_leader(o);
+    if (m->gone || leader == NULL)
         return;
     if (m->d != NULL)
         sim_crash(o->s, m->id);
-    /* Somebody must have one, or there is nothing to fetch. */
-    if (sim_source(o->s, m->id, m->disk.base + 1) == 0)
+    /* Somebody who stays must have one, or there is nothing to fetch. */
+    uint64_t source = sim_source(o->s, m->id, m->disk.base + 1);
+    if (source == 0 || leader->d == NULL || !sim_receives(leader, source))
         return;
     sim_lose_database(o->s, m->id);
     o->stats->databases_lost++;

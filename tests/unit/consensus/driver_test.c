@@ -333,7 +333,8 @@ TEST(driver_refuses_messages_that_break_the_rules)
     thread_expect_loop();
     const uint8_t noise[] = "\x04 too short";
     for (size_t n = 0; n < sizeof noise; n++)
-        driver_receive_bytes(sim_member(s, 3)->d, 1, CNS_BYTES_READ_INDEX, noise, n);
+        for (uint8_t type = 0; type < 8; type++)
+            driver_receive_bytes(sim_member(s, 3)->d, 1, type, noise, n);
     driver_turn(sim_member(s, 3)->d);
     EXPECT_EQ(sim_member(s, 3)->role, CNS_FOLLOWER);
     cns_payload_unref(p);
