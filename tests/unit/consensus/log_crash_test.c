@@ -215,7 +215,7 @@ static void run_cut(struct step *st, struct log_store *s, const char *dir, struc
     m->cut = low + rng_below(r, m->n - low + 1);
     disk.fail_sync = rng_once_in(r, 3) ? 1 + (unsigned)rng_below(r, 5) : 0;
     bool breaks = disk.fail_sync > 0;
-    enum err e = cut_at(s, m, m->cut, rng_below(r, 20000));
+    enum err e = cut_at(s, m, m->cut, rng_once_in(r, 2) ? 0 : rng_below(r, 20000));
     disk.fail_sync = 0;
     EXPECT(e == ERR_OK || breaks);
     if (breaks) {

@@ -223,8 +223,9 @@ static struct inode build_inode(const struct disk *d, unsigned inode, unsigned k
     return f;
 }
 
-/* The names after a crash: all changes before the last sync of the directory, and a prefix of those
- * after it (a journal keeps their order). */
+/* The names after a crash: all changes before the last sync of the directory, a prefix of those
+ * after it (a journal keeps their order), and any of the later removals (in case that it does not).
+ */
 static void build_names(const struct disk *d, unsigned k, enum leaves leaves, struct rng *r,
                         struct name *names)
 {
@@ -246,6 +247,9 @@ static void build_names(const struct disk *d, unsigned k, enum leaves leaves, st
         if (op->kind == OP_RENAME)
             name_set(names, op->to, op->inode);
     }
+    for (unsigned i = until; i < k && leaves == LEAVES_PARTS; i++)
+        if (d->ops[i].kind == OP_REMOVE && rng_once_in(r, 2))
+            name_drop(names, d->ops[i].name);
 }
 
 void disk_clear_dir(const char *dir)

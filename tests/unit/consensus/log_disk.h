@@ -1,6 +1,7 @@
 /* Room: tests. A disk that forgets, under the log's writer. It records each call; a crash after the
  * first K calls is then built as files in a fresh directory: what was synced is there; of what was
- * not, nothing, all, or any part (by sectors of 512 bytes for contents, any prefix for names). */
+ * not, nothing, all, or any part (by sectors of 512 bytes for contents, any prefix for names, and
+ * any of the removals). */
 #ifndef TESTS_UNIT_CONSENSUS_LOG_DISK_H
 #define TESTS_UNIT_CONSENSUS_LOG_DISK_H
 
