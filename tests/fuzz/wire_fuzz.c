@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/sizes.h"
 #include "client/wire.h"
+#include "client/wire_cluster.h"
 #include "client/wire_image.h"
 
 #include <stddef.h>
@@ -38,6 +39,13 @@ static void one_query(struct wire_frame f)
             touch(v.text.bytes, v.text.len);
     }
     CHECK(rd_left(&q.params) == 0);
+}
+
+static void one_cluster(struct wire_frame f)
+{
+    struct wire_cluster w;
+    if (wire_get_cluster(&f, &w) == ERR_OK)
+        CHECK(strnlen(w.address, sizeof w.address) < sizeof w.address);
 }
 
 static void one_image(struct wire_frame f)
@@ -75,6 +83,7 @@ static void one_frame(struct wire_frame f)
     struct wire_error e;
     struct wire_done d;
     one_query(f);
+    one_cluster(f);
     one_image(f);
     if (wire_get_hello(&copy, &h) == ERR_OK)
         touch(h.client, h.client_len);
