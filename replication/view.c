@@ -128,6 +128,7 @@ enum err repl_view_open(struct repl_db *db, struct repl_view **view)
                             .frames = db->frames,
                             .header = db->wal,
                             .chain = db->chain};
+    capture->db_bytes = (uint64_t)db->pages * db->config.page_size;
     capture->idle = pin_drop;
     capture->idle_ctx = v;
     v->scratch = mem_alloc(WAL_FRAME_HEADER_BYTES + db->config.page_size);
@@ -341,6 +342,7 @@ static void advance(struct repl_view *v, const struct repl_txn *t)
     v->seq = t->seq;
     v->frames = t->first_frame + t->n_frames - 1;
     v->header = t->header;
+    v->capture->db_bytes = (uint64_t)t->pages_after * v->db->config.page_size;
     if (t->new_wal)
         v->chain = t->header.chain;
     memcpy(v->chain.s, t->chain, sizeof v->chain.s);

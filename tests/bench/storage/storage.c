@@ -232,7 +232,7 @@ int main(int argc, char **argv)
     else if (strcmp(what, "open") == 0 && argc == 3)
         open_it(argv[2]);
     else if (strcmp(what, "scan") == 0 && argc == 4)
-        scan(argv[2], atoi(argv[3]));
+        scan(argv[2], (int)strtol(argv[3], NULL, 10));
     else {
         (void)fprintf(stderr,
                       "usage: bench-storage stall|fill|open|scan DIR ...: see the source\n");

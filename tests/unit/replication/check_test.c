@@ -82,7 +82,7 @@ static struct repl_db *make(const char *name, struct repl_position *p) ON_OWNER
     return db;
 }
 
-TEST(check_files_of_a_clean_stop_and_of_a_kill)
+TEST(check_of_a_clean_stop_and_of_a_kill)
 {
     replica_become_owner();
     struct said said;
@@ -103,7 +103,7 @@ TEST(check_files_of_a_clean_stop_and_of_a_kill)
     EXPECT(c.hashes_fit && c.damages == 0 && said.notes == 0);
 }
 
-TEST(check_files_names_each_damage)
+TEST(check_names_each_damage)
 {
     replica_become_owner();
     struct said said;
