@@ -110,7 +110,8 @@ static void stall(const char *dir, double seconds, double rate) ON_OWNER
     struct histogram *h = MEM_NEW(struct histogram);
     struct repl_stats stats;
     sqlite3_stmt *insert;
-    uint64_t wal_max = 0, n = 0, began = clock_mono_ns(), last_upkeep = 0;
+    uint64_t wal_max = 0, n = 0, began = clock_mono_ns(), longest_upkeep = 0;
+    uint64_t longest_commit = 0, oversleep = 0, was_free = began;
     run(l.conn, "BEGIN; CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY, a INT, b TEXT);"
                 "CREATE INDEX IF NOT EXISTS ta ON t(a); COMMIT");
     publish(&l);
@@ -120,26 +121,32 @@ static void stall(const char *dir, double seconds, double rate) ON_OWNER
     for (uint64_t due = began; due < end; n++) {
         if (rate > 0 && clock_mono_ns() < due)
             wait_until(due);
+        uint64_t woken = clock_mono_ns();
+        oversleep = max_of(oversleep, woken - max_of(due, was_free));
         CHECK(sqlite3_step(insert) == SQLITE_DONE);
         CHECK(sqlite3_reset(insert) == SQLITE_OK);
         publish(&l);
+        longest_commit = max_of(longest_commit, clock_mono_ns() - woken);
         uint64_t late = clock_mono_ns() - due;
         histogram_add(h, late / 1000);
         uint64_t before = clock_mono_ns();
         upkeep(&l);
-        last_upkeep = max_of(last_upkeep, clock_mono_ns() - before);
+        longest_upkeep = max_of(longest_upkeep, clock_mono_ns() - before);
         repl_db_stats(l.db, &stats);
         wal_max = max_of(wal_max, stats.wal_bytes);
+        was_free = clock_mono_ns();
         due = rate > 0 ? due + (uint64_t)(1e9 / rate) : clock_mono_ns();
     }
     (void)sqlite3_finalize(insert);
     (void)printf("commits=%llu p50_us=%llu p99_us=%llu p999_us=%llu max_us=%llu "
-                 "longest_upkeep_us=%.0f wal_max_mib=%.1f restarts=%llu checkpoints=%llu "
+                 "longest_commit_us=%.0f longest_upkeep_us=%.0f oversleep_us=%.0f wal_max_mib=%.1f "
+                 "restarts=%llu checkpoints=%llu "
                  "database_mib=%.0f\n",
                  (unsigned long long)n, (unsigned long long)histogram_quantile(h, 0.5),
                  (unsigned long long)histogram_quantile(h, 0.99),
                  (unsigned long long)histogram_quantile(h, 0.999), (unsigned long long)h->max,
-                 (double)last_upkeep / 1e3, (double)wal_max / (double)MIB(1),
+                 (double)longest_commit / 1e3, (double)longest_upkeep / 1e3,
+                 (double)oversleep / 1e3, (double)wal_max / (double)MIB(1),
                  (unsigned long long)stats.wal_restarts, (unsigned long long)stats.checkpoints,
                  (double)stats.pages * stats.page_size / (double)MIB(1));
     CHECK(sqlite3_close(l.conn) == SQLITE_OK);
