@@ -37,13 +37,13 @@ struct repl_position {
 };
 
 struct repl_config {
-    const char *path;              /* DIR/main.db; DIR exists */
-    uint64_t database_id;          /* in every entry; a foreign one is refused */
-    uint32_t page_size;            /* of a new database; an existing one keeps its own */
-    uint64_t txn_bytes_max;        /* captured bytes of one transaction; above: SQLITE_FULL */
-    uint64_t txn_accept_max;       /* of another node's: one that is over it is forged */
-    uint64_t txn_memory_max;       /* of them in memory; the others in a temporary file in DIR */
-    uint64_t disk_reserve; /* a transaction that would leave less room on the disk: SQLITE_FULL */
+    const char *path;        /* DIR/main.db; DIR exists */
+    uint64_t database_id;    /* in every entry; a foreign one is refused */
+    uint32_t page_size;      /* of a new database; an existing one keeps its own */
+    uint64_t txn_bytes_max;  /* captured bytes of one transaction; above: SQLITE_FULL */
+    uint64_t txn_accept_max; /* of another node's: one that is over it is forged */
+    uint64_t txn_memory_max; /* of them in memory; the others in a temporary file in DIR */
+    uint64_t disk_reserve;   /* a transaction that would leave less room on the disk: SQLITE_FULL */
     uint64_t entry_bytes_max;      /* one part of a packed transaction */
     uint64_t wal_checkpoint_bytes; /* a checkpoint starts above this WAL size */
     uint64_t wal_restart_bytes;    /* upkeep asks for quiet above this WAL size */
@@ -88,7 +88,8 @@ MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
  * lines in the log. No view may be open. */
 MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 
-/* --- a stopped node's files --------------------------------------------------------------------
+/* --- a stopped node's files (check.c)
+ * --------------------------------------------------------------------
  */
 
 struct repl_check {
