@@ -109,9 +109,8 @@ def record(base, rng):
     return node, work
 
 
-def check_image(base, work, now_ns, what):
-    """Starts a node on the image BASE/image: all that was acknowledged before NOW_NS is there."""
-    node = RecordedNode(os.path.join(base, "image"))
+def check_image(node, work, now_ns, what):
+    """Starts NODE on its image: all that was acknowledged before NOW_NS is there."""
     must = {}
     for ns, i, version in work.acked:
         if ns < now_ns:
@@ -129,9 +128,9 @@ def check_image(base, work, now_ns, what):
         expect(not mended, lambda: f"{what}: it had to be mended: {mended[:2]}")
         check = node.read("PRAGMA integrity_check")
         expect(check == [("ok",)], f"{what}: {check}")
-    except Failure as e:
-        kept = f"{base}.failed"
-        shutil.copytree(base, kept, dirs_exist_ok=True)
+    except (Failure, LecternError, ConnectionLost) as e:
+        kept = f"{os.path.dirname(node.dir)}.failed"
+        shutil.copytree(os.path.dirname(node.dir), kept, dirs_exist_ok=True)
         raise Failure(f"{what} (LECTERN_SEED={SEED}, kept in {kept}): {e}\n"
                       f"{node.log_text()[-3000:]}") from None
     finally:
@@ -147,19 +146,20 @@ def cut_everywhere(base, recorded, work, rng):
     total = replay.boundaries(trace)
     chosen = set(range(total)) if LONG else set(rng.sample(range(total), min(SAMPLE, total)))
     disk = replay.Disk(recorded.dir)
+    node = RecordedNode(os.path.join(base, "image"))
     seen = images = 0
     for op, inode, ns, a, b, data in replay.records(trace):
         if op == replay.SYNC_END:
             if seen in chosen:
                 # Before and after the sync's return: an acknowledgement may rest on it only after.
                 for how in ("none", "some", "all") if LONG else (rng.choice(["none", "some"]),):
-                    disk.write_image(os.path.join(base, "image"), how, rng)
-                    check_image(base, work, ns, f"before sync {seen} of {total}, {how}")
+                    disk.write_image(node.dir, how, rng)
+                    check_image(node, work, ns, f"before sync {seen} of {total}, {how}")
                     images += 1
             seen += 1
         disk.step(op, inode, a, b, data)
-    disk.write_image(os.path.join(base, "image"), "none", rng)
-    check_image(base, work, time.monotonic_ns(), "at the end")
+    disk.write_image(node.dir, "none", rng)
+    check_image(node, work, time.monotonic_ns(), "at the end")
     print(f"{images + 1} images of {total} sync boundaries", file=sys.stderr)
 
 
