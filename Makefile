@@ -182,7 +182,8 @@ TSAN_ROOMS := base,replication,consensus,node
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov lint format
+.PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov
+.PHONY: lint format
 test: ## everything below ten minutes: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so
 	$(call variant,asan) all unit-bins

@@ -35,7 +35,7 @@ enum wire_type {
     WIRE_QUERY = 2,
     WIRE_STATUS = 3,
     WIRE_CANCEL = 4,
-    WIRE_CLUSTER = 5, /* the members change: wire_cluster.h */
+    WIRE_CLUSTER = 5,      /* the members change: wire_cluster.h */
     WIRE_IMAGE_BEGIN = 32, /* one node fetches another's database: wire_image.h */
     WIRE_IMAGE_ASK_HASHES = 33,
     WIRE_IMAGE_ASK_PAGES = 34,
