@@ -146,6 +146,12 @@ $(B)/power_recorder.so: tests/power/recorder.c | deps
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) -std=c11 -O1 -g $(WARN) -fPIC -shared -o $@ $<
 
+# Loaded into a node by tests/cluster/test_disk_errors.py: lets its disk fail.
+$(B)/disk_faults.so: tests/cluster/disk_faults.c | deps
+	@mkdir -p $(@D)
+	@echo "  LD  $@" >&2
+	$(Q)$(CC) -std=c11 -O1 -g $(WARN) -fPIC -shared -o $@ $<
+
 # A room's tests link that room and what lies below it: the layer rules hold at link time too.
 $(B)/tests/check-%: $(TESTLIB_OBJS)
 	@mkdir -p $(@D)
@@ -185,7 +191,8 @@ SIM_SEEDS ?= 1000
 .PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov
 .PHONY: lint format
 test: ## everything below ten minutes: unit, cluster, the same under sanitizers
-	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so
+	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so \
+	    $(BUILD)/release/disk_faults.so
 	$(call variant,asan) all unit-bins
 	$(call variant,tsan) unit-bins
 	$(Q)$(RUN) unit:$(BUILD)/release unit:$(BUILD)/asan unit:$(BUILD)/tsan:$(TSAN_ROOMS) \
@@ -202,7 +209,7 @@ check-tsan: ## unit tests and a short cluster set under ThreadSanitizer
 	$(call variant,tsan) all unit-bins
 	$(Q)$(RUN) unit:$(BUILD)/tsan:$(TSAN_ROOMS) cluster-short:$(BUILD)/tsan
 
-cluster: all ## three-node tests with real processes; T=NAME picks some
+cluster: all $(B)/disk_faults.so ## three-node tests with real processes; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) cluster:$(B)
 
 faults: all ## long runs of kills, pauses and cuts; T=NAME picks some
