@@ -71,7 +71,7 @@ enum err dial_wait(int fd, short events, int wake_fd, uint64_t deadline, short *
         uint64_t left = deadline > now ? deadline - now : 0;
         int n = poll(p, 2, left > 60000 ? 60000 : (int)left); /* poll skips a negative fd */
         if (n < 0 && errno != EINTR)
-            return err_fail(ERR_IO, "poll: %s", strerror(errno));
+            return err_fail(ERR_CLOSED, "poll: %s", strerror(errno));
         if (n > 0 && p[1].revents != 0)
             return err_fail(ERR_CANCELLED, "interrupted");
         if (n > 0) {
@@ -88,7 +88,7 @@ static enum err connect_one(const struct addrinfo *ai, const char *address, uint
 {
     int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
     if (fd < 0)
-        return err_fail(ERR_IO, "%s: socket: %s", address, strerror(errno));
+        return err_fail(ERR_CLOSED, "%s: socket: %s", address, strerror(errno));
     int on = 1, failure = 0;
     socklen_t size = sizeof failure;
     short ready;

@@ -185,9 +185,10 @@ static enum err open_files(struct fetch *f, uint32_t page_size)
 /* Which of the first PAGES pages differ from the other node's? */
 static enum err scan(struct fetch *f, uint32_t pages)
 {
+    f->n_differing = 0;
+    TRY(repl_fetch_expect(f->files, pages)); /* so a false number is no reason to take memory */
     uint64_t *hashes = mem_alloc(WIRE_IMAGE_HASHES_MAX * sizeof *hashes);
     enum err e = ERR_OK;
-    f->n_differing = 0;
     for (uint64_t first = 1; e == ERR_OK && first <= pages; first += WIRE_IMAGE_HASHES_MAX) {
         uint64_t left = pages - first + 1;
         uint32_t n = (uint32_t)(left < WIRE_IMAGE_HASHES_MAX ? left : WIRE_IMAGE_HASHES_MAX);
@@ -296,7 +297,9 @@ static enum err complete(struct fetch *f, const struct wire_image *w, const uint
         return err_fail(ERR_DIVERGED,
                         "the pages have checksum %016" PRIx64 ", the image %016" PRIx64, sum,
                         w->checksum);
-    return repl_fetch_complete(f->files, &head, record, w->record_len);
+    enum err e = repl_fetch_complete(f->files, &head, record, w->record_len);
+    /* What our own disk does to the pages: no other node helps. */
+    return e == ERR_CORRUPT ? err_fail(ERR_IO, "%s", err_text()) : e;
 }
 
 /* One consistent image; *pinned says that it was asked for. */
