@@ -276,10 +276,8 @@ static enum err with_open_files(struct recovery *r, struct node *n) ON_LOOP
     if (e == ERR_OK)
         e = startup_database(n, &s, &applied);
     startup_fini(&s);
-    if (e == ERR_OK && n->lane == NULL)
-        e = err_fail(ERR_CORRUPT,
-                     "this node has no whole database (%s): recover from another node that is left",
-                     r->past.reason);
+    if (e == ERR_CORRUPT)
+        e = err_fail(e, "%s. Recover from another node that is left", err_text());
     if (e == ERR_OK)
         e = apply_log(r, n, applied);
     return e;
@@ -483,7 +481,7 @@ int lost_majority_main(int argc, char **argv)
     }
     struct recovery *r = MEM_NEW(struct recovery);
     r->config = &c;
-    c.repair = 0; /* there is nobody to fetch from */
+    r->past.alone = true;
     r->dir = mem_printf("%s", c.data);
     r->raft = mem_printf("%s/raft", c.data);
     r->new_dir = mem_printf("%s/recovery", c.data);

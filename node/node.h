@@ -86,6 +86,7 @@ struct node_past {
     uint64_t repaired_ms;  /* the last one was finished (monotonic), 0: never */
     unsigned repairs_fast; /* that many came within a minute of the one before */
     bool damaged;          /* the database is: it is to be fetched whatever its files look like */
+    bool alone;            /* nobody is left to fetch it from (lost_majority.c) */
     uint64_t index_min;    /* a state before this entry is of no use to the log */
     char reason[ERR_TEXT_MAX];
 };

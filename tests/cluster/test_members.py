@@ -453,8 +453,9 @@ def test_kill_9_of_a_recovery():
 
 @case(seconds=120)
 def test_a_recovery_keeps_all_that_the_own_log_holds():
-    """Also what was never acknowledged, and with a database that must be built from the log."""
-    for without_database in (False, True):
+    """Also what was never acknowledged, and with a database that must be built from the log: it is
+    gone, or was being fetched when the others were lost."""
+    for gone, begun in ((False, False), (True, False), (True, True)):
         with Cluster(leader_wait=1500) as c:
             begin(c)
             with Writers(c.nodes, 2, filler=500) as w:
@@ -472,7 +473,9 @@ def test_a_recovery_keeps_all_that_the_own_log_holds():
                     expect(e.name in ("UNKNOWN", "TIMEOUT", "NO_LEADER"), str(e))
             for node in c.nodes:
                 node.kill()
-            if without_database:
+            if begun:
+                os.rename(leader.database, leader.database + ".fetch")
+            if gone:
                 for name in ("main.db", "main.db-wal", "main.db-shm", "hashes", "position"):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(os.path.join(leader.dir, name))
