@@ -15,6 +15,7 @@
 #include "node/startup.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -97,6 +98,8 @@ static enum err install(struct node *n, struct startup *s, const char *path) ON_
 static bool has_others(const struct node *n) ON_LOOP
 {
     unsigned members = 0;
+    if (n->past->alone)
+        return false;
     if (n->cns == NULL)
         return true;
     (void)cns_members(n->cns, &members);
@@ -155,6 +158,7 @@ static enum err build_from_log(struct node *n, const char *reason, uint64_t *app
     TRY(remove_database(n->config));
     TRY(open_lane(n));
     n->past->repairs++;
+    n->past->repaired_ms = clock_mono_ms();
     n->past->damaged = false;
     *applied = 0;
     return ERR_OK;
@@ -174,7 +178,7 @@ static enum err without_database(struct node *n, const char *reason, bool begun,
     if (!(wanted && has_others(n)) && !startup_may_fetch(n))
         return err_fail(ERR_CORRUPT, "%.300s. %s", reason,
                         has_others(n) ? "It is not repaired from another node: --repair=0"
-                                      : "There is no other member to fetch the database from");
+                                      : "There is nobody to fetch the database from");
     uint64_t first = n->cns == NULL ? 0 : cns_first_index(n->cns);
     if (first > 0 && n->past->index_min < first - 1)
         n->past->index_min = first - 1;

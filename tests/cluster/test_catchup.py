@@ -1,13 +1,14 @@
 """A node without a usable database fetches another one's: behind the log's beginning, with its
 files lost or damaged, while it is stopped and while it runs; whatever is killed on the way."""
 
+import contextlib
 import os
 import random
 import re
 import struct
 import time
 
-from tests.cluster.test_files import flip, page_in_file
+from tests.cluster.test_files import fill, flip, page_in_file
 from tests.cluster.test_log_cut import SMALL, cuts, first_index, write_until
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error
 from tests.lib.lectern_client import ConnectionLost, LecternError, frame, parse_error
@@ -416,3 +417,36 @@ def test_images_are_bounded_and_bad_askers_refused():
                "begins again")
         one.close()
         three.close()
+
+
+def read_all(node):
+    with node.client() as q:
+        q.query("SELECT sum(length(a)) FROM t", level="any", timeout_ms=2000)
+
+
+def flip_a_page(c, node):
+    """Of main.db alone, so that the next reader meets it."""
+    def found():
+        with c.client() as q:
+            q.query("INSERT INTO t(a) VALUES (hex(randomblob(1000)))")
+        return page_in_file(node) is not None
+    c.wait(found, f"{node} has pages in main.db alone")
+    flip(node.database, (page_in_file(node) - 1) * 4096 + 100)
+    with contextlib.suppress(LecternError, ConnectionLost):
+        read_all(node)
+
+
+@case(short=True, seconds=120)
+def test_what_is_damaged_again_and_again_is_not_rebuilt_in_a_loop():
+    """What was built from the own log a moment ago is damaged again: the next repair waits."""
+    with Cluster(wal_checkpoint="64KiB", wal_restart="64KiB") as c:
+        victim = c.others(c.leader())[0]
+        fill(c, victim)
+        flip_a_page(c, victim)
+        c.wait(lambda: " startup rebuild " in victim.log_text() and serves(victim),
+               f"{victim} was rebuilt")
+        flip_a_page(c, victim)
+        c.wait(lambda: not serves(victim), f"{victim} notices")
+        time.sleep(1.0 * PATIENCE)
+        expect(victim.log_text().count(" startup rebuild ") == 1, f"{victim} was rebuilt at once")
+        expect_error("STOPPED", lambda: read_all(victim), says="the next repair begins in")
