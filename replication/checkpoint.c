@@ -34,6 +34,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* What a restart may cost the writers, or a follower's entries, before it is given up for now. */
@@ -113,7 +114,17 @@ static enum err failure_give(const struct failure *f)
  * could not write, and call the rest clean. */
 static enum err sync_it(sqlite3_file *f, const char *path)
 {
-    return sqlite_error(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), "sync", path);
+    return sqlite_file_error(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), f, "sync", path);
+}
+
+/* SQLite does not say which of the two files it was. */
+static enum err checkpoint_error(const struct checkpointer *c, int rc)
+{
+    int number = sqlite3_system_errno(c->conn);
+    enum err e = sqlite_error(rc, "checkpoint", c->path);
+    if (e != ERR_IO || (rc & 0xff) != SQLITE_IOERR || number == 0)
+        return e;
+    return err_fail(ERR_IO, "cannot checkpoint %s: %s (SQLite: %d)", c->path, strerror(number), rc);
 }
 
 /* Copies, and brings `hashes` up to date. *settled: how many frames, when it was all of them. */
@@ -122,7 +133,7 @@ static enum err run_checkpoint(struct checkpointer *c, uint32_t *settled)
     struct stored *stored = c->db->stored;
     int rc = sqlite3_wal_checkpoint_v2(c->conn, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     *settled = 0;
-    TRY(sqlite_error(rc, "checkpoint", c->path));
+    TRY(checkpoint_error(c, rc));
     const uint32_t copied = __atomic_load_n(c->backfilled, __ATOMIC_ACQUIRE);
     const bool all = copied > 0 && copied == stored_frames(stored);
     if (all)
@@ -142,7 +153,7 @@ static void run_sync(struct checkpointer *c)
     c->wants_sync = false;
     c->syncing = true;
     (void)pthread_mutex_unlock(&c->lock);
-    enum err e = sync_it(c->wal_file, c->path);
+    enum err e = sync_it(c->wal_file, c->db->wal_path);
     if (e == ERR_OK && database)
         e = sync_it(c->db_file, c->path);
     failure_set(&f, e);
@@ -423,8 +434,7 @@ enum err checkpoint_all(struct repl_db *db)
         checkpoint_wait(db);
         TRY(reap(db, &is_free));
     }
-    return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
-                        db->wal_path);
+    return sync_it(db->wal_file, db->wal_path);
 }
 
 /* --- restarting the WAL ----------------------------------------------------------------------- */

@@ -71,6 +71,15 @@ enum err sqlite_error(int rc, const char *what, const char *path)
     return err_fail(code, "cannot %s %s: SQLite says: %s (%d)", what, path, sqlite3_errstr(rc), rc);
 }
 
+enum err sqlite_file_error(int rc, sqlite3_file *f, const char *what, const char *path)
+{
+    int number = 0;
+    if ((rc & 0xff) != SQLITE_IOERR || rc == SQLITE_IOERR_DATA || rc == SQLITE_IOERR_SHORT_READ ||
+        f->pMethods->xFileControl(f, SQLITE_FCNTL_LAST_ERRNO, &number) != SQLITE_OK || number == 0)
+        return sqlite_error(rc, what, path);
+    return err_fail(ERR_IO, "cannot %s %s: %s", what, path, strerror(number));
+}
+
 enum err database_stop(struct repl_db *db, enum err code)
 {
     CHECK(code != ERR_OK);
@@ -106,7 +115,7 @@ static enum err read_page_where(struct repl_db *db, uint32_t page_no, uint8_t *p
         int rc = db->wal_file->pMethods->xRead(
             db->wal_file, page, (int)page_size,
             (sqlite3_int64)(wal_frame_offset(*frame, page_size) + WAL_FRAME_HEADER_BYTES));
-        return sqlite_error(rc, "read a page from", db->wal_path);
+        return sqlite_file_error(rc, db->wal_file, "read a page from", db->wal_path);
     }
     return database_read_stored(db, page_no, page);
 }
@@ -120,7 +129,7 @@ enum err database_read_stored(void *ctx, uint32_t page_no, uint8_t *page)
     /* Behind the end of the file: SQLite fills with zeros, and so does the page hash's rule. */
     if (rc == SQLITE_IOERR_SHORT_READ)
         return ERR_OK;
-    return sqlite_error(rc, "read a page from", db->config.path);
+    return sqlite_file_error(rc, db->db_file, "read a page from", db->config.path);
 }
 
 enum err database_read_page(struct repl_db *db, uint32_t page_no, uint8_t *page)

@@ -86,6 +86,8 @@ enum err database_read_stored(void *ctx, uint32_t page_no, uint8_t *page);
 /* The error for an SQLite result code: "cannot WHAT PATH: ...". A page that verification refused is
  * ERR_CORRUPT with its sentence, which must still be this thread's. */
 MUST_USE enum err sqlite_error(int rc, const char *what, const char *path);
+/* As sqlite_error, for a call on F itself: says also what the system said. */
+MUST_USE enum err sqlite_file_error(int rc, sqlite3_file *f, const char *what, const char *path);
 /* Notes the published position in `position` as the one that the files contain, durably. */
 MUST_USE enum err database_note_closed(struct repl_db *db) ON_OWNER;
 /* Who met a full disk, or met none. */

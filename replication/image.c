@@ -137,7 +137,8 @@ static enum err read_page(struct repl_image *image, uint32_t page_no, uint8_t *p
     /* Behind the end of the database file: zeros, by SQLite's rule and ours. A frame is whole. */
     if (rc == SQLITE_IOERR_SHORT_READ && frame == 0)
         rc = SQLITE_OK;
-    return sqlite_error(rc, "read a page of", image->path);
+    return sqlite_file_error(rc, frame > 0 ? image->wal_file : image->db_file, "read a page of",
+                             image->path);
 }
 
 enum err repl_image_read(struct repl_image *image, const uint32_t *page_nos, unsigned n,

@@ -57,7 +57,7 @@ enum err database_write_wal(struct repl_db *db, const uint8_t *p, size_t n, uint
             SQLITE_OK &&
         number == EDQUOT)
         rc = SQLITE_FULL; /* as a full disk: SQLite knows ENOSPC only */
-    return sqlite_error(rc, "write to", db->wal_path);
+    return sqlite_file_error(rc, db->wal_file, "write to", db->wal_path);
 }
 
 /* ERR_DIVERGED unless the transaction leads from this database to the checksum that it names. */
@@ -79,8 +79,8 @@ static enum err prove(const struct repl_db *db, const struct publish_frames *p) 
  * it. Before a later one the checkpoint thread did. */
 static enum err sync_database(struct repl_db *db) ON_OWNER
 {
-    return sqlite_error(db->db_file->pMethods->xSync(db->db_file, SQLITE_SYNC_NORMAL), "sync",
-                        db->config.path);
+    int rc = db->db_file->pMethods->xSync(db->db_file, SQLITE_SYNC_NORMAL);
+    return sqlite_file_error(rc, db->db_file, "sync", db->config.path);
 }
 
 /* Durable before the new WAL's header is: whichever of the two a crash leaves, the salts found in
@@ -128,7 +128,7 @@ static enum err cut_wal_file(struct repl_db *db) ON_OWNER
     int rc = db->wal_file->pMethods->xFileSize(db->wal_file, &bytes);
     if (rc == SQLITE_OK && bytes > keep && bytes > end)
         rc = db->wal_file->pMethods->xTruncate(db->wal_file, end);
-    return sqlite_error(rc, "shorten", db->wal_path);
+    return sqlite_file_error(rc, db->wal_file, "shorten", db->wal_path);
 }
 
 static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON_OWNER
@@ -142,8 +142,8 @@ static enum err begin_wal(struct repl_db *db, const struct publish_frames *p) ON
         TRY(sync_database(db));
     TRY(note_new_wal(db, &h));
     TRY(database_write_wal(db, bytes, sizeof bytes, 0));
-    return sqlite_error(db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL), "sync",
-                        db->wal_path);
+    int rc = db->wal_file->pMethods->xSync(db->wal_file, SQLITE_SYNC_NORMAL);
+    return sqlite_file_error(rc, db->wal_file, "sync", db->wal_path);
 }
 
 /* Where PAGE_NO is in the transaction's pages, which rise; n_pages when it is not. */

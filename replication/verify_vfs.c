@@ -72,6 +72,25 @@ static int read_raw(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
     return real->pMethods->xRead(real, p, n, offset);
 }
 
+/* What the disk does not give back is as lost as what it gives back wrong: another node has it. */
+static int lost(sqlite3_file *f, const char *path, sqlite3_int64 offset, int rc)
+{
+    sqlite3_file *real = verify_vfs_raw(f);
+    const char *why = "the file is shorter than it was";
+    char sentence[ERR_TEXT_MAX];
+    int number = 0;
+    if ((rc & 0xff) != SQLITE_IOERR)
+        return rc;
+    if (rc != SQLITE_IOERR_SHORT_READ)
+        why = real->pMethods->xFileControl(real, SQLITE_FCNTL_LAST_ERRNO, &number) == SQLITE_OK &&
+                      number != 0
+                  ? strerror(number)
+                  : sqlite3_errstr(rc);
+    (void)snprintf(sentence, sizeof sentence, "a page in %s, at byte %lld, cannot be read: %s",
+                   path, (long long)offset, why);
+    return damaged(vfs_of(f), sentence);
+}
+
 static bool readable(int rc)
 {
     return rc == SQLITE_OK || rc == SQLITE_IOERR_SHORT_READ;
@@ -93,7 +112,7 @@ static int verify_db_page(sqlite3_file *f, uint8_t *page, sqlite3_int64 offset, 
         return rc;
     rc = read_raw(f, page, (int)page_size, offset);
     if (!readable(rc))
-        return rc;
+        return lost(f, v->db_path, offset, rc);
     hash = digest_page_hash(page_no, page, page_size);
     wanted = stored_page_folded(v->stored, page_no);
     if (hash == wanted)
@@ -126,7 +145,7 @@ static int verify_frame(sqlite3_file *f, uint32_t frame, uint8_t *page, sqlite3_
         return SQLITE_OK;
     int rc = read_raw(f, page, (int)page_size, offset);
     if (rc != SQLITE_OK)
-        return rc;
+        return lost(f, v->wal_path, offset, rc);
     hash = digest_page_hash(page_no, page, page_size);
     if (hash == wanted)
         return SQLITE_OK;
@@ -143,8 +162,11 @@ static int db_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
     const struct verify_vfs *v = vfs_of(f);
     const uint32_t page_size = v->config->page_size;
     int rc = read_raw(f, p, n, offset);
-    if (!readable(rc) || n != (int)page_size || offset % page_size != 0 ||
-        !stored_is_armed(v->stored))
+    if (!stored_is_armed(v->stored))
+        return rc;
+    if (!readable(rc))
+        return lost(f, v->db_path, offset, rc);
+    if (n != (int)page_size || offset % page_size != 0)
         return rc;
     return verify_db_page(f, p, offset, rc);
 }
@@ -156,9 +178,11 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
     const sqlite3_int64 in_frames = offset - WAL_HEADER_BYTES;
     const sqlite3_int64 frame_bytes = WAL_FRAME_HEADER_BYTES + page_size;
     int rc = read_raw(f, p, n, offset);
-    if (rc != SQLITE_OK || n != (int)page_size || in_frames < 0 ||
-        in_frames % frame_bytes != WAL_FRAME_HEADER_BYTES || !stored_is_armed(v->stored))
+    if (n != (int)page_size || in_frames < 0 || in_frames % frame_bytes != WAL_FRAME_HEADER_BYTES ||
+        !stored_is_armed(v->stored))
         return rc;
+    if (rc != SQLITE_OK)
+        return lost(f, v->wal_path, offset, rc);
     return verify_frame(f, (uint32_t)(in_frames / frame_bytes) + 1, p, offset);
 }
 
