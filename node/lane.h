@@ -67,6 +67,7 @@ struct lane_serving {
 /* LANE_CUT, LOOP_CUT: the state that the log may be cut behind, when the files hold it. */
 struct lane_cut {
     struct letter letter;
+    uint64_t asked_ms; /* by the loop, monotonic */
     struct lane_mark mark;
 };
 

@@ -7,6 +7,7 @@
  * the next cut waits until it has grown by a segment above its least since then. */
 #include "node/log_cut.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
@@ -38,6 +39,7 @@ void log_cut_timer(struct node *n)
         return;
     struct lane_cut *c = MEM_NEW(struct lane_cut);
     c->letter.kind = LANE_CUT;
+    c->asked_ms = clock_mono_ms();
     n->cutting = true;
     n->log_after_cut = st.log_bytes;
     lane_send(n->lane, &c->letter);
@@ -55,8 +57,9 @@ void log_cut_go(struct node *n, struct lane_cut *c)
                          ? ERR_OK
                          : cns_cut(n->cns, c->mark.index, note, len, n->config->log_keep_bytes);
         if (e == ERR_OK)
-            log_info("node", "cut index=%" PRIu64 " seq=%" PRIu64 " log_bytes=%" PRIu64,
-                     c->mark.index, c->mark.seq, st.log_bytes);
+            log_info("node",
+                     "cut index=%" PRIu64 " seq=%" PRIu64 " log_bytes=%" PRIu64 " sync_ms=%" PRIu64,
+                     c->mark.index, c->mark.seq, st.log_bytes, clock_mono_ms() - c->asked_ms);
         else if (e != ERR_BUSY)
             log_warn("node", "cut index=%" PRIu64 " reason=\"%s\"", c->mark.index, err_text());
     }

@@ -107,6 +107,10 @@ def test_four_gigabytes_in_a_hundred_megabytes():
         catch_up(c)
         memory.note("catching up")
         position = c.wait_equal(120)
+        for node in c.nodes:
+            cuts = [int(ms) for ms in re.findall(r"cut index=.*sync_ms=(\d+)", node.log_text())]
+            print(f"{node}: {len(cuts)} snapshots, of {sorted(cuts)[len(cuts) // 2]} ms in the "
+                  f"middle, {max(cuts)} at most", flush=True)
         checks = [n.read("SELECT count(*) FROM big")[0][0] for n in c.nodes]
         expect_equal(len(set(checks)), 1, f"rows of the nodes at {position}")
         over = {k: v for k, v in memory.peaks.items() if v > RESIDENT_MAX}
