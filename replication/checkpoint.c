@@ -117,14 +117,16 @@ static enum err sync_it(sqlite3_file *f, const char *path)
     return sqlite_file_error(f->pMethods->xSync(f, SQLITE_SYNC_NORMAL), f, "sync", path);
 }
 
-/* SQLite does not say which of the two files it was. */
+/* SQLite does not say which of the two files it was: the one that remembers an error. */
 static enum err checkpoint_error(const struct checkpointer *c, int rc)
 {
-    int number = sqlite3_system_errno(c->conn);
+    int of_wal = 0, number = sqlite3_system_errno(c->conn);
     enum err e = sqlite_error(rc, "checkpoint", c->path);
     if (e != ERR_IO || (rc & 0xff) != SQLITE_IOERR || number == 0)
         return e;
-    return err_fail(ERR_IO, "cannot checkpoint %s: %s (SQLite: %d)", c->path, strerror(number), rc);
+    (void)c->wal_file->pMethods->xFileControl(c->wal_file, SQLITE_FCNTL_LAST_ERRNO, &of_wal);
+    return err_fail(ERR_IO, "cannot checkpoint %s: %s (SQLite: %d)",
+                    of_wal == number ? c->db->wal_path : c->path, strerror(number), rc);
 }
 
 /* Copies, and brings `hashes` up to date. *settled: how many frames, when it was all of them. */

@@ -1,0 +1,154 @@
+"""A disk that fails while a node runs: EIO and a file system that turned read-only, under each of
+the node's files, for a follower and for the leader. The node names the file and the error, serves
+nothing wrong, does not go on leading; the cluster goes on; after a restart the node is as before.
+
+disk_faults.c makes the calls fail."""
+
+import os
+import time
+
+from tests.cluster.test_catchup import fetches, make
+from tests.cluster.test_log_cut import SMALL
+from tests.lib.cluster import BUILD, PATIENCE, Cluster, Node, case, expect
+from tests.lib.lectern_client import ConnectionLost, LecternError
+from tests.lib.load import Writers
+
+LIBRARY = os.path.join(BUILD, "disk_faults.so")
+
+
+class FaultyNode(Node):
+    """A node whose disk can be told to fail."""
+
+    def command(self, cluster, settings):
+        return ["env", f"LD_PRELOAD={LIBRARY}", f"FAULT_PLAN={self.plan}",
+                *super().command(cluster, settings)]
+
+    @property
+    def plan(self):
+        return self.dir + ".plan"
+
+    def fail(self, *rules):
+        """Each (errno, calls, pattern below DIR)."""
+        lines = "".join(f"{number} {calls} {self.dir}/{name}\n" for number, calls, name in rules)
+        with open(self.plan + ".new", "w", encoding="utf-8") as f:
+            f.write(lines)
+        os.rename(self.plan + ".new", self.plan)
+
+    def heal(self):
+        os.remove(self.plan)
+
+
+class FaultyCluster(Cluster):
+    def __init__(self, **settings):
+        expect(os.path.exists(LIBRARY), f"{LIBRARY} is missing: make {LIBRARY} B={BUILD}")
+        super().__init__(start=False, **SMALL, **settings)
+        for node in self.nodes:
+            node.__class__ = FaultyNode
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.show_logs()
+            self.remove()
+            raise
+        return self
+
+
+def state(node):
+    row = node.status()
+    return row["state"] if row else "no answer"
+
+
+def says(node, words):
+    """Its status and its log name the failure in these words."""
+    text = state(node)
+    return all(w in text for w in words) and all(w in node.log_text() for w in words)
+
+
+def judge_reads(node, w):
+    """What a failed node answers: an error, or a past that was true: no acknowledged row that it
+    had shown is gone, no refused one is there."""
+    refused = {k for k, v in list(w.answers.items()) if v == "refused"}
+    try:
+        with node.client(socket_timeout=5 * PATIENCE) as q:
+            rows = q.query("SELECT writer, number, count(*) FROM numbered GROUP BY 1, 2",
+                           level="any", timeout_ms=3000 * PATIENCE).rows
+        for writer, number, count in rows:
+            expect(count == 1, f"{node} shows {(writer, number)} {count} times")
+            expect((writer, number) not in refused, f"{node} shows what was refused")
+        return "answers"
+    except (LecternError, ConnectionLost) as e:
+        return f"refuses ({getattr(e, 'name', e)})"
+
+
+def fail_under_load(c, leads, rules, words, ends=False):
+    """Lets the disk of the leader, or of a follower, fail while writes go on, and mends it."""
+    leader = c.leader()
+    victim = leader if leads else c.others(leader)[0]
+    before = fetches(victim)
+    with Writers(c.nodes, 3, filler=2000, first=fail_under_load.first) as w:
+        fail_under_load.first += 10
+        c.wait(lambda: w.acknowledged > 30, "some writes")
+        os.truncate(victim.log, 0)
+        print(f"--- {'leader' if leads else 'follower'} {rules}")
+        begun = time.monotonic()
+        victim.fail(*rules)
+        if ends:
+            victim.should_run = False
+        c.wait(lambda: says(victim, words), f"{victim} names {words}")
+        named = time.monotonic() - begun
+        c.wait(lambda: c.leader_now() not in (None, victim), "another one leads", 15)
+        led = time.monotonic() - begun
+        seen = w.acknowledged
+        c.wait(lambda: w.acknowledged > seen + 50, "the cluster goes on")
+        answers = judge_reads(victim, w)
+        print(f"--- {'leader' if leads else 'follower'} {rules}: named after {named:.2f} s, "
+              f"another leads after {led:.2f} s, a read: {answers}; {state(victim)}", flush=True)
+        victim.terminate()
+        status = victim.wait_end()
+        victim.heal()
+        c.restart(victim)
+        c.wait_serving()
+        w.stop()
+    expect(status in (0, 1), f"exit status {status}")
+    c.wait_equal(60)
+    w.check(victim)
+    c.check_equal()
+    return fetches(victim) - before
+
+
+fail_under_load.first = 100
+
+FAULTS = [
+    ([("EIO", "w", "raft/*.seg")], [".seg", "Input/output error"]),
+    ([("EIO", "s", "raft/*.seg")], [".seg", "Input/output error"]),
+    ([("EIO", "ws", "raft/meta*")], ["raft/meta", "Input/output error"]),
+    ([("EIO", "w", "main.db-wal")], ["main.db-wal", "Input/output error"]),
+    ([("EIO", "s", "main.db-wal")], ["main.db-wal", "Input/output error"]),
+    ([("EIO", "w", "main.db")], ["main.db", "Input/output error"]),
+    ([("EIO", "s", "main.db")], ["main.db", "Input/output error"]),
+    ([("EIO", "ws", "hashes")], ["hashes", "Input/output error"]),
+    ([("EIO", "wsn", "position*")], ["position", "Input/output error"]),
+    ([("EIO", "wsn", "raft/snapshot*")], ["snapshot", "Input/output error"]),
+    ([("EROFS", "wsn", "*")], ["Read-only file system"]),
+    ([("EROFS", "wsn", "main.db*")], ["main.db", "Read-only file system"]),
+]
+
+
+def each_fault(leads):
+    with FaultyCluster() as c:
+        make(c)
+        c.wait_equal()
+        for rules, words in FAULTS:
+            fail_under_load(c, leads, rules, words)
+
+
+@case(seconds=240)
+def test_errors_of_a_followers_disk():
+    each_fault(False)
+
+
+@case(seconds=240)
+def test_errors_of_the_leaders_disk():
+    each_fault(True)
