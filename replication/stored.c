@@ -100,8 +100,12 @@ static void have_blocks(struct stored *s, uint32_t n)
         memset(s->dirty + s->cap, 0, cap - s->cap);
         s->cap = cap;
     }
-    if (n > s->n_blocks)
+    /* A new block is to be written, whatever its pages are: the file may have an old one there, of
+     * a time when the database was larger, or a gap. */
+    if (n > s->n_blocks) {
+        memset(s->dirty + s->n_blocks, 1, n - s->n_blocks);
         s->n_blocks = n;
+    }
 }
 
 /* Under the lock. */
@@ -165,6 +169,18 @@ static enum err open_file(struct stored *s)
     return ERR_OK;
 }
 
+/* Block B as the file has it; also what it says of pages behind the end, of a time when the
+ * database was larger: should one come back, it is seen whether the file must change. */
+static void take_block(struct stored *s, uint32_t b, const uint64_t *hashes)
+{
+    s->dirty[b] = 0;
+    for (uint32_t i = 0; i < HASHES_PER_BLOCK; i++) {
+        uint64_t n = (uint64_t)b * HASHES_PER_BLOCK + i + 1;
+        if (n <= UINT32_MAX && n != s->lock_page)
+            hash_array_set(s->pages, (uint32_t)n, hashes[i]);
+    }
+}
+
 enum err stored_load(struct stored *s, uint32_t pages, stored_read read, void *ctx,
                      uint32_t *read_pages)
 {
@@ -172,7 +188,7 @@ enum err stored_load(struct stored *s, uint32_t pages, stored_read read, void *c
     uint64_t *hashes = mem_alloc(HASHES_PER_BLOCK * sizeof *hashes);
     *read_pages = 0;
     enum err e = open_file(s);
-    have_blocks(s, blocks_for(pages)); /* no other thread yet */
+    have_blocks(s, blocks_for(pages)); /* no other thread yet; all are dirty */
     for (uint32_t b = 0; b < blocks_for(pages) && e == ERR_OK; b++) {
         const uint32_t first = b * HASHES_PER_BLOCK + 1;
         const uint32_t last =
@@ -180,15 +196,13 @@ enum err stored_load(struct stored *s, uint32_t pages, stored_read read, void *c
         bool valid = false;
         if (s->file != NULL)
             e = hashes_read_block(s->file, b, hashes, &valid);
-        for (uint32_t n = first; valid && n <= last; n++)
-            if (n != s->lock_page)
-                hash_array_set(s->pages, n, hashes[n - first]);
+        if (valid)
+            take_block(s, b, hashes);
         if (e != ERR_OK || valid)
             continue;
         if (s->file != NULL && b < hashes_blocks(s->file))
             log_warn("replication", "hashes damaged path=%s pages=%u..%u are read", s->path, first,
                      last);
-        s->dirty[b] = 1;
         *read_pages += last - first + 1;
         e = read_range(s, &r, first, last);
     }
@@ -258,9 +272,11 @@ static void fold(struct stored *s)
     const uint32_t *word = atomic_load(&s->backfilled);
     if (word == NULL)
         return;
-    uint32_t copied = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    /* In this order. A new WAL's frames are known after nBackfill was set to 0: the other way
+     * round, they could be counted against the old WAL's nBackfill, as if they were copied. */
     const uint32_t frames = atomic_load_explicit(&s->n_frames, memory_order_acquire);
-    if (copied > frames) /* the shared memory is open to all: the owner finds it out and stops */
+    uint32_t copied = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    if (copied > frames) /* of a WAL that begins; or the shared memory, which is open to all */
         copied = frames;
     for (; s->folded < copied; s->folded++) {
         uint32_t page_no = (uint32_t)hash_array_get(s->frame_page, s->folded + 1);
