@@ -193,6 +193,9 @@ struct cns_progress {
 };
 bool cns_get_progress(const struct cns *c, uint64_t id, struct cns_progress *out) ON_LOOP;
 
+/* The member ID was connected to this one once, in this process or before: it has or had a log. */
+bool cns_was_met(const struct cns *c, uint64_t id) ON_LOOP;
+
 /* ReadIndex, from any member: finds an index such that serving a read once it is applied is
  * linearizable. One round of the leader serves all that wait. The caller owns R until DONE; ERR_OK
  * with the index, ERR_NO_LEADER or ERR_TIMEOUT. cns_read_cancel: DONE will not be called. */

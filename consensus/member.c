@@ -629,6 +629,11 @@ const struct cns_server *cns_members(const struct cns *c, unsigned *n)
     return c->shown;
 }
 
+bool cns_was_met(const struct cns *c, uint64_t id)
+{
+    return c->transport != NULL && cns_transport_met(c->transport, id);
+}
+
 unsigned cns_peer_port(const struct cns *c)
 {
     return c->transport == NULL ? 0 : cns_transport_port(c->transport);

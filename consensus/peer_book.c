@@ -307,6 +307,12 @@ bool peer_book_removed(const struct peer_book *b, uint64_t id)
     return e != NULL && e->state == REMOVED;
 }
 
+bool peer_book_met(const struct peer_book *b, uint64_t id)
+{
+    const struct entry *e = find(b, id);
+    return e != NULL && e->incarnation != 0;
+}
+
 void peer_book_sentence(char *to, size_t n, uint64_t id, enum peer_standing s)
 {
     unsigned long long node = id;

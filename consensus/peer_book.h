@@ -47,6 +47,8 @@ enum peer_verdict peer_book_meet(struct peer_book *b, uint64_t id, uint64_t inca
  * knows the id as no member, which is refused as well. */
 void peer_book_remove(struct peer_book *b, uint64_t id) ON_LOOP;
 bool peer_book_removed(const struct peer_book *b, uint64_t id) ON_LOOP;
+/* A directory was met under ID, in this process or before. */
+bool peer_book_met(const struct peer_book *b, uint64_t id) ON_LOOP;
 
 /* The sentence about ID for people; N: its room. */
 void peer_book_sentence(char *to, size_t n, uint64_t id, enum peer_standing s);

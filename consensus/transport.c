@@ -433,6 +433,11 @@ enum err cns_transport_set_peer(struct cns_transport *t, uint64_t id, const char
     return ERR_OK;
 }
 
+bool cns_transport_met(const struct cns_transport *t, uint64_t id)
+{
+    return peer_book_met(t->book, id);
+}
+
 static void forget_peer(struct cns_transport *t, struct peer *p) ON_LOOP
 {
     list_remove(&p->link);

@@ -61,6 +61,9 @@ void cns_transport_send_bytes(struct cns_transport *t, uint64_t to, uint8_t type
 /* Bytes that wait to be written to the kernel; UINT64_MAX when not connected. */
 uint64_t cns_transport_queued(const struct cns_transport *t, uint64_t to) ON_LOOP;
 
+/* ID was connected once, in this process or before: its log directory is known. */
+bool cns_transport_met(const struct cns_transport *t, uint64_t id) ON_LOOP;
+
 /* Closes all; no callback but DONE comes after this call. DONE in the loop's time, T is freed. */
 void cns_transport_close(struct cns_transport *t, void (*done)(void *ctx), void *ctx) ON_LOOP;
 

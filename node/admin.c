@@ -261,10 +261,17 @@ static void add_again(struct request *r, const struct member *same) ON_LOOP
                     same->id);
         return;
     }
-    (void)err_fail(ERR_CONFIG,
-                   "%s is the address of node %" PRIu64 ": if that one is dead and this is to take "
-                   "its place, use --replace %" PRIu64 ", or `lectern cluster remove %" PRIu64 "`",
-                   w->address, same->id, same->id, same->id);
+    if (same->role == CNS_VOTER)
+        (void)err_fail(ERR_CONFIG,
+                       "%s is the address of node %" PRIu64 ": if that one is dead and this is to "
+                       "take its place, use --replace %" PRIu64
+                       ", or `lectern cluster remove %" PRIu64 "`",
+                       w->address, same->id, same->id, same->id);
+    else
+        (void)err_fail(ERR_CONFIG,
+                       "%s is the address of node %" PRIu64 ", which has its own files: if they "
+                       "are lost, `lectern cluster remove %" PRIu64 "` first",
+                       w->address, same->id, same->id);
     answer_error(r, ERR_CONFIG, err_text());
 }
 

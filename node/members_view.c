@@ -78,7 +78,7 @@ bool member_answers(const struct node *n, uint64_t id)
 bool member_was_heard(const struct node *n, uint64_t id)
 {
     struct cns_progress p;
-    return id == n->config->id || gossip_of(n->gossip, id) != NULL ||
+    return id == n->config->id || gossip_of(n->gossip, id) != NULL || cns_was_met(n->cns, id) ||
            (cns_get_progress(n->cns, id, &p) && p.heard_ms != 0);
 }
 

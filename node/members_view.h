@@ -21,7 +21,7 @@ unsigned members_copy_all(const struct node *n, struct member *out, unsigned max
 const char *member_role_name(enum cns_member_role role);
 /* On the leader: the member has acknowledged something lately. This node itself always does. */
 bool member_answers(const struct node *n, uint64_t id) ON_LOOP;
-/* On the leader: it was ever heard of, in this leadership or by this process. */
+/* On the leader: this node ever heard of it, in this process or before. */
 bool member_was_heard(const struct node *n, uint64_t id) ON_LOOP;
 /* On the leader: its log and its database are so near to ours that it can vote. False: HOW says why
  * not, as the second half of "node 4 ...". */

@@ -489,3 +489,79 @@ def test_a_recovery_keeps_all_that_the_own_log_holds():
             found = alone.read("SELECT count(*) FROM numbered WHERE writer = 99")
             expect_equal(found, [(1,)], "what only the own log held")
             c.check_equal()
+
+
+@case(seconds=120)
+def test_a_replica_that_lost_its_directory_does_not_come_back_under_its_old_id():
+    """Also when those who knew it have a new leader, or were all started again since."""
+    for forget in ("nothing", "new leader", "restarts"):
+        with Cluster() as c:
+            begin(c)
+            node = join(c, 4, "--replica")
+            wait_member(c, 4, "replica")
+            c.wait(lambda n=node: (n.status() or {}).get("state") == "ok", f"{node} is well")
+            c.wait_equal()
+            node.kill()
+            shutil.rmtree(node.dir)
+            if forget == "new leader":
+                cluster(c, "transfer")
+            elif forget == "restarts":
+                for other in c.nodes[:3]:
+                    other.kill()
+                for other in c.nodes[:3]:
+                    c.restart(other)
+                c.wait_serving()
+            again = Joined(c, 5, "--join", c.addresses(), "--replica", peer_port=node.peer_port)
+            again.start(c.members, c.settings)
+            expect(again.wait_end_by_itself() == 1, f"exit status after {forget}")
+            last = again.log_text().splitlines()[-1]
+            expect("address of node 4" in last and "cluster remove 4" in last, last)
+            expect(identity(again) == "", f"it has an id after {forget}")
+            # What it says helps.
+            c.nodes.remove(node)
+            cluster(c, "remove", 4)
+            join(c, 5, "--replica", peer_port=node.peer_port)
+            wait_member(c, 5, "replica")
+            expect(4 not in members(c), f"members: {members(c)}")
+            c.wait_serving()
+            c.check_equal()
+
+
+@case(short=True, seconds=120)
+def test_a_recovery_that_is_given_up_leaves_nothing_behind():
+    """It applied what the log ended with; then the others came back, and had never heard of it."""
+    with Cluster(leader_wait=1500) as c:
+        begin(c)
+        node = c.leader()
+        c.wait_equal()
+        for other in c.others(node):
+            other.pause()
+        for number in (1, 2, 3):  # more entries than the others will write
+            with node.client() as q, contextlib.suppress(LecternError):
+                q.query("INSERT INTO numbered(writer, number) VALUES (99, ?)", [number],
+                        timeout_ms=1000)
+        for each in c.nodes:
+            each.kill()
+        os.makedirs(os.path.join(node.dir, "recovery"))
+        with open(os.path.join(node.dir, "recovery", "raft"), "wb"):
+            pass  # in the way of the new log
+        said = recover(node.dir, "--yes-i-may-lose-data", status=1)
+        expect("cannot read" in said, said)
+        for other in c.others(node):
+            other.start(c.members, c.settings)
+        leader = c.leader()
+        with leader.client() as q:
+            q.query("INSERT INTO numbered(writer, number) VALUES (77, 1)")
+        node.start(c.members, c.settings)
+        c.wait_serving()
+        for each in c.nodes:
+            with each.client() as q:
+                found = q.query("SELECT writer FROM numbered", level="strong").rows
+            expect_equal(found, [(77,)], f"rows of {each}")
+        c.check_equal()
+        expect("recover` was begun" in node.log_text(), "the reason is not told")
+        node.stop()
+        before = node.log_text().count(" startup ")
+        c.restart(node)
+        c.wait_serving()
+        expect_equal(node.log_text().count(" startup "), before, "lines of repairs")
