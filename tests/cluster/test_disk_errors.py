@@ -7,7 +7,7 @@ disk_faults.c makes the calls fail."""
 import os
 import time
 
-from tests.cluster.test_catchup import fetches, make
+from tests.cluster.test_catchup import fetches, make, never_wrong, wait_fetched
 from tests.cluster.test_log_cut import SMALL
 from tests.lib.cluster import BUILD, PATIENCE, Cluster, Node, case, expect
 from tests.lib.lectern_client import ConnectionLost, LecternError
@@ -152,3 +152,79 @@ def test_errors_of_a_followers_disk():
 @case(seconds=240)
 def test_errors_of_the_leaders_disk():
     each_fault(True)
+
+
+# --- reads ----------------------------------------------------------------------------------------
+
+
+def unreadable_pages(leads, name):
+    """Pages that the disk does not give back are fetched from another node; nobody gets them wrong,
+    and nobody waits for them for ever."""
+    with FaultyCluster() as c:
+        make(c)
+        leader = c.leader()
+        victim = leader if leads else c.others(leader)[0]
+        with Writers(c.nodes, 2, filler=2000, pause=0.01, first=3000) as w:  # so that there is a WAL to read
+            c.wait(lambda: w.acknowledged > 30, "some writes")
+            with c.client() as q:
+                wanted = q.query("SELECT count(*), sum(length(a)), sum(a = x'00') FROM big").rows[0]
+            before = fetches(victim)
+            victim.fail(("EIO", "r", name))
+            c.wait(lambda: not never_wrong(victim, wanted) or fetches(victim) > before,
+                   "the error is met")
+            c.wait(lambda: "cannot be read: Input/output error" in victim.log_text(), "it is named")
+            victim.heal()  # the disk's sector is another one, once it is written to
+            wait_fetched(c, victim, before)
+            seen = w.acknowledged
+            c.wait(lambda: w.acknowledged > seen + 20, "the cluster goes on")
+            w.stop()
+        c.wait_equal()
+        w.check(victim)
+        c.check_equal()
+
+
+@case(seconds=60)
+def test_unreadable_pages_of_a_followers_database():
+    unreadable_pages(False, "main.db")
+
+
+@case(seconds=60)
+def test_unreadable_pages_of_the_leaders_database():
+    unreadable_pages(True, "main.db")
+
+
+@case(seconds=60)
+def test_unreadable_frames_of_a_followers_wal():
+    unreadable_pages(False, "main.db-wal")
+
+
+@case(seconds=60)
+def test_unreadable_frames_of_the_leaders_wal():
+    unreadable_pages(True, "main.db-wal")
+
+
+@case(seconds=90)
+def test_a_leader_that_cannot_read_its_log():
+    """A member far behind asks for entries that are on the disk only."""
+    with FaultyCluster() as c:
+        make(c)
+        leader = c.leader()
+        late, other = c.others(leader)
+        late.pause()
+        with Writers([leader, other], 4, filler=4000, first=3000) as w:
+            c.wait(lambda: w.acknowledged > 150, "some writes")
+            leader.fail(("EIO", "r", "raft/*"))
+            late.resume()
+            c.wait(lambda: says(leader, ["raft/", "Input/output error"])
+                   or (late.status() or {}).get("lag") == 0, "it is named, or not needed", 30)
+            print(state(leader))
+            seen = w.acknowledged
+            c.wait(lambda: w.acknowledged > seen + 50, "the cluster goes on")
+            w.stop()
+        leader.heal()
+        leader.stop()
+        c.restart(leader)
+        c.wait_serving()
+        c.wait_equal()
+        w.check(late)
+        c.check_equal()
