@@ -6,6 +6,8 @@
  *
  * What SQLite reads, and what is compared:
  *   main.db   a page at its place           all of it
+ *             a part of one behind page 1   the whole page (SQLite 3.45 and later read the last
+ *                                           page of a large value like that)
  *             100 bytes at 0 when it opens, 16 at 24 (change counter): not compared; SQLite reads
  *             page 1 whole before it uses anything else of it
  *   WAL       a page at a frame's place     all of it
@@ -157,18 +159,42 @@ static int verify_frame(sqlite3_file *f, uint32_t frame, uint8_t *page, sqlite3_
     return damaged(v, sentence);
 }
 
+static int db_read_page(sqlite3_file *f, uint8_t *page, sqlite3_int64 offset)
+{
+    int rc = read_raw(f, page, (int)vfs_of(f)->config->page_size, offset);
+    return readable(rc) ? verify_db_page(f, page, offset, rc) : rc;
+}
+
+/* A part of a page behind page 1: whole pages are read and compared, and the part is taken out. */
+static int db_read_part(sqlite3_file *f, uint8_t *p, int n, sqlite3_int64 offset)
+{
+    const int page_size = (int)vfs_of(f)->config->page_size;
+    uint8_t *page = sqlite3_malloc(page_size);
+    int rc = page == NULL ? SQLITE_IOERR_NOMEM : SQLITE_OK, short_read = SQLITE_OK;
+    while (n > 0 && rc == SQLITE_OK) {
+        const int from = (int)(offset % page_size);
+        const int step = n < page_size - from ? n : page_size - from;
+        rc = db_read_page(f, page, offset - from);
+        if (rc == SQLITE_IOERR_SHORT_READ) {
+            short_read = rc;
+            rc = SQLITE_OK;
+        }
+        memcpy(p, page + from, (size_t)step);
+        p += step, n -= step, offset += step;
+    }
+    sqlite3_free(page);
+    return rc == SQLITE_OK ? short_read : rc;
+}
+
 static int db_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
 {
     const struct verify_vfs *v = vfs_of(f);
-    const uint32_t page_size = v->config->page_size;
-    int rc = read_raw(f, p, n, offset);
-    if (!stored_is_armed(v->stored))
-        return rc;
-    if (!readable(rc))
-        return lost(f, v->db_path, offset, rc);
-    if (n != (int)page_size || offset % page_size != 0)
-        return rc;
-    return verify_db_page(f, p, offset, rc);
+    const int page_size = (int)v->config->page_size;
+    if (!stored_is_armed(v->stored) || (n < page_size && offset + n <= page_size))
+        return read_raw(f, p, n, offset);
+    if (n == page_size && offset % page_size == 0)
+        return db_read_page(f, p, offset);
+    return db_read_part(f, p, n, offset);
 }
 
 static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)

@@ -134,6 +134,37 @@ TEST(verify_refuses_each_damaged_page_of_the_database)
     EXPECT_OK(repl_db_close(db));
 }
 
+/* SQLite from 3.45 on reads the last page of a large value in part, beside its page cache. */
+TEST(verify_refuses_a_part_of_a_damaged_page)
+{
+    replica_become_owner();
+    struct told told = {0};
+    struct repl_db *db = open_told("a", &told);
+    uint8_t part[1500], there[1500];
+    fill(db);
+    settle(db);
+    const uint32_t page_no = db->pages - 10;
+    const sqlite3_int64 at = (sqlite3_int64)(page_no - 1) * 1024;
+    EXPECT(!in_wal(db, page_no) && !in_wal(db, page_no + 1));
+    sqlite3 *c = replica_reader(db);
+    stock_exec(c, "BEGIN; SELECT count(*) FROM t");
+    sqlite3_file *f = stock_file(c, SQLITE_FCNTL_FILE_POINTER);
+    for (int from = 0; from < 1024; from += 300) {
+        EXPECT(f->pMethods->xRead(f, part, 1500, at + from) == SQLITE_OK);
+        EXPECT(db->db_file->pMethods->xRead(db->db_file, there, 1500, at + from) == SQLITE_OK);
+        EXPECT(memcmp(part, there, 1500) == 0);
+    }
+    flip(db->db_file, at + 900);
+    EXPECT_EQ(f->pMethods->xRead(f, part, 300, at), SQLITE_IOERR_DATA);
+    expect_told(&told, page_no, "main.db, at byte");
+    told.n = 0;
+    EXPECT_EQ(f->pMethods->xRead(f, part, 300, at - 100), SQLITE_IOERR_DATA);
+    expect_told(&told, page_no, "main.db, at byte");
+    flip(db->db_file, at + 900);
+    stock_close(c);
+    EXPECT_OK(repl_db_close(db));
+}
+
 TEST(verify_refuses_each_damaged_frame)
 {
     replica_become_owner();
