@@ -1,15 +1,16 @@
 /* Room: node. Thread: main; no loop runs. Owns: DIR/recovery.
  *
  *   look        the log is whole (cns_check), what it holds is told, the operator confirms
- *   apply       all whole transactions of the own log, committed or not, into the database; closed
- *   build       DIR/recovery/raft: a new log that begins behind that state, one member, a new
- *               cluster id: no node of the old cluster will ever be heard by the new one
- *   decide      DIR/recovery/node, durable: from here on there is only forward
- *   switch      raft -> raft.lost-DATE, recovery/raft -> raft, recovery/node -> node
+ *   mark        DIR/recovery/begun, durable: from here on the database may hold what the old
+ * cluster takes back, and its next start there builds or fetches another one (startup.c) apply all
+ * whole transactions of the own log, committed or not, into the database; closed build
+ * DIR/recovery/raft: a new log that begins behind that state, one member, a new cluster id: no node
+ * of the old cluster will ever be heard by the new one decide      DIR/recovery/node, durable: from
+ * here on there is only forward switch      no mark, raft -> raft.lost-DATE, recovery/raft -> raft,
+ * recovery/node -> node
  *
- * *If the process dies* before `decide`, the old node is as it was, but for transactions applied
- * early (a start in the old cluster finds and repairs them, should their entries be taken back);
- * after it, the node does not start until this was run again, which goes on with `switch`.
+ * *If the process dies* before `decide`, the old node is as it was, but for its database, see
+ * `mark`; after it, the node does not start until this was run again, which goes on with `switch`.
  *
  * Nothing is deleted: the old log stays aside. Entries keep their database id, so `position` need
  * not change; what separates the clusters is the cluster id, in the peers' greeting. */
@@ -51,6 +52,11 @@ struct recovery {
     char *new_dir, *new_raft; /* DIR/recovery, DIR/recovery/raft */
 };
 
+static char *mark_of(const char *dir)
+{
+    return mem_printf("%s/recovery/begun", dir);
+}
+
 static bool exists(const char *path)
 {
     struct stat st;
@@ -63,6 +69,27 @@ bool lost_majority_unfinished(const char *dir)
     bool is = identity_exists(path);
     free(path);
     return is;
+}
+
+bool lost_majority_given_up(const char *dir)
+{
+    char *path = mark_of(dir);
+    bool is = exists(path);
+    free(path);
+    return is;
+}
+
+enum err lost_majority_forget(const char *dir)
+{
+    char *mark = mark_of(dir), *in = mem_printf("%s/recovery", dir);
+    enum err e = ERR_OK;
+    if (unlink(mark) == 0)
+        e = file_sync_dir(in);
+    else if (errno != ENOENT && errno != ENOTDIR)
+        e = file_error("remove", mark);
+    free(mark);
+    free(in);
+    return e;
 }
 
 /* --- look ------------------------------------------------------------------------------------- */
@@ -124,6 +151,17 @@ static enum err confirm(const struct recovery *r, bool confirmed)
     if (fgets(line, sizeof line, stdin) == NULL || strcmp(line, wanted) != 0)
         return err_fail(ERR_CANCELLED, "nothing was done");
     return ERR_OK;
+}
+
+static enum err mark_begun(const struct recovery *r)
+{
+    static const char word[] = "a recovery was begun\n";
+    char *mark = mark_of(r->dir);
+    enum err e = file_make_dirs(r->new_dir);
+    if (e == ERR_OK)
+        e = file_replace(mark, word, sizeof word - 1);
+    free(mark);
+    return e == ERR_OK ? file_sync_dir(r->dir) : e;
 }
 
 /* --- apply ------------------------------------------------------------------------------------ */
@@ -360,8 +398,6 @@ static enum err build_log(struct recovery *r) ON_LOOP
 static enum err build(struct recovery *r) ON_LOOP
 {
     TRY(remove_files(r->new_raft)); /* left by a recovery that died before it was decided */
-    TRY(remove_files(r->new_dir));
-    TRY(file_make_dirs(r->new_dir));
     r->next = r->past.who;
     r->next.joined = r->next.begun = true;
     r->next.wish = WISH_NONE;
@@ -407,6 +443,7 @@ static enum err put_aside(const struct recovery *r)
 static enum err switch_over(struct recovery *r)
 {
     TRY(identity_read(r->new_dir, &r->next));
+    TRY(lost_majority_forget(r->dir)); /* the new cluster takes nothing back */
     if (exists(r->new_raft)) {
         TRY(put_aside(r));
         TRY(file_sync_dir(r->dir));
@@ -432,6 +469,7 @@ static enum err run(struct recovery *r, bool confirmed) ON_LOOP
         TRY(look(r));
         tell(r);
         TRY(confirm(r, confirmed));
+        TRY(mark_begun(r));
         TRY(apply(r));
         TRY(build(r));
     } else {

@@ -13,5 +13,9 @@
 int lost_majority_main(int argc, char **argv) ON_LOOP;
 /* A recovery of DIR was begun and must be ended before the node may start. */
 bool lost_majority_unfinished(const char *dir);
+/* One was begun and not decided: the database of DIR may be ahead of what its cluster knows. */
+bool lost_majority_given_up(const char *dir);
+/* That database is gone, or right. */
+MUST_USE enum err lost_majority_forget(const char *dir);
 
 #endif

@@ -4,7 +4,8 @@
  *   fetched, COMPLETE                      consensus goes on behind its state, it becomes main.db
  *   main.db good, the log reaches it       ordinary start
  *   missing, damaged, too old, or a fetch
- *     was begun  -- log begins with 1      an empty database, built from the own log
+ *     was begun, or a recovery given up
+ *                -- log begins with 1      an empty database, built from the own log
  *                -- log begins later       fetched from another node
  *   not ours, or another cluster's         refused; nothing is touched
  *
@@ -20,6 +21,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/lost_majority.h"
 #include "node/record.h"
 #include "node/recover.h"
 
@@ -72,6 +74,7 @@ enum err startup_look(const struct config *c, struct startup *s)
         *s = (struct startup){.begun = true};
         e = ERR_OK;
     }
+    s->given_up = lost_majority_given_up(c->data);
     free(path);
     return e;
 }
@@ -83,11 +86,18 @@ void startup_fini(struct startup *s)
     s->base.members = NULL;
 }
 
+/* The database of a recovery that was given up is gone. In a recovery it is about to be made. */
+static enum err forget_recovery(const struct node *n)
+{
+    return n->past->alone ? ERR_OK : lost_majority_forget(n->config->data);
+}
+
 /* Consensus first: if we die in between, COMPLETE is still there and both are done again. */
 static enum err install(struct node *n, struct startup *s, const char *path) ON_LOOP
 {
     TRY(cns_install(n->cns, &s->base));
     TRY(repl_fetch_install(path));
+    TRY(forget_recovery(n));
     log_info("startup", "installed index=%" PRIu64 " term=%" PRIu64, s->base.index, s->base.term);
     return ERR_OK;
 }
@@ -156,6 +166,7 @@ static enum err build_from_log(struct node *n, const char *reason, uint64_t *app
     log_warn("startup", "rebuild reason=\"%s\" what=\"an empty database is built from the log\"",
              reason);
     TRY(remove_database(n->config));
+    TRY(forget_recovery(n));
     TRY(open_lane(n));
     n->past->repairs++;
     n->past->repaired_ms = clock_mono_ms();
@@ -228,11 +239,27 @@ static enum err try_database(struct node *n, uint64_t *applied) ON_LOOP
     return without_database(n, reason, false, applied);
 }
 
+/* It holds whatever the log ended with, and the cluster may have taken some of that back. */
+static void doubt_database(struct node *n) ON_LOOP
+{
+    struct node_past *past = n->past;
+    if (past->damaged)
+        return;
+    past->damaged = true;
+    (void)snprintf(
+        past->reason, sizeof past->reason,
+        "`lecternd recover` was begun on %s and not ended, so the database may hold what "
+        "the cluster has taken back",
+        n->config->data);
+}
+
 enum err startup_database(struct node *n, struct startup *s, uint64_t *applied)
 {
     char *path = database_path(n->config);
     enum err e = ERR_OK;
     *applied = 0;
+    if (s->given_up && !s->complete && !n->past->alone)
+        doubt_database(n);
     if (s->complete && n->cns != NULL)
         e = install(n, s, path);
     if (e == ERR_OK && s->begun)

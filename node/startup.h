@@ -7,8 +7,9 @@
 
 /* What a fetch has left for this start: the state in which raft/ begins (or goes on). */
 struct startup {
-    bool complete;            /* main.db.fetched says so */
-    bool begun;               /* main.db.fetch has some pages, and there is no main.db */
+    bool complete; /* main.db.fetched says so */
+    bool begun;    /* main.db.fetch has some pages, and there is no main.db */
+    bool given_up; /* a recovery (lost_majority.c): main.db may be ahead of the cluster */
     struct cns_snapshot base; /* complete: members is a reference of ours */
 };
 

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import subprocess
+import threading
 import time
 
 from tests.lib.cluster import (BUILD, PATIENCE, Cluster, Node, case, expect, expect_equal,
@@ -536,10 +537,17 @@ def test_a_recovery_that_is_given_up_leaves_nothing_behind():
         c.wait_equal()
         for other in c.others(node):
             other.pause()
-        for number in (1, 2, 3):  # more entries than the others will write
+
+        def write(number):
             with node.client() as q, contextlib.suppress(LecternError):
                 q.query("INSERT INTO numbered(writer, number) VALUES (99, ?)", [number],
-                        timeout_ms=1000)
+                        timeout_ms=1500)
+        writers = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+        for each in writers:  # an entry each: more than the others will write
+            each.start()
+            time.sleep(0.1)
+        for each in writers:
+            each.join()
         for each in c.nodes:
             each.kill()
         os.makedirs(os.path.join(node.dir, "recovery"))
