@@ -9,8 +9,8 @@
  * not begun, UNKNOWN when it was and the time is over.
  *
  * A change that would leave fewer *reachable* voters than the new majority is refused: it would be
- * committed by the old majority and stop the cluster. WIRE_CLUSTER_FORCE says that the operator
- * knows better.
+ * committed by the old majority and stop the cluster. So is one that would leave no voter to lead
+ * who has the database. WIRE_CLUSTER_FORCE says that the operator knows better.
  *
  * Not here: the rules of Raft about changes (consensus). */
 #include "node/admin.h"
@@ -157,6 +157,25 @@ static enum err keeps_majority(struct node *n, uint64_t id, bool votes) ON_LOOP
                     voters, reachable);
 }
 
+/* Would anybody lead who has the database, if this node went? */
+static enum err leaves_a_leader(struct node *n) ON_LOOP
+{
+    unsigned members;
+    char how[ERR_TEXT_MAX], why[ERR_TEXT_MAX] = "there is no other voter";
+    const struct cns_server *s = cns_members(n->cns, &members);
+    for (unsigned i = 0; i < members; i++) {
+        if (s[i].id == n->config->id || s[i].role != CNS_VOTER)
+            continue;
+        if (member_can_lead(n, s[i].id, how, sizeof how))
+            return ERR_OK;
+        (void)snprintf(why, sizeof why, "node %" PRIu64 " %.200s", s[i].id, how);
+    }
+    return err_fail(ERR_CONFIG,
+                    "refused: no other voter has the database and could lead (%s). Wait until one "
+                    "has it; --force tries all the same",
+                    why);
+}
+
 static enum err check_promotion(struct node *n, uint64_t id) ON_LOOP
 {
     char how[200];
@@ -215,7 +234,8 @@ static void begin_change(struct request *r, enum cns_change_kind kind, uint64_t 
 static void hand_over(struct request *r, uint64_t to) ON_LOOP
 {
     struct admin_request *a = r->cluster;
-    enum err e = cns_transfer(r->session->node->cns, to);
+    struct node *n = r->session->node;
+    enum err e = cns_transfer(n->cns, to != 0 ? to : member_next_leader(n));
     if (e != ERR_OK && e != ERR_BUSY) {
         answer_error(r, e, err_text());
         return;
@@ -235,7 +255,7 @@ static void hand_over_first(struct request *r) ON_LOOP
         voters += s[i].role == CNS_VOTER;
     if (voters == 1)
         answer_error(r, ERR_CONFIG, "this node is the last voter: a cluster needs one");
-    else if (may(r, keeps_majority(n, n->config->id, false)))
+    else if (may(r, keeps_majority(n, n->config->id, false)) && may(r, leaves_a_leader(n)))
         hand_over(r, 0);
 }
 
@@ -363,6 +383,7 @@ static void run_transfer(struct request *r) ON_LOOP
     struct node *n = r->session->node;
     uint64_t id = r->cluster->w.id;
     struct member m = {0};
+    char how[ERR_TEXT_MAX];
     bool there = member_find(n, id, &m);
     if (id == n->config->id) {
         answer_done(r, id, "node %" PRIu64 " leads already", id);
@@ -372,10 +393,10 @@ static void run_transfer(struct request *r) ON_LOOP
         (void)err_fail(ERR_CONFIG, "node %" PRIu64 " is no voter: it cannot lead. Promote it first",
                        id);
         answer_error(r, ERR_CONFIG, err_text());
-    } else if (id != 0 && !member_answers(n, id)) {
-        (void)err_fail(ERR_CONFIG, "node %" PRIu64 " cannot be reached now", id);
+    } else if (id != 0 && !member_can_lead(n, id, how, sizeof how)) {
+        (void)err_fail(ERR_CONFIG, "node %" PRIu64 " %.400s", id, how);
         answer_error(r, ERR_CONFIG, err_text());
-    } else {
+    } else if (id != 0 || may(r, leaves_a_leader(n))) {
         hand_over(r, id);
     }
 }
@@ -441,7 +462,7 @@ static void look_at_hand_over(struct request *r, uint64_t now_ms) ON_LOOP
     if (n->role == CNS_LEADER) {
         if (now_ms > a->transfer_ms + TRANSFER_AGAIN_MS) {
             a->transfer_ms = now_ms;
-            if (cns_transfer(n->cns, to) != ERR_OK)
+            if (cns_transfer(n->cns, to != 0 ? to : member_next_leader(n)) != ERR_OK)
                 log_debug("admin", "cannot hand over yet: %s", err_text());
         }
         wait_here(r);

@@ -111,3 +111,40 @@ bool member_is_caught_up(const struct node *n, uint64_t id, char *how, size_t ma
                    (uint64_t)(bytes_behind(&s, at) / MIB(1)), s.last_index - at);
     return false;
 }
+
+bool member_can_lead(const struct node *n, uint64_t id, char *how, size_t max)
+{
+    struct member m;
+    const struct gossip_news *news = gossip_of(n->gossip, id);
+    if (id == n->config->id || !member_find(n, id, &m) || m.role != CNS_VOTER) {
+        (void)snprintf(how, max, "is no other voter");
+        return false;
+    }
+    if (!member_answers(n, id)) {
+        (void)snprintf(how, max, "cannot be reached now");
+        return false;
+    }
+    /* One that has said nothing yet is believed to be well. One whose disk is nearly full serves,
+     * if it has a database. */
+    if (news == NULL || strcmp(news->state, "ok") == 0 || (news->waits_for_room && news->seq > 0))
+        return true;
+    (void)snprintf(how, max, "says: %s", news->state);
+    return false;
+}
+
+uint64_t member_next_leader(const struct node *n)
+{
+    struct member all[CLUSTER_MAX];
+    struct cns_progress p;
+    uint64_t best = 0, match = 0;
+    char how[ERR_TEXT_MAX];
+    unsigned members = members_copy_all(n, all, CLUSTER_MAX);
+    for (unsigned i = 0; i < members; i++) {
+        if (!member_can_lead(n, all[i].id, how, sizeof how) ||
+            !cns_get_progress(n->cns, all[i].id, &p) || (best != 0 && p.match <= match))
+            continue;
+        best = all[i].id;
+        match = p.match;
+    }
+    return best;
+}

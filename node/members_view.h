@@ -26,5 +26,10 @@ bool member_was_heard(const struct node *n, uint64_t id) ON_LOOP;
 /* On the leader: its log and its database are so near to ours that it can vote. False: HOW says why
  * not, as the second half of "node 4 ...". */
 bool member_is_caught_up(const struct node *n, uint64_t id, char *how, size_t max) ON_LOOP;
+/* On the leader: the member is another voter that answers, and says of itself that it serves.
+ * False: HOW says why not, as the second half of "node 4 ...". */
+bool member_can_lead(const struct node *n, uint64_t id, char *how, size_t max) ON_LOOP;
+/* On the leader: of those that can lead, the one whose log is nearest; 0: none. */
+uint64_t member_next_leader(const struct node *n) ON_LOOP;
 
 #endif

@@ -19,6 +19,7 @@
 #include "node/join.h"
 #include "node/image.h"
 #include "node/log_cut.h"
+#include "node/members_view.h"
 #include "node/repair.h"
 #include "node/route.h"
 #include "node/session.h"
@@ -327,7 +328,8 @@ static void begin_stop(struct node *n) ON_LOOP
     n->listener = NULL;
     if (n->fetch != NULL)
         fetch_cancel(n->fetch);
-    if (n->cns != NULL && n->role == CNS_LEADER && cns_transfer(n->cns, 0) == ERR_OK)
+    if (n->cns != NULL && n->role == CNS_LEADER &&
+        cns_transfer(n->cns, member_next_leader(n)) == ERR_OK)
         set_stage(n, NODE_HANDING_OVER);
     else
         leave(n);
@@ -384,7 +386,7 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
 /* A leader that cannot serve must not lead. */
 static void try_transfer(struct node *n) ON_LOOP
 {
-    if (cns_transfer(n->cns, 0) != ERR_OK)
+    if (cns_transfer(n->cns, member_next_leader(n)) != ERR_OK)
         log_debug("node", "cannot hand over yet: %s", err_text());
 }
 

@@ -7,8 +7,10 @@ disk_faults.c makes the calls fail."""
 import os
 import time
 
-from tests.cluster.test_catchup import fetches, make, never_wrong, wait_fetched
+from tests.cluster.test_catchup import (fetches, fetching, make, never_wrong, remove,
+                                        wait_fetched)
 from tests.cluster.test_log_cut import SMALL
+from tests.cluster.test_members import cluster as command
 from tests.lib.cluster import BUILD, PATIENCE, Cluster, Node, case, expect
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import Writers
@@ -164,7 +166,8 @@ def unreadable_pages(leads, name):
         make(c)
         leader = c.leader()
         victim = leader if leads else c.others(leader)[0]
-        with Writers(c.nodes, 2, filler=2000, pause=0.01, first=3000) as w:  # so that there is a WAL to read
+        # Writes, so that there is a WAL to read.
+        with Writers(c.nodes, 2, filler=2000, pause=0.01, first=3000) as w:
             c.wait(lambda: w.acknowledged > 30, "some writes")
             with c.client() as q:
                 wanted = q.query("SELECT count(*), sum(length(a)), sum(a = x'00') FROM big").rows[0]
@@ -228,3 +231,57 @@ def test_a_leader_that_cannot_read_its_log():
         c.wait_equal()
         w.check(late)
         c.check_equal()
+
+
+# --- members --------------------------------------------------------------------------------------
+
+
+def lose_database(c, node):
+    """It comes back, and finds no room to fetch the database to."""
+    node.kill()
+    remove("main.db", "main.db-wal", "main.db-shm")(node)
+    node.fail(("ENOSPC", "w", "main.db.fetch*"))
+    c.restart(node)
+    c.wait(lambda: fetching(node), f"{node} fetches")
+
+
+@case(seconds=120)
+def test_the_last_node_with_the_database_is_not_sent_away():
+    with FaultyCluster() as c:
+        w = make(c)
+        c.wait_equal()
+        leader = c.leader()
+        one, two = c.others(leader)
+        lose_database(c, one)
+        # One of two can lead: it is told to, not the other.
+        for _ in range(2):
+            command(c, "transfer")
+            c.wait(lambda: c.leader_now() in (leader, two), "a leader with the database")
+        said = command(c, "transfer", one.id, status=1)
+        expect("fetching the database" in said, said)
+        if c.leader() is not leader:
+            command(c, "transfer", leader.id)
+        lose_database(c, two)
+        c.wait(lambda: "fetching" in shown_state(leader, two), "the leader hears of it")
+        for what in (("remove", leader.id), ("demote", leader.id), ("transfer",)):
+            begun = time.monotonic()
+            said = command(c, *what, status=1)
+            expect("refused: no other voter has the database" in said and "fetching" in said, said)
+            expect(time.monotonic() - begun < 5 * PATIENCE, f"{what} was refused late")
+        said = command(c, "--timeout", 3000, "--force", "remove", leader.id, status=1)
+        expect("no other voter has taken the leadership over in time" in said, said)
+        expect(c.leader() is leader, "who leads")
+        one.heal()
+        two.heal()
+        wait_fetched(c, one, 0)
+        wait_fetched(c, two, 0)
+        c.wait_equal()
+        c.wait(lambda: shown_state(leader, one) == "ok", "the leader hears of it")
+        expect("is a replica now" in command(c, "demote", leader.id), "demote")
+        w.check(one)
+        c.check_equal()
+
+
+def shown_state(by, node):
+    with by.client() as q:
+        return next(r["state"] for r in q.status() if r["node"] == node.id)
