@@ -161,8 +161,9 @@ static int verify_frame(sqlite3_file *f, uint32_t frame, uint8_t *page, sqlite3_
 
 static int db_read_page(sqlite3_file *f, uint8_t *page, sqlite3_int64 offset)
 {
-    int rc = read_raw(f, page, (int)vfs_of(f)->config->page_size, offset);
-    return readable(rc) ? verify_db_page(f, page, offset, rc) : rc;
+    const struct verify_vfs *v = vfs_of(f);
+    int rc = read_raw(f, page, (int)v->config->page_size, offset);
+    return readable(rc) ? verify_db_page(f, page, offset, rc) : lost(f, v->db_path, offset, rc);
 }
 
 /* A part of a page behind page 1: whole pages are read and compared, and the part is taken out. */

@@ -173,9 +173,8 @@ def unreadable_pages(leads, name):
                 wanted = q.query("SELECT count(*), sum(length(a)), sum(a = x'00') FROM big").rows[0]
             before = fetches(victim)
             victim.fail(("EIO", "r", name))
-            c.wait(lambda: not never_wrong(victim, wanted) or fetches(victim) > before,
-                   "the error is met")
-            c.wait(lambda: "cannot be read: Input/output error" in victim.log_text(), "it is named")
+            c.wait(lambda: (never_wrong(victim, wanted), "cannot be read: Input/output error"
+                            in victim.log_text())[1], "the error is met and named")
             victim.heal()  # the disk's sector is another one, once it is written to
             wait_fetched(c, victim, before)
             seen = w.acknowledged
