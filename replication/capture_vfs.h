@@ -14,7 +14,7 @@
 struct capture {
     struct overlay overlay;
     struct private_shm shm;
-    uint64_t db_bytes;        /* of the database after the newest sealed transaction */
+    uint64_t db_bytes;        /* of the largest sealed state that a connection may see */
     unsigned connections;     /* open database files */
     char *db_path, *wal_path; /* as SQLite spells them: absolute */
     sqlite3_file *wal_file;   /* borrowed: the keeper's */

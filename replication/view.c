@@ -79,13 +79,24 @@ static enum err pin_take(struct repl_view *v)
     return ERR_OK;
 }
 
-static void pin_drop(void *ctx)
+static void pin_drop(struct repl_view *v)
 {
-    struct repl_view *v = ctx;
     if (!v->pinned)
         return;
     v->pinned = false;
     CHECK(sqlite3_exec(v->pin, "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK);
+}
+
+static uint64_t newest_bytes(const struct repl_view *v)
+{
+    return (uint64_t)v->ahead.pages * v->db->config.page_size;
+}
+
+static void nobody_reads(void *ctx)
+{
+    struct repl_view *v = ctx;
+    pin_drop(v);
+    v->capture->db_bytes = newest_bytes(v);
 }
 
 /* --- open, connect, close --------------------------------------------------------------------- */
@@ -129,7 +140,7 @@ enum err repl_view_open(struct repl_db *db, struct repl_view **view)
                             .header = db->wal,
                             .chain = db->chain};
     capture->db_bytes = (uint64_t)db->pages * db->config.page_size;
-    capture->idle = pin_drop;
+    capture->idle = nobody_reads;
     capture->idle_ctx = v;
     v->scratch = mem_alloc(WAL_FRAME_HEADER_BYTES + db->config.page_size);
     digest_ahead_init(&v->ahead, db->digest, v->seq, db->config.page_size);
@@ -342,7 +353,8 @@ static void advance(struct repl_view *v, const struct repl_txn *t)
     v->seq = t->seq;
     v->frames = t->first_frame + t->n_frames - 1;
     v->header = t->header;
-    v->capture->db_bytes = (uint64_t)t->pages_after * v->db->config.page_size;
+    if (newest_bytes(v) > v->capture->db_bytes || !private_shm_reading(&v->capture->shm))
+        v->capture->db_bytes = newest_bytes(v);
     if (t->new_wal)
         v->chain = t->header.chain;
     memcpy(v->chain.s, t->chain, sizeof v->chain.s);

@@ -233,6 +233,41 @@ TEST(verify_refuses_damage_to_the_writers_view)
     EXPECT_ERR(ERR_STOPPED, repl_db_close(db));
 }
 
+/* Who reads an older state reads pages that a newer one does not have. */
+TEST(verify_refuses_damage_behind_the_end_of_a_newer_state)
+{
+    replica_become_owner();
+    struct told told = {0};
+    struct repl_db *db = open_told("a", &told);
+    struct replica_leader l;
+    sqlite3 *old;
+    fill(db);
+    settle(db);
+    const uint32_t pages = db->pages;
+    replica_lead(&l, db);
+    EXPECT_OK(repl_view_connect(l.view, &old));
+    stock_exec(old, "BEGIN; SELECT count(*) FROM sqlite_schema");
+    replica_write(&l, NULL, "DELETE FROM t WHERE k > 10");
+    stock_exec(l.conn, "VACUUM");
+    struct repl_txn *t;
+    EXPECT_OK(repl_view_seal(l.view, 1, &t));
+    EXPECT_OK(repl_db_publish(db, t));
+    EXPECT(db->pages < pages / 2);
+    const sqlite3_int64 at = (sqlite3_int64)(pages - 11) * 1024 + 500;
+    flip(db->db_file, at);
+    EXPECT_EQ(read_all(old), SQLITE_IOERR_DATA);
+    expect_told(&told, pages - 10, "main.db, at byte");
+    flip(db->db_file, at);
+    told.n = 0;
+    EXPECT_EQ(read_all(old), SQLITE_DONE);
+    stock_close(old);
+    replica_write(&l, NULL, "CREATE TABLE more(a)");
+    EXPECT_EQ(told.n, 0);
+    replica_unlead(&l);
+    replica_expect_sound(db);
+    EXPECT_OK(repl_db_close(db));
+}
+
 TEST(verify_copies_no_damaged_frame)
 {
     replica_become_owner();
