@@ -45,6 +45,9 @@
 #define COPY_MAX_MS 5000
 /* Between two looks at the readers: most reads end within microseconds. */
 #define LOOK_NS 200000
+/* Between two looks at another process's checkpoint, and lines about it. */
+#define HOLD_LOOK_NS      5000000
+#define HOLD_LOOKS_A_LINE 200
 /* After a checkpoint that readers held back; after an attempt to restart, doubling. */
 #define CHECKPOINT_PAUSE_MS  50
 #define RESTART_PAUSE_MS     200
@@ -264,10 +267,29 @@ static bool wait_idle(struct checkpointer *c, uint64_t timeout_ms)
     return idle;
 }
 
-void checkpoint_wait(struct repl_db *db)
+/* Waits until no checkpoint of ours runs. */
+static void checkpoint_wait(struct repl_db *db)
 {
     while (!wait_idle(db->checkpointer, 1000))
         log_warn("replication", "waiting for the checkpoint of %s", db->config.path);
+}
+
+enum err checkpoint_hold(struct repl_db *db)
+{
+    unsigned looks = 0;
+    checkpoint_wait(db);
+    while (!db->holds_checkpoint) {
+        enum err e = wal_lock(db->db_file, WAL_LOCK_CHECKPOINT, 1, true);
+        db->holds_checkpoint = e == ERR_OK;
+        if (e != ERR_OK && e != ERR_LOCKED)
+            return e;
+        if (e == ERR_LOCKED && looks++ % HOLD_LOOKS_A_LINE == 0)
+            log_warn("replication", "waiting for another process's checkpoint of %s",
+                     db->config.path);
+        if (e == ERR_LOCKED)
+            (void)nanosleep(&(struct timespec){.tv_nsec = HOLD_LOOK_NS}, NULL);
+    }
+    return ERR_OK;
 }
 
 static void set_state(struct checkpointer *c, enum checkpoint_state state)

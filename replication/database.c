@@ -248,10 +248,10 @@ enum err repl_db_rehash(struct repl_db *db)
     CHECK(db->view == NULL);
     struct differing differing = {.db = db};
     log_info("replication", "hashing all pages path=%s pages=%u", db->config.path, db->pages);
-    if (db->checkpointer != NULL)
-        checkpoint_wait(db);
-    enum err e =
-        stored_rehash(db->stored, db->pages, database_read_stored, note_differing, db, &differing);
+    enum err e = db->checkpointer == NULL ? ERR_OK : checkpoint_hold(db);
+    if (e == ERR_OK)
+        e = stored_rehash(db->stored, db->pages, database_read_stored, note_differing, db,
+                          &differing);
     if (e != ERR_OK)
         return database_stop(db, e);
     say_differing(&differing);

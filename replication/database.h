@@ -132,8 +132,8 @@ MUST_USE enum err checkpoint_all(struct repl_db *db) ON_OWNER; /* at a clean sto
 /* The first frames of a new WAL are about to be seen; what was published before is in main.db,
  * durably. */
 void checkpoint_wal_begun(struct repl_db *db) ON_OWNER;
-/* Waits until no checkpoint of ours runs. */
-void checkpoint_wait(struct repl_db *db) ON_OWNER;
+/* Waits until nobody copies, another process neither: CHECKPOINT is ours until the next start. */
+MUST_USE enum err checkpoint_hold(struct repl_db *db) ON_OWNER;
 /* Follower: may the next apply begin a new WAL? Then the read-mark locks 1..4 are held
  * (holds_readers). */
 bool checkpoint_restart_ready(struct repl_db *db) ON_OWNER;

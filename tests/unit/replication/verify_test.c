@@ -462,6 +462,26 @@ TEST(verify_rehash_finds_wrong_hashes)
 }
 
 /* The log knows the checksum: an entry that the database has already, or the next one. */
+/* Else another process's checkpoint could change a page between its reading and its hash. */
+TEST(verify_rehash_is_alone_with_the_pages)
+{
+    replica_become_owner();
+    struct repl_db *db = replica_open("a");
+    struct replica_leader l;
+    bool wants_quiet;
+    replica_lead(&l, db);
+    replica_write(&l, NULL, "CREATE TABLE t(a)");
+    while (db->frames * 1048ull < db->config.wal_checkpoint_bytes)
+        replica_write(&l, NULL, "INSERT INTO t VALUES(randomblob(900))");
+    replica_unlead(&l);
+    EXPECT_OK(repl_db_upkeep(db, true, &wants_quiet));
+    EXPECT(!db->holds_checkpoint); /* one began, and its end was not looked at */
+    EXPECT_OK(repl_db_rehash(db));
+    EXPECT(db->holds_checkpoint);
+    replica_expect_sound(db);
+    EXPECT_OK(repl_db_close(db));
+}
+
 TEST(verify_wrong_hashes_are_found_by_the_log)
 {
     replica_become_owner();
