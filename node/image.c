@@ -2,7 +2,9 @@
  * Owns: the open images, the image thread and its mailbox.
  * Invariants: an image is used and closed by the image thread alone; the loop touches its handle
  *   never. `busy`: the lane or the image thread has something to do with it, and the loop waits. A
- *   session has at most one image; it outlives its session until the thread has closed it.
+ *   session has at most one image; it outlives its session until the thread has closed it. Images
+ *   that follow each other hold back the WAL as one that stays: when it is long, a moment without
+ *   any comes before the next.
  * Not here: what a fetching node does with it (fetch.c).
  *
  * Why a thread of its own: the readers are for clients, and one slow disk must not take them. */
@@ -24,6 +26,8 @@
 #define PINNED_MS    30000 /* the image of a last round */
 #define PINNED_BYTES MIB(256)
 #define IDLE_MS      5000 /* nothing asked of it for so long */
+#define GAP_MS       1000 /* without an image, for the WAL to start over */
+#define WAIT_MS      5000 /* for that moment */
 
 struct image {
     struct letter letter; /* first: IMAGE_CLOSE, LOOP_IMAGE_CLOSED */
@@ -32,7 +36,8 @@ struct image {
     struct session *session; /* NULL: gone, or it has another image */
     struct repl_image *handle;
     struct repl_image_head head;
-    bool pinned, busy, closing;
+    struct request *waits; /* to be opened; the lane was not asked yet */
+    bool pinned, busy, opened, closing;
     uint64_t began_ms, used_ms, bytes;
 };
 
@@ -43,6 +48,7 @@ struct images {
     pthread_t thread;
     bool started, stopping;
     struct letter stop;
+    uint64_t closed_ms; /* the last one */
 };
 
 /* --- the image thread ------------------------------------------------------------------------- */
@@ -171,7 +177,49 @@ static unsigned count_open(const struct images *is) ON_LOOP
     return n;
 }
 
-/* The lane pins a state for R's session; image_opened goes on. */
+/* Is this image to be the next of a row that keeps a long WAL from starting over? */
+static bool must_wait(const struct image *image, uint64_t now_ms) ON_LOOP
+{
+    const struct images *is = image->images;
+    struct repl_stats stats;
+    repl_db_stats(lane_db(is->node->lane), &stats);
+    if (stats.wal_bytes <= is->node->config->wal_limit_bytes)
+        return false;
+    LIST_EACH(i, &is->all) {
+        const struct image *other = LIST_ENTRY(i, struct image, link);
+        if (other != image && other->waits == NULL)
+            return true;
+    }
+    return is->closed_ms != 0 && now_ms < is->closed_ms + GAP_MS;
+}
+
+static void give_up(struct image *image, enum err code, const char *why) ON_LOOP
+{
+    struct request *r = image->waits;
+    image->waits = NULL;
+    image->busy = false;
+    close_image(image);
+    refuse(r->session, r, code, why);
+}
+
+/* The lane pins a state, when it is time; image_opened goes on. */
+static void try_open(struct image *image, uint64_t now_ms) ON_LOOP
+{
+    if (image->session == NULL) {
+        give_up(image, ERR_CLOSED, "the connection is closed");
+    } else if (!must_wait(image, now_ms)) {
+        struct lane_image *l = MEM_NEW(struct lane_image);
+        l->letter.kind = LANE_IMAGE;
+        l->request = image->waits;
+        image->waits = NULL;
+        image->began_ms = image->used_ms = now_ms;
+        lane_send(image->images->node->lane, &l->letter);
+    } else if (now_ms > image->began_ms + WAIT_MS) {
+        give_up(image, ERR_BUSY, "this node's WAL is long, and other images keep it so: later");
+    }
+}
+
+/* For R's session. */
 static void open_image(struct session *s, struct request *r, bool pinned) ON_LOOP
 {
     struct images *is = s->node->images;
@@ -186,24 +234,24 @@ static void open_image(struct session *s, struct request *r, bool pinned) ON_LOO
         return;
     }
     struct image *image = MEM_NEW(struct image);
-    struct lane_image *l = MEM_NEW(struct lane_image);
     list_init(&image->letter.link);
     image->images = is;
     image->session = s;
     image->pinned = pinned;
+    image->waits = r;
     image->busy = true;
     image->began_ms = image->used_ms = clock_mono_ms();
     list_push_back(&is->all, &image->link);
     s->image = image;
     s->at = AT_IMAGE;
     r->image = image;
-    l->letter.kind = LANE_IMAGE;
-    l->request = r;
-    lane_send(s->node->lane, &l->letter);
+    try_open(image, image->began_ms);
 }
 
 void image_closed(struct image *image)
 {
+    if (image->opened)
+        image->images->closed_ms = clock_mono_ms();
     list_remove(&image->link);
     free(image);
 }
@@ -219,6 +267,10 @@ void images_timer(struct node *n, uint64_t now_ms)
 {
     LIST_EACH(i, &n->images->all) {
         struct image *image = LIST_ENTRY(i, struct image, link);
+        if (image->waits != NULL) {
+            try_open(image, now_ms);
+            continue;
+        }
         if (image->busy || image->closing || !is_over(image, now_ms))
             continue;
         if (image->pinned)
@@ -359,6 +411,7 @@ void image_opened(struct node *n, struct lane_image *l)
     enum err e = l->code;
     image->busy = false;
     image->handle = l->image;
+    image->opened = l->image != NULL;
     image->head = l->head;
     if (e != ERR_OK)
         request_fail(r, e, l->text);

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import struct
+import threading
 import time
 
 from tests.cluster.test_files import fill, flip, page_in_file
@@ -450,3 +451,38 @@ def test_what_is_damaged_again_and_again_is_not_rebuilt_in_a_loop():
         time.sleep(1.0 * PATIENCE)
         expect(victim.log_text().count(" startup rebuild ") == 1, f"{victim} was rebuilt at once")
         expect_error("STOPPED", lambda: read_all(victim), says="the next repair begins in")
+
+
+@case(seconds=120)
+def test_images_one_after_the_other_do_not_let_the_wal_grow():
+    """Each is over within a second or 30, but the next one was open before."""
+    for pin in (False, True):
+        with Cluster(1, wal_checkpoint="256KiB", wal_restart="1MiB", wal_limit="4MiB") as c:
+            node = c.leader()
+            stop = threading.Event()
+
+            def fetch(begin_ms, pin=pin, node=node, stop=stop):
+                time.sleep(begin_ms / 1000)
+                with node.client() as q:
+                    while not stop.is_set():
+                        if pin:
+                            ask(q, IMAGE_BEGIN, b"\1")
+                        for _ in range(10 if pin else 100):
+                            ask_pages(q, 1, 2, 3)
+                            time.sleep(0.1 if pin else 0)
+
+            with node.client() as q:
+                q.query("CREATE TABLE big(id INTEGER PRIMARY KEY, a)")
+                fetchers = [threading.Thread(target=fetch, args=(ms,)) for ms in (0, 500)]
+                for each in fetchers:
+                    each.start()
+                longest, end = 0, time.monotonic() + 8
+                while time.monotonic() < end:
+                    for row in range(10):
+                        q.query("INSERT OR REPLACE INTO big VALUES (?, randomblob(200000))", [row])
+                    longest = max(longest, node.status()["wal_bytes"])
+                    time.sleep(0.03)
+                stop.set()
+            for each in fetchers:
+                each.join()
+            expect(longest < 80 << 20, f"pinned {pin}: a WAL of {longest >> 20} MiB")
