@@ -49,15 +49,14 @@ static bool read_plan(char *text)
     return n > 0;
 }
 
-/* The errno with which CALL fails for PATH; 0: it does not. */
-static int judge(const char *plan, char call, const char *path)
+/* The errno with which CALL fails for PATH; 0: it does not. Takes PLAN to pieces. */
+static int judge(char *plan, char call, const char *path)
 {
-    char name[16], calls[16], pattern[1024];
-    int used;
-    while (sscanf(plan, "%15s %15s %1023s%n", name, calls, pattern, &used) == 3) {
-        if (strchr(calls, call) != NULL && fnmatch(pattern, path, 0) == 0)
+    char *line, *rest = plan;
+    while ((line = strsep(&rest, "\n")) != NULL) {
+        const char *name = strsep(&line, " "), *calls = strsep(&line, " ");
+        if (line != NULL && strchr(calls, call) != NULL && fnmatch(line, path, 0) == 0)
             return number_of(name);
-        plan += used;
     }
     return 0;
 }

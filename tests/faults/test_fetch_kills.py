@@ -138,7 +138,8 @@ def test_200_kills_that_meet_a_fetch():
                 kills.one()
                 if kills.count % 20 == 0:
                     print(f"{kills.count} hits, {kills.missed} missed, {w.acknowledged} writes, "
-                          f"{fetches(victim)} fetched, {time.monotonic() - begun:.0f} s", flush=True)
+                          f"{fetches(victim)} fetched, {time.monotonic() - begun:.0f} s",
+                          flush=True)
                 expect(not w.crashed, lambda: w.crashed[0])
             c.wait(lambda: serves(victim), f"{victim} serves in the end", 60)
             c.wait_serving()
