@@ -197,13 +197,19 @@ static bool visit_tail(void *ctx, uint64_t index, uint64_t term, const uint8_t *
 static bool visit_window(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, size_t n)
 {
     struct tail *t = ctx;
+    size_t at = t->last, behind = t->first + 1;
     (void)term;
-    for (size_t i = t->last; i <= t->first; i++) {
-        if (t->entries[i].index != index)
-            continue;
-        CHECK(t->entries[i].len == n);
-        t->entries[i].data = mem_alloc(n);
-        memcpy(t->entries[i].data, p, n);
+    while (behind - at > 1) { /* indexes fall */
+        size_t middle = at + (behind - at) / 2;
+        if (t->entries[middle].index >= index)
+            at = middle;
+        else
+            behind = middle;
+    }
+    if (t->entries[at].index == index) {
+        CHECK(t->entries[at].len == n);
+        t->entries[at].data = mem_alloc(n);
+        memcpy(t->entries[at].data, p, n);
     }
     return index > t->entries[t->first].index;
 }
