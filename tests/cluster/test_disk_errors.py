@@ -13,7 +13,7 @@ from tests.cluster.test_log_cut import SMALL
 from tests.cluster.test_members import cluster as command
 from tests.lib.cluster import BUILD, PATIENCE, Cluster, Node, case, expect
 from tests.lib.lectern_client import ConnectionLost, LecternError
-from tests.lib.load import Writers
+from tests.lib.load import TABLE, Writers
 
 LIBRARY = os.path.join(BUILD, "disk_faults.so")
 
@@ -43,7 +43,7 @@ class FaultyNode(Node):
 class FaultyCluster(Cluster):
     def __init__(self, **settings):
         expect(os.path.exists(LIBRARY), f"{LIBRARY} is missing: make {LIBRARY} B={BUILD}")
-        super().__init__(start=False, **SMALL, **settings)
+        super().__init__(start=False, **{**SMALL, **settings})
         for node in self.nodes:
             node.__class__ = FaultyNode
 
@@ -207,28 +207,65 @@ def test_unreadable_frames_of_the_leaders_wal():
 
 @case(seconds=90)
 def test_a_leader_that_cannot_read_its_log():
-    """A member far behind asks for entries that are on the disk only."""
-    with FaultyCluster() as c:
-        make(c)
+    """A member that was away asks for entries that are in no memory any more."""
+    with FaultyCluster(log_keep="256MiB") as c:
+        w = make_little(c)
         leader = c.leader()
-        late, other = c.others(leader)
-        late.pause()
-        with Writers([leader, other], 4, filler=4000, first=3000) as w:
-            c.wait(lambda: w.acknowledged > 150, "some writes")
-            leader.fail(("EIO", "r", "raft/*"))
-            late.resume()
-            c.wait(lambda: says(leader, ["raft/", "Input/output error"])
-                   or (late.status() or {}).get("lag") == 0, "it is named, or not needed", 30)
-            print(state(leader))
-            seen = w.acknowledged
-            c.wait(lambda: w.acknowledged > seen + 50, "the cluster goes on")
-            w.stop()
+        late = c.others(leader)[0]
+        late.kill()
+        with c.client() as q:
+            for _ in range(130):  # more than the log keeps in memory
+                q.query("UPDATE big SET a = randomblob(300000)", timeout_ms=20000)
+        leader.fail(("EIO", "r", "raft/*"))
+        c.restart(late)
+        c.wait(lambda: says(leader, ["raft/", "cannot read", "Input/output error"]), "it is named")
+        c.wait(lambda: c.leader_now() not in (None, leader), "another one leads", 15)
+        with c.client() as q:
+            q.query("INSERT INTO numbered(writer, number) VALUES (9, 1)", timeout_ms=20000)
         leader.heal()
         leader.stop()
         c.restart(leader)
         c.wait_serving()
         c.wait_equal()
         w.check(late)
+        c.check_equal()
+
+
+def make_little(c):
+    with c.client() as q:
+        q.query(TABLE)
+        q.query("CREATE TABLE big(id INTEGER PRIMARY KEY, a)")
+        q.query("INSERT INTO big(a) VALUES (randomblob(300000))")
+    with Writers(c.nodes, 2) as w:
+        c.wait(lambda: w.acknowledged > 20, "some writes")
+        w.stop()
+    return w
+
+
+# --- a fetch --------------------------------------------------------------------------------------
+
+
+@case(seconds=120)
+def test_errors_of_the_disk_that_a_database_is_fetched_to():
+    with FaultyCluster() as c:
+        w = make(c)
+        c.wait_equal()
+        victim = c.others(c.leader())[0]
+        for calls, words in (("w", ["cannot write"]), ("s", ["cannot sync"])):
+            victim.kill()
+            remove("main.db", "main.db-wal", "main.db-shm")(victim)
+            victim.fail(("EIO", calls, "main.db.fetch"))
+            os.truncate(victim.log, 0)
+            c.restart(victim)
+            c.wait(lambda x=words: says(victim, [*x, "main.db.fetch", "Input/output error"]),
+                   f"{words} is named")
+            expect(judge_reads(victim, w) != "answers", "it serves half a database")
+            expect(not os.path.exists(victim.database), "half a database under its name")
+            victim.heal()
+            victim.stop()
+            c.restart(victim)
+            wait_fetched(c, victim, 0)
+        w.check(victim)
         c.check_equal()
 
 

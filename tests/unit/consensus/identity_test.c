@@ -98,10 +98,12 @@ TEST(book_remembers_who_was_removed)
     peer_book_remove(r.b, 1); /* itself: not its own business */
     EXPECT_EQ(peer_book_meet(r.b, 2, 22), PEER_REMOVED);
     EXPECT(peer_book_removed(r.b, 5) && !peer_book_removed(r.b, 1) && !peer_book_removed(r.b, 7));
+    EXPECT(peer_book_met(r.b, 2) && !peer_book_met(r.b, 5) && !peer_book_met(r.b, 3));
     meet(&r, 3, 33); /* a later edition is durable, so that one is */
     book_close(&r);
     book_open(&r);
     EXPECT_EQ(peer_book_meet(r.b, 2, 22), PEER_REMOVED);
+    EXPECT(peer_book_met(r.b, 2) && !peer_book_met(r.b, 5) && peer_book_met(r.b, 3));
     EXPECT_EQ(peer_book_meet(r.b, 5, 1), PEER_REMOVED);
     EXPECT_EQ(peer_book_meet(r.b, 3, 33), PEER_KNOWN);
     book_close(&r);
