@@ -9,8 +9,8 @@
  *     locks 1..4 are held: a checkpoint and a restart never overlap (the WAL-reset bug of SQLite
  *     before 3.51.3 needs that overlap);
  *   - settled: all frames are in the database file, that was synced afterwards (whoever copied
- * them: another process's checkpoint may have slipped in and not synced), and their hashes are in
- *     `hashes`, synced;
+ *     them: another process's checkpoint may have slipped in and not synced), and their hashes are
+ *     in `hashes`, synced;
  *   - a full disk is no end: the checkpoint is tried again, and the WAL grows meanwhile;
  *   - holds_readers ends with the next published transaction, or with the view.
  * Not here: writing the new WAL (publish.c), the private wal-index (view.c).
@@ -79,9 +79,9 @@ struct checkpointer {
     struct failure result;       /* of the last checkpoint */
     uint32_t settled;            /* frames, when it ended; 0: not all were copied */
     bool wants_sync, syncing;
-    uint64_t sync_seq;  /* published when the sync was asked for */
-    bool sync_database; /* there were no frames then: it is main.db that holds all */
-    struct failure sync_result;
+    uint64_t sync_seq;          /* published when the sync was asked for */
+    bool sync_database;         /* there were no frames then: it is main.db that holds all */
+    struct failure sync_result; /* the first that failed stays */
     /* The thread's, once it runs. */
     sqlite3 *conn;
     sqlite3_file *db_file, *wal_file; /* of conn */
@@ -149,6 +149,14 @@ static enum err run_checkpoint(struct checkpointer *c, uint32_t *settled)
     return ERR_OK;
 }
 
+/* With the lock held. After a failure that is final no sync is believed: the kernel says once that
+ * it could not write, and calls clean what it dropped. */
+static bool has_failed(const struct checkpointer *c)
+{
+    const enum err e = c->result.code;
+    return c->sync_result.code != ERR_OK || (e != ERR_OK && e != ERR_LOCKED && e != ERR_FULL);
+}
+
 /* With the lock held; gives it back while it syncs. */
 static void run_sync(struct checkpointer *c)
 {
@@ -156,6 +164,8 @@ static void run_sync(struct checkpointer *c)
     uint64_t seq = c->sync_seq;
     bool database = c->sync_database;
     c->wants_sync = false;
+    if (has_failed(c))
+        return;
     c->syncing = true;
     (void)pthread_mutex_unlock(&c->lock);
     enum err e = sync_it(c->wal_file, c->db->wal_path);
@@ -183,10 +193,11 @@ static void *checkpoint_main(void *arg)
             (void)pthread_cond_wait(&c->changed, &c->lock);
             continue;
         }
+        struct failure f = c->sync_result;
+        uint32_t settled = 0;
         (void)pthread_mutex_unlock(&c->lock);
-        struct failure f;
-        uint32_t settled;
-        failure_set(&f, run_checkpoint(c, &settled));
+        if (f.code == ERR_OK) /* else the WAL's next sync would succeed, and mean nothing */
+            failure_set(&f, run_checkpoint(c, &settled));
         (void)pthread_mutex_lock(&c->lock);
         c->result = f;
         c->settled = settled;
@@ -391,7 +402,6 @@ static enum err reap_sync(struct repl_db *db) ON_OWNER
     struct checkpointer *c = db->checkpointer;
     (void)pthread_mutex_lock(&c->lock);
     struct failure f = c->sync_result;
-    c->sync_result.code = ERR_OK;
     (void)pthread_mutex_unlock(&c->lock);
     return failure_give(&f);
 }

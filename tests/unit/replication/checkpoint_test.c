@@ -104,6 +104,36 @@ TEST(checkpoint_of_another_process_is_synced_before_the_wal_goes)
     EXPECT_OK(repl_db_close(db));
 }
 
+static void wait_ms(long ms)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
+/* The kernel says once that it could not write, and calls what it dropped clean. */
+TEST(checkpoint_believes_no_sync_after_one_that_failed)
+{
+    replica_become_owner();
+    struct repl_db *db = replica_open("a");
+    struct replica_leader l;
+    _Atomic long calls = 0;
+    bool wants_quiet;
+    replica_lead(&l, db);
+    replica_write(&l, NULL, "CREATE TABLE t(a)");
+    replica_unlead(&l);
+    disk_count_only("main.db-wal");
+    disk_arm(DISK_FAIL, 1, 2, &calls);
+    repl_db_want_durable(db);
+    wait_ms(200);
+    EXPECT_EQ(atomic_load(&calls), 1);
+    disk_disarm();
+    disk_count_only(NULL);
+    repl_db_want_durable(db);
+    wait_ms(200);
+    EXPECT(repl_db_durable(db) < repl_db_position(db).seq);
+    EXPECT_ERR(ERR_IO, repl_db_upkeep(db, true, &wants_quiet));
+    EXPECT_ERR(ERR_STOPPED, repl_db_close(db));
+}
+
 TEST(checkpoint_restart_does_not_believe_in_a_quiet_moment)
 {
     replica_become_owner();

@@ -13,7 +13,7 @@
 enum disk_end {
     DISK_KILL,  /* the process ends; what was written is in the files */
     DISK_POWER, /* of what was written since a file's last sync, any part is lost */
-    DISK_FAIL,  /* this call and, if it is a write, all later ones fail with ENOSPC or EIO */
+    DISK_FAIL,  /* this call and all later ones fail, with ENOSPC or EIO */
     DISK_FULL,  /* this write and all later ones fail with ENOSPC, until it is disarmed */
 };
 
