@@ -4,10 +4,10 @@
  *   SQLite's page caches   2 MB for each connection, and there are many: the soft limit of its heap
  *                          makes a cache use its own pages again instead of growing, whatever the
  *                          number of connections; nothing fails by it
- *   malloc                 keeps what was freed, in arenas by thread: few of these, and large
- * blocks (parts of transactions, messages) are mapped one by one and unmapped temporary files /tmp
- * is memory on many systems, and small on others; the data directory has room for the database, so
- * it has room to sort it */
+ *   malloc                 keeps what was freed, in arenas by thread: few of these; large blocks
+ *                          (parts of transactions, messages) are mapped and unmapped one by one
+ *   temporary files        /tmp is memory on many systems, and small on others; the data directory
+ *                          has room for the database, so it has room to sort it */
 #include "node/memory.h"
 
 #include "base/sizes.h"

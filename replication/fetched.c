@@ -1,8 +1,9 @@
 /* Room: replication. Thread: any; blocks.
  * Owns: nothing beyond the calls.
  * Invariants: a file of this name was written whole, synced and renamed (file_replace), so one
- * whose checksum is wrong was damaged later; magic and checksum stay where they are in all
- * versions. Not here: when it is written and removed (fetch.c, fetch_files.c). */
+ *   whose checksum is wrong was damaged later; magic and checksum stay where they are in all
+ *   versions.
+ * Not here: when it is written and removed (fetch.c, fetch_files.c). */
 #include "replication/fetched.h"
 
 #include "base/buf.h"

@@ -1,7 +1,7 @@
 /* Room: replication. A growing array of hashes that any thread may read while one writes: two
  * levels, a directory of chunks that never move and stay until the end. Values are single relaxed
  * atomics: a reader sees an old or a new one, whole. Numbers begin with 1, as pages and frames do.
- * Thread: hash_array_set and grow: one at a time; hash_array_get: any. */
+ * Thread: hash_array_set: one at a time; hash_array_get: any. */
 #ifndef REPLICATION_HASH_ARRAY_H
 #define REPLICATION_HASH_ARRAY_H
 

@@ -12,10 +12,11 @@
  * checkpoint may finish. So, when the transaction is there:
  *
  *   nBackfill < mxFrame    it holds one of the read marks 1..4, for mark 0 is given only when all
- * is copied: the WAL stays, and frames up to mxFrame with it. nBackfill == mxFrame   it holds mark
- * 0, or one of the others if the copy ended just now. Either way the file has all of the state, and
- * keeps it: under mark 0 nobody copies anything, under another nothing beyond mxFrame. With mark 0
- * the WAL may be begun anew: it must not be looked at, and is not.
+ *                          is copied: the WAL stays, and frames up to mxFrame with it
+ *   nBackfill == mxFrame   it holds mark 0, or one of the others if the copy ended just now. Either
+ *                          way the file has all of the state, and keeps it: under mark 0 nobody
+ *                          copies anything, under another nothing beyond mxFrame. With mark 0 the
+ *                          WAL may be begun anew: it must not be looked at, and is not
  *
  * Pages are found with our own eyes in the wal-index (SQLite gives no pages, only rows), and read
  * through the connection's files. */

@@ -42,7 +42,7 @@ MUST_USE enum err stored_is_current(struct stored *s, const char *db_path, bool 
 MUST_USE enum err stored_rehash(struct stored *s, uint32_t pages, stored_read read,
                                 void (*differs)(void *ctx, uint32_t page_no), void *read_ctx,
                                 void *differs_ctx);
-/* The wal-index' word nBackfill, valid until stored_free: from here on stored_fold works, and
+/* The wal-index' word nBackfill, valid until stored_free: from here on pages are folded, and
  * verification is on (stored_is_armed). */
 void stored_arm(struct stored *s, const uint32_t *backfilled);
 bool stored_is_armed(const struct stored *s); /* any thread */

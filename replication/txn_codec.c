@@ -1,8 +1,9 @@
 /* Room: replication. Thread: any.
  * Owns: the encoder's buffers until txn_encoder_finish passes them on.
  * Invariants: pages come in strictly rising order over all parts of a transaction; no byte of an
- * entry is without meaning, so equal transactions packed alike are equal bytes, and what is decoded
- * was checked to its last byte. Not here: which pages (view.c), what becomes of them (apply.c).
+ *   entry is without meaning, so equal transactions packed alike are equal bytes, and what is
+ *   decoded was checked to its last byte.
+ * Not here: which pages (view.c), what becomes of them (apply.c).
  *
  *   head 64 | u32 length, client numbers | u32 pages here | pages ... | u64 XXH3 of all before
  *   page: u32 number, u8 encoding, u32 length, bytes

@@ -2,7 +2,8 @@
  * Owns: the VFS's registration.
  * Invariants: what passes is what its hash says; no file is opened or closed but by the unix VFS
  *   inside, so that its bookkeeping of POSIX locks holds; nothing is ever mapped into memory
- * (SQLite would read past us). Not here: which hash is right (stored.c).
+ *   (SQLite would read past us).
+ * Not here: which hash is right (stored.c).
  *
  * What SQLite reads, and what is compared:
  *   main.db   a page at its place           all of it
