@@ -322,21 +322,30 @@ static enum err bring_up_index(struct repl_db *db, const struct wal_scan *scan,
     return wal_index_read(db->index, x);
 }
 
-/* A page behind the end of the database file is in the WAL, but for the lock-byte page. Before
- * anything is made as large as the WAL says. */
+/* Each page behind the end of the database file must be in the WAL, but for the lock-byte page;
+ * else the file was cut short. Before anything is made as large as the WAL says. */
 static enum err check_growth(struct repl_db *db, const struct wal_scan *scan) ON_OWNER
 {
     sqlite3_int64 bytes = 0;
     int rc = db->db_file->pMethods->xFileSize(db->db_file, &bytes);
     TRY(sqlite_error(rc, "ask the size of", db->config.path));
     uint64_t in_file = (uint64_t)bytes / db->config.page_size;
-    if (scan->pages_after <= in_file + scan->frames + 1)
-        return ERR_OK;
-    return err_fail(ERR_CORRUPT,
-                    "%s says that the database has %u pages, but %s has %llu and the WAL %u "
-                    "frames; " REBUILD_ADVICE,
-                    db->wal_path, scan->pages_after, db->config.path, (unsigned long long)in_file,
-                    scan->frames);
+    if (scan->pages_after > in_file + scan->frames + 1)
+        return err_fail(ERR_CORRUPT,
+                        "%s says that the database has %u pages, but %s has %llu and the WAL %u "
+                        "frames; " REBUILD_ADVICE,
+                        db->wal_path, scan->pages_after, db->config.path,
+                        (unsigned long long)in_file, scan->frames);
+    uint32_t lock_page = digest_lock_page(db->config.page_size), frame;
+    for (uint64_t page = in_file + 1; page <= scan->pages_after; page++) {
+        TRY(wal_index_find(db->index, (uint32_t)page, scan->frames, &frame));
+        if (frame == 0 && page != lock_page)
+            return err_fail(ERR_CORRUPT,
+                            "%s was cut short: it has %lld bytes, and page %llu is neither in it "
+                            "nor in the WAL; " REBUILD_ADVICE,
+                            db->config.path, (long long)bytes, (unsigned long long)page);
+    }
+    return ERR_OK;
 }
 
 struct frame_hasher {

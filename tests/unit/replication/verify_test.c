@@ -382,6 +382,25 @@ TEST(verify_uses_the_hashes_after_a_kill)
     EXPECT_OK(repl_db_close(db));
 }
 
+/* So little that the WAL could hold the rest, as far as numbers tell. */
+TEST(verify_finds_a_database_that_was_cut_short)
+{
+    replica_become_owner();
+    struct told told = {0};
+    struct repl_db *db = open_told("a", &told), *none = NULL;
+    fill(db);
+    settle(db);
+    uint32_t last = db->pages;
+    while (in_wal(db, last))
+        last--;
+    EXPECT(db->frames > 0 && db->pages - last < db->frames);
+    kill_owner(db);
+    EXPECT(truncate(test_path("a/main.db"), (off_t)last * 1024 - 100) == 0);
+    struct repl_config c = replica_config("a");
+    EXPECT_ERR(ERR_CORRUPT, repl_db_open(&c, &none));
+    EXPECT(strstr(err_text(), "cut short") != NULL);
+}
+
 static void overwrite(const char *path, long at, const char *bytes, size_t n)
 {
     FILE *f = fopen(path, "r+");
