@@ -604,7 +604,7 @@ TEST(shell_man_page_has_every_setting)
     unsigned settings = 0, documented = 0;
     for (char *at = strstr(table, "CONF(\""); at != NULL; at = strstr(at + 1, "CONF(\"")) {
         size_t n = strcspn(at + 6, "\"");
-        bool is_switch = strncmp(at + 6 + n, "\", SWITCH", 10) == 0;
+        bool is_switch = strncmp(at + 6 + n, "\", SWITCH", 9) == 0;
         char *wanted = mem_printf("\n.It Fl -%.*s%s", (int)n, at + 6, is_switch ? "\n" : " Ar ");
         if (strstr(page, wanted) == NULL)
             test_fail(__FILE__, __LINE__, "docs/man/lecternd.8 lacks --%.*s", (int)n, at + 6);
