@@ -194,6 +194,8 @@ static bool on_role(struct lane *l, const struct lane_role *r) ON_OWNER
             return false;
         stop_leading(l);
     }
+    if (r->stopped) /* what is in doubt will never be known here: its clients must not wait */
+        lane_give_up(l, UINT64_MAX);
     l->leader = r->leader;
     l->role_term = r->term;
     return true;
@@ -427,10 +429,12 @@ static void turn(struct lane *l) ON_OWNER
     }
     if (l->failed && l->view != NULL)
         stop_leading(l); /* what is in flight cannot be shown here: its clients must not wait */
-    if (l->failed)
+    if (l->failed) {
+        lane_give_up(l, UINT64_MAX);
         empty_queues(l, ERR_STOPPED, "this node stopped serving: see its log");
-    else
+    } else {
         look_after_wal(l);
+    }
     run(l);
     lane_tell_applied(l);
     lane_finish_cut(l);

@@ -31,7 +31,7 @@ struct lane_entry {
 
 struct lane_role {
     struct letter letter;
-    bool leader;
+    bool leader, stopped; /* stopped: no entry comes any more */
     uint64_t term;
 };
 

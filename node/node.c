@@ -95,7 +95,8 @@ static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leade
     struct node *n = ctx;
     thread_expect_loop();
     bool led = n->role == CNS_LEADER, leads = role == CNS_LEADER;
-    bool told = led != leads || (leads && term != n->term);
+    bool stops = role == CNS_STOPPED && n->role != CNS_STOPPED;
+    bool told = led != leads || (leads && term != n->term) || stops;
     if (role != n->role || term != n->term || leader_id != n->leader_id)
         log_info("node", "role=%s term=%" PRIu64 " leader=%" PRIu64,
                  leads                   ? "leader"
@@ -111,6 +112,7 @@ static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leade
         struct lane_role *r = MEM_NEW(struct lane_role);
         r->letter.kind = LANE_ROLE;
         r->leader = leads;
+        r->stopped = role == CNS_STOPPED;
         r->term = term;
         lane_send(n->lane, &r->letter);
     }

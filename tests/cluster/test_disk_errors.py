@@ -107,8 +107,11 @@ def fail_under_load(c, leads, rules, words, ends=False):
         answers = judge_reads(victim, w)
         print(f"--- {'leader' if leads else 'follower'} {rules}: named after {named:.2f} s, "
               f"another leads after {led:.2f} s, a read: {answers}; {state(victim)}", flush=True)
+        begun = time.monotonic()
         victim.terminate()
         status = victim.wait_end()
+        took = time.monotonic() - begun
+        expect(took < 2 * PATIENCE, f"{victim} took {took:.1f} s to stop: somebody waits there")
         victim.heal()
         c.restart(victim)
         c.wait_serving()
