@@ -244,6 +244,8 @@ struct cns_report {
     enum err
         damage; /* ERR_OK, or ERR_CORRUPT or ERR_IO: then the rest is what was found before it */
     char sentence[ERR_TEXT_MAX]; /* about the damage: file, offset, entry */
+    enum err peers; /* ERR_OK, or why a start refuses the file `peers`; the log may be whole */
+    char peers_sentence[ERR_TEXT_MAX]; /* what is wrong with it, and the way out */
 };
 /* Verifies every byte of the log in DIR (DATA/raft), and changes none. VISIT, unless NULL, then
  * gets the commands as cns_scan_back does, when nothing is damaged. ERR_NOT_FOUND: there is no log;

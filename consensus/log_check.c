@@ -4,6 +4,7 @@
  * Not here: what the commands mean to the node (its VISIT). */
 #include "consensus/log_load.h"
 #include "consensus/log_read.h"
+#include "consensus/peer_book.h"
 
 #include <stdio.h>
 
@@ -36,6 +37,11 @@ enum err cns_check(const char *dir, cns_visit visit, void *ctx, struct cns_repor
     describe(&s, &outline, out);
     if (e == ERR_OK && visit != NULL)
         e = log_read_back(&s.index, visit, ctx);
+    if (e == ERR_OK && s.incarnation != 0) { /* 0: of a format that has no `peers` */
+        out->peers = peer_book_look(dir, s.cluster_id, s.node_id, s.incarnation);
+        if (out->peers != ERR_OK)
+            (void)snprintf(out->peers_sentence, sizeof out->peers_sentence, "%s", err_text());
+    }
     if (e == ERR_CORRUPT || e == ERR_IO) {
         out->damage = e;
         (void)snprintf(out->sentence, sizeof out->sentence, "%s", err_text());

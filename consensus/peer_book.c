@@ -71,6 +71,24 @@ static struct entry *find(const struct peer_book *b, uint64_t id)
     return NULL;
 }
 
+static struct peer_book *book_new(const struct peer_book_config *c)
+{
+    struct peer_book *b = MEM_NEW(struct peer_book);
+    b->c = *c;
+    b->path = c->dir == NULL ? NULL : mem_printf("%s/peers", c->dir);
+    b->entries = mem_zalloc(ENTRIES_MAX * sizeof *b->entries);
+    buf_init(&b->bytes, FILE_MAX);
+    return b;
+}
+
+static void book_free(struct peer_book *b)
+{
+    buf_fini(&b->bytes);
+    free(b->entries);
+    free(b->path);
+    free(b);
+}
+
 /* --- the file --------------------------------------------------------------------------------- */
 
 static void encode(const struct peer_book *b, struct buf *out)
@@ -153,20 +171,27 @@ static enum err make_durable(const struct peer_book *b)
     return e == ERR_OK ? file_sync_dir(b->c.dir) : e;
 }
 
-static enum err load(struct peer_book *b)
+static bool has_file(const struct peer_book *b)
 {
-    if (access(b->path, F_OK) != 0 && errno == ENOENT) {
-        log_info("consensus", "peers_new path=%s", b->path);
-        return ERR_OK;
-    }
+    return access(b->path, F_OK) == 0 || errno != ENOENT;
+}
+
+static enum err read_file(struct peer_book *b)
+{
     enum err e = file_read_all(b->path, &b->bytes);
     if (e == ERR_TOO_BIG)
         e = damaged(b, "its size is wrong");
-    if (e == ERR_OK)
-        e = decode(b, &b->bytes);
-    if (e == ERR_OK)
-        e = make_durable(b);
-    return e;
+    return e == ERR_OK ? decode(b, &b->bytes) : e;
+}
+
+static enum err load(struct peer_book *b)
+{
+    if (!has_file(b)) {
+        log_info("consensus", "peers_new path=%s", b->path);
+        return ERR_OK;
+    }
+    TRY(read_file(b));
+    return make_durable(b);
 }
 
 /* --- writing ---------------------------------------------------------------------------------- */
@@ -188,10 +213,7 @@ static void maybe_free(struct peer_book *b)
         return;
     void (*closed)(void *ctx) = b->closed;
     void *ctx = b->closed_ctx;
-    buf_fini(&b->bytes);
-    free(b->entries);
-    free(b->path);
-    free(b);
+    book_free(b);
     closed(ctx);
 }
 
@@ -329,23 +351,23 @@ void peer_book_sentence(char *to, size_t n, uint64_t id, enum peer_standing s)
                        node);
 }
 
+enum err peer_book_look(const char *dir, uint64_t cluster_id, uint64_t self, uint64_t incarnation)
+{
+    struct peer_book *b = book_new(&(struct peer_book_config){
+        .dir = dir, .cluster_id = cluster_id, .self = self, .incarnation = incarnation});
+    enum err e = has_file(b) ? read_file(b) : ERR_OK;
+    book_free(b);
+    return e;
+}
+
 enum err peer_book_open(const struct peer_book_config *c, struct peer_book **out)
 {
     CHECK(c->cluster_id > 0 && c->self > 0 && c->on_durable != NULL);
-    struct peer_book *b = MEM_NEW(struct peer_book);
-    b->c = *c;
-    b->entries = mem_zalloc(ENTRIES_MAX * sizeof *b->entries);
-    buf_init(&b->bytes, FILE_MAX);
-    if (c->dir != NULL) {
-        b->path = mem_printf("%s/peers", c->dir);
-        enum err e = load(b);
-        if (e != ERR_OK) {
-            buf_fini(&b->bytes);
-            free(b->entries);
-            free(b->path);
-            free(b);
-            return e;
-        }
+    struct peer_book *b = book_new(c);
+    enum err e = c->dir == NULL ? ERR_OK : load(b);
+    if (e != ERR_OK) {
+        book_free(b);
+        return e;
     }
     CHECK(uv_timer_init(c->loop, &b->retry) == 0); /* cannot fail */
     b->retry.data = b->work.data = b;

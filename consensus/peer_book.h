@@ -30,6 +30,10 @@ struct peer_book_config {
 /* Reads the file; blocks. No file: a new book. ERR_CORRUPT: it is damaged; ERR_FORMAT: newer;
  * ERR_CONFIG: of another node or directory. The sentences say what to do. */
 MUST_USE enum err peer_book_open(const struct peer_book_config *c, struct peer_book **out) ON_LOOP;
+/* What peer_book_open would say about the file in DIR, which is that of node SELF, without changing
+ * anything: ERR_OK also when there is no file. Thread: any; blocks. */
+MUST_USE enum err peer_book_look(const char *dir, uint64_t cluster_id, uint64_t self,
+                                 uint64_t incarnation);
 /* A write under way is waited for, nothing new is begun; then CLOSED, and it is freed. */
 void peer_book_close(struct peer_book *b, void (*closed)(void *ctx), void *ctx) ON_LOOP;
 

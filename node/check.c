@@ -1,7 +1,7 @@
 /* Room: node. Thread: main; no loop runs. Owns: nothing; writes nothing.
  *
  *   database   repl_check: position, WAL, every page, `hashes`
- *   log        cns_check: every byte of every segment, term, vote, snapshot record
+ *   log        cns_check: every byte of every segment, term, vote, snapshot record, `peers`
  *   both       the entry (or the snapshot's note) of the database's sequence has its checksum
  *   fetch      a database on its way from another node
  *
@@ -124,9 +124,12 @@ static enum err check_log(struct check *c)
     }
     c->has_log = true;
     const struct cns_report *l = &c->log;
-    (void)printf("log       entries %" PRIu64 " to %" PRIu64 ", term %" PRIu64 ", vote %" PRIu64
-                 "; %" PRIu64 " segments, ",
-                 l->first_index, l->last_index, l->term, l->vote, l->segments);
+    if (l->last_index < l->first_index)
+        (void)printf("log       empty behind entry %" PRIu64, l->last_index);
+    else
+        (void)printf("log       entries %" PRIu64 " to %" PRIu64, l->first_index, l->last_index);
+    (void)printf(", term %" PRIu64 ", vote %" PRIu64 "; %" PRIu64 " segments, ", l->term, l->vote,
+                 l->segments);
     say_megabytes(l->bytes);
     if (l->snapshot.index > 0)
         (void)printf("; snapshot at entry %" PRIu64, l->snapshot.index);
@@ -138,6 +141,8 @@ static enum err check_log(struct check *c)
         (void)printf("note      a fetched state is being taken up: the next start finishes it\n");
     if (l->damage != ERR_OK)
         damage(c, l->sentence);
+    if (l->peers != ERR_OK)
+        damage(c, l->peers_sentence);
     return ERR_OK;
 }
 

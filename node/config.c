@@ -268,6 +268,9 @@ static enum err check(const struct config *c)
     if (c->wal_limit_bytes < c->wal_restart_bytes)
         return err_fail(ERR_CONFIG, "wal-limit must not be below wal-restart: a WAL that is never "
                                     "started over is nobody's fault");
+    if (c->log_keep_bytes < KIB(64))
+        return err_fail(ERR_CONFIG, "log-keep must be at least 64KiB: with less, a member that is "
+                                    "away for a moment fetches the whole database");
     return ERR_OK;
 }
 

@@ -63,15 +63,27 @@ static enum err check_flags(const struct config *c, const struct identity *who)
     return ERR_OK;
 }
 
+static enum err no_log(const struct config *c, const struct identity *who)
+{
+    if (is_there(c->data, "raft"))
+        return err_fail(ERR_CONFIG,
+                        "%s/raft/identity is missing, the rest of the log is there: without it "
+                        "nothing says that the log is that of node %" PRIu64
+                        ". Put this very file back, or remove %s and start the node with --join "
+                        "ADDRESS --replace %" PRIu64,
+                        c->data, who->id, c->data, who->id);
+    return err_fail(ERR_CONFIG,
+                    "%s/raft is missing: this node has forgotten what it promised to the "
+                    "others, and must not come back as node %" PRIu64
+                    ". Remove %s and start it with --join ADDRESS --replace %" PRIu64,
+                    c->data, who->id, c->data, who->id);
+}
+
 static enum err resume(struct config *c, const struct identity *who)
 {
     TRY(check_flags(c, who));
     if (who->begun && !is_there(c->data, "raft/identity"))
-        return err_fail(ERR_CONFIG,
-                        "%s/raft is missing: this node has forgotten what it promised to the "
-                        "others, and must not come back as node %" PRIu64
-                        ". Remove %s and start it with --join ADDRESS --replace %" PRIu64,
-                        c->data, who->id, c->data, who->id);
+        return no_log(c, who);
     c->id = who->id;
     c->cluster_id = who->cluster_id;
     c->database_id = who->database_id;

@@ -114,6 +114,8 @@ static enum err look(struct recovery *r)
                         "this node's log is damaged, it cannot tell what was in it: %s. Recover "
                         "from another node that is left",
                         r->log.sentence);
+    if (r->log.peers != ERR_OK)
+        return err_fail(r->log.peers, "%s", r->log.peers_sentence);
     if (r->log.unfinished)
         return err_fail(ERR_CONFIG, "a fetched state is being taken up: start the node once, and "
                                     "stop it when it says that it is ready");
@@ -505,6 +507,13 @@ static bool take_flag(int *argc, char **argv)
     return found;
 }
 
+/* Without one the settings of a first start would be asked for. No --data: that is said first. */
+static bool has_node(const struct config *c)
+{
+    return c->data == NULL || c->data[0] == 0 || identity_exists(c->data) ||
+           lost_majority_unfinished(c->data);
+}
+
 int lost_majority_main(int argc, char **argv)
 {
     struct config c;
@@ -517,11 +526,17 @@ int lost_majority_main(int argc, char **argv)
             "The majority of the cluster is lost for good: makes the stopped node of DIR a "
             "cluster of one.\nWithout the flag it says what that may lose, and asks. See "
             "lecternd(8).\n");
+    const bool no_node = wish == CONFIG_RUN && (e == ERR_OK || e == ERR_CONFIG) && !has_node(&c);
+    if (no_node)
+        e = err_fail(ERR_NOT_FOUND,
+                     "there is no node in %s (no file `node`): --data DIR is the "
+                     "directory of the node that is left",
+                     c.data);
     if (e != ERR_OK || wish != CONFIG_RUN) {
         if (e != ERR_OK)
             (void)fprintf(stderr, "lecternd recover: %s\n", err_text());
         config_fini(&c);
-        return e == ERR_OK ? 0 : 2;
+        return e == ERR_OK ? 0 : no_node ? 1 : 2;
     }
     struct recovery *r = MEM_NEW(struct recovery);
     r->config = &c;

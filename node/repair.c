@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define HEARD_MS      3000    /* a node not heard of for so long is not asked */
 #define QUIET_MS      60000   /* a repair is followed by another one sooner: pauses */
@@ -123,6 +124,15 @@ static uint64_t pause_before(struct node_past *past, uint64_t now_ms)
     return pause < PAUSE_MAX_MS ? pause : PAUSE_MAX_MS;
 }
 
+/* The time of day IN_MS from now, HH:MM:SS: the sentence is written once and read later. */
+static void clock_text(uint64_t in_ms, char *out, size_t n)
+{
+    struct tm tm = {0};
+    time_t at = time(NULL) + (time_t)((in_ms + 999) / 1000);
+    (void)gmtime_r(&at, &tm);
+    (void)snprintf(out, n, "%02d:%02d:%02d", tm.tm_hour, tm.tm_min, tm.tm_sec);
+}
+
 void repair_damage(struct node *n, enum err code, const char *sentence)
 {
     uint64_t now = clock_mono_ms();
@@ -134,10 +144,12 @@ void repair_damage(struct node *n, enum err code, const char *sentence)
     n->repair_ms = now + pause;
     if (pause > 0) {
         size_t used = strlen(n->failure);
+        char at[16];
+        clock_text(pause, at, sizeof at);
         (void)snprintf(n->failure + used, sizeof n->failure - used,
-                       "; it was repaired %" PRIu64 " s ago: the next repair begins in %" PRIu64
-                       " s",
-                       (now - n->past->repaired_ms) / 1000, pause / 1000);
+                       "; it was repaired a moment ago and is damaged again: the next repair "
+                       "begins at %s UTC",
+                       at);
         log_error("repair",
                   "waits ms=%" PRIu64 " reason=\"damaged again %" PRIu64
                   " ms after the last repair: look at the disk\"",

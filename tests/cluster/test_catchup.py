@@ -211,7 +211,8 @@ def test_damage_again_right_after_a_repair_waits():
         wait_fetched(c, victim, 0)
         before = c.wait_equal()
         flip_page(victim)
-        c.wait(lambda: "the next repair begins in" in (victim.status() or {}).get("state", ""),
+        c.wait(lambda: re.search(r"the next repair begins at \d\d:\d\d:\d\d UTC",
+                                 (victim.status() or {}).get("state", "")),
                "the node says that it waits")
         with victim.client() as q:
             expect_error("STOPPED", lambda: q.query("SELECT 1", level="any"),
@@ -450,7 +451,7 @@ def test_what_is_damaged_again_and_again_is_not_rebuilt_in_a_loop():
         c.wait(lambda: not serves(victim), f"{victim} notices")
         time.sleep(1.0 * PATIENCE)
         expect(victim.log_text().count(" startup rebuild ") == 1, f"{victim} was rebuilt at once")
-        expect_error("STOPPED", lambda: read_all(victim), says="the next repair begins in")
+        expect_error("STOPPED", lambda: read_all(victim), says="the next repair begins at ")
 
 
 @case(seconds=120)

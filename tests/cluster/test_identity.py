@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import subprocess
 
-from tests.lib.cluster import Cluster, case, expect, expect_equal, wait_for
+from tests.lib.cluster import BUILD, Cluster, case, expect, expect_equal, wait_for
 
 
 def wipe(node, what=""):
@@ -75,6 +76,10 @@ def test_a_damaged_book_is_refused_and_may_be_removed():
             byte = f.read(1)
             f.seek(50)
             f.write(bytes([byte[0] ^ 1]))
+        done = subprocess.run([os.path.join(BUILD, "lectern"), "check", node.dir],
+                              capture_output=True, text=True, timeout=60, check=False)
+        expect_equal(done.returncode, 1, f"check: {done.stdout}")
+        expect("peers is damaged" in done.stdout and "remove this one" in done.stdout, done.stdout)
         node.start(c.members, c.settings)
         node.should_run = False
         expect_equal(node.wait_end_by_itself(), 1, "exit status")

@@ -363,6 +363,8 @@ def test_a_lost_majority_is_recovered_from_one_node():
         for node in c.nodes:
             node.kill()
         # Without a word of the operator's it only tells.
+        said = recover(os.path.join(survivor.dir, "nonexist"), status=1)
+        expect("there is no node in" in said, said)
         said = recover(survivor.dir, status=1)
         expect("may be lost" in said and "nothing was done" in said, said)
         before = sorted(os.listdir(survivor.dir))

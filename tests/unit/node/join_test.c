@@ -69,6 +69,11 @@ TEST(join_a_node_that_lost_its_log_does_not_start)
     EXPECT_OK(identity_write(test_dir(), &who));
     EXPECT_ERR(ERR_CONFIG, prepare("", &who));
     EXPECT(strstr(err_text(), "--replace 3") != NULL);
+    EXPECT(strstr(err_text(), "/raft is missing") != NULL);
+    EXPECT_OK(file_make_dirs(test_path("raft")));
+    EXPECT_ERR(ERR_CONFIG, prepare("", &who));
+    EXPECT(strstr(err_text(), "/raft/identity is missing") != NULL);
+    EXPECT(strstr(err_text(), "--replace 3") != NULL);
     make_log();
     EXPECT_OK(prepare("", &who));
 }
