@@ -143,16 +143,52 @@ static bool parse_foreign_keys(struct cursor c, int *value)
     return c.p == c.end; /* more text: another statement, which must not be lost in silence */
 }
 
+/* Steps over a string or a name in quotes; without a closing one it runs to the end. */
+static void skip_quoted(struct cursor *c)
+{
+    char close = *c->p == '[' ? ']' : *c->p;
+    c->p++;
+    const char *end = memchr(c->p, close, (size_t)(c->end - c->p));
+    c->p = end == NULL ? c->end : end + 1; /* a doubled quote begins the next one */
+}
+
+static bool is_quote(char c)
+{
+    return c == '\'' || c == '"' || c == '`' || c == '[';
+}
+
+/* Behind WITH: the first word outside all parentheses that cannot be a table's name decides. A
+ * reader must not judge a write by the tables that it knows: it may be behind. */
+static enum sql_kind classify_with(struct cursor c)
+{
+    int depth = 0;
+    for (skip(&c, false); c.p < c.end; skip(&c, false)) {
+        const char *w;
+        size_t n = word(&c, &w);
+        if (n == 0 && is_quote(*c.p)) {
+            skip_quoted(&c);
+        } else if (n == 0) {
+            depth += *c.p == '(' ? 1 : *c.p == ')' ? -1 : 0;
+            c.p++;
+        } else if (depth == 0 && (is(w, n, "SELECT") || is(w, n, "VALUES"))) {
+            return SQL_READ;
+        } else if (depth == 0 && (is(w, n, "INTO") || is(w, n, "UPDATE") || is(w, n, "DELETE"))) {
+            return SQL_WRITE; /* INTO: of INSERT, or of REPLACE, which may be a table's name */
+        }
+    }
+    return SQL_READ;
+}
+
 enum sql_kind sql_classify(const char *sql, size_t n)
 {
     static const struct {
         const char *keyword;
         enum sql_kind kind;
     } known[] = {
-        {"SELECT", SQL_READ},       {"VALUES", SQL_READ},           {"EXPLAIN", SQL_READ},
-        {"WITH", SQL_READ},         {"PRAGMA", SQL_READ},           {"VACUUM", SQL_ALONE},
-        {"BEGIN", SQL_TRANSACTION}, {"SAVEPOINT", SQL_TRANSACTION}, {"COMMIT", SQL_TRANSACTION},
-        {"END", SQL_TRANSACTION},   {"RELEASE", SQL_TRANSACTION},   {"ROLLBACK", SQL_TRANSACTION},
+        {"SELECT", SQL_READ},           {"VALUES", SQL_READ},          {"EXPLAIN", SQL_READ},
+        {"PRAGMA", SQL_READ},           {"VACUUM", SQL_ALONE},         {"BEGIN", SQL_TRANSACTION},
+        {"SAVEPOINT", SQL_TRANSACTION}, {"COMMIT", SQL_TRANSACTION},   {"END", SQL_TRANSACTION},
+        {"RELEASE", SQL_TRANSACTION},   {"ROLLBACK", SQL_TRANSACTION},
     };
     struct cursor c = {sql, sql + n};
     const char *w;
@@ -163,6 +199,8 @@ enum sql_kind sql_classify(const char *sql, size_t n)
     int value;
     if (is(w, len, "PRAGMA") && parse_foreign_keys(c, &value))
         return SQL_FOREIGN_KEYS;
+    if (is(w, len, "WITH"))
+        return classify_with(c);
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (is(w, len, known[i].keyword))
             return known[i].kind;

@@ -11,7 +11,7 @@
 
 enum sql_kind {
     SQL_EMPTY,       /* white space and comments only */
-    SQL_READ,        /* SELECT, VALUES, EXPLAIN, WITH, PRAGMA: probably read-only */
+    SQL_READ,        /* SELECT, VALUES, WITH ... SELECT, EXPLAIN, PRAGMA: probably read-only */
     SQL_WRITE,       /* anything else */
     SQL_ALONE,       /* VACUUM: cannot share a transaction */
     SQL_TRANSACTION, /* BEGIN, SAVEPOINT, COMMIT, END, RELEASE, ROLLBACK */

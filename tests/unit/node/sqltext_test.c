@@ -27,6 +27,26 @@ TEST(sqltext_knows_the_first_word)
     EXPECT_EQ(kind("PRAGMA foreign_key_list(t)"), SQL_READ);
 }
 
+/* A follower that is behind must not answer a write with "no such table". */
+TEST(sqltext_finds_the_statement_behind_with)
+{
+    EXPECT_EQ(kind("WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x"), SQL_WRITE);
+    EXPECT_EQ(kind("with recursive x(a, b) as not materialized (values (1, 2)), y AS (SELECT 1)\n"
+                   "-- select\n insert or ignore into t values (1)"),
+              SQL_WRITE);
+    EXPECT_EQ(kind("WITH x AS (SELECT ')' AS \"(\", '''(', [(], `(`) REPLACE INTO t VALUES (1)"),
+              SQL_WRITE);
+    EXPECT_EQ(kind("WITH x AS (SELECT 1) UPDATE t SET a = 1"), SQL_WRITE);
+    EXPECT_EQ(kind("WITH x AS (SELECT 1)/**/DELETE FROM t"), SQL_WRITE);
+    EXPECT_EQ(kind("WITH x AS (SELECT 1) SELECT * FROM x"), SQL_READ);
+    EXPECT_EQ(kind("WITH x AS (SELECT 1) VALUES (1)"), SQL_READ);
+    EXPECT_EQ(kind("WITH replace AS (SELECT 1) SELECT * FROM replace"), SQL_READ);
+    EXPECT_EQ(kind("WITH \"insert into\" AS (SELECT 'INTO') SELECT 1"), SQL_READ);
+    EXPECT_EQ(kind("WITH x AS (SELECT 1"), SQL_READ); /* for SQLite to refuse */
+    EXPECT_EQ(kind("WITH 'x"), SQL_READ);
+    EXPECT_EQ(kind("WITH"), SQL_READ);
+}
+
 TEST(sqltext_reads_the_value_of_foreign_keys)
 {
 #define VALUE(sql) sql_foreign_keys_value(sql, strlen(sql))
