@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/sizes.h"
+#include "consensus/peer_book.h"
 #include "consensus/peer_queue.h"
 #include "consensus/peer_socket.h"
 
@@ -63,8 +64,8 @@ struct peer_out {
     uint8_t hello[PEER_HELLO_BYTES];
     uint8_t answer[PEER_ANSWER_BYTES + 1];
     size_t answer_n;
-    bool waits;            /* the answer is there, and judged later */
-    char last_reason[256]; /* logged already */
+    bool waits;                     /* the answer is there, and judged later */
+    char last_reason[ERR_TEXT_MAX]; /* logged already */
 
     struct peer_queue queue; /* what the kernel does not have yet */
     bool write_busy;         /* a uv_write of the front is under way, */
@@ -175,7 +176,11 @@ static void on_answer(struct peer_out *o)
     if (peer_answer_decode(o->answer, &a) != ERR_OK)
         fail(o, "no greeting", err_text());
     else if (a.code != ERR_OK) {
-        fail(o, "refused", a.reason);
+        /* The peer's own sentence may be cut: its answer has little room. */
+        char whole[ERR_TEXT_MAX];
+        if (a.standing != PEER_STANDING_NONE)
+            peer_book_sentence(whole, sizeof whole, o->c.self, a.standing);
+        fail(o, "refused", a.standing != PEER_STANDING_NONE ? whole : a.reason);
         if (a.standing != PEER_STANDING_NONE && !o->closing)
             o->c.on_refused(o->c.ctx, o->c.peer, a.standing);
     } else if (a.version != PEER_PROTOCOL_VERSION || a.frame_max < PEER_FRAME_MAX)

@@ -22,6 +22,10 @@ def expect_refused(c, node):
     for words in (f"node {node.id} was known with other files", "forgotten votes",
                   f"lectern cluster remove {node.id}", "--join"):
         expect(words in log, f"{node} does not say {words!r}")
+    refused = [line for line in log.splitlines() if "refused: node" in line]
+    expect(refused, "no line says that it was refused")
+    for line in refused:
+        expect(line.endswith('under a new id: lecternd --join"'), f"it is cut: {line}")
 
 
 @case(short=True)
