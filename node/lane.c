@@ -400,7 +400,7 @@ static void run(struct lane *l) ON_OWNER
         (void)lane_tick(l); /* what was committed meanwhile; the rest at the next turn */
     }
     /* After the batches, and before those that come next: they take turns. */
-    if (!list_empty(&l->stalled))
+    if (!list_empty(&l->stalled) && !l->failed)
         lane_retry_stalled(l);
 }
 

@@ -127,6 +127,20 @@ static bool not_by_the_rules(struct lane *l, struct list *batch) ON_OWNER
     return true;
 }
 
+/* The disk failed under R's statement, and this node leads no more: R hears why, and the others,
+ * of which nothing was written either, are run by the next leader. */
+static bool disk_failed(struct lane *l, struct list *batch, struct request *failed) ON_OWNER
+{
+    list_remove(&failed->letter.link);
+    for (struct list *i = batch->prev; i != batch; i = batch->prev)
+        again_alone(l, LIST_ENTRY(i, struct request, letter.link));
+    list_push_back(batch, &failed->letter.link);
+    roll_back(l);
+    lane_depart(l, batch);
+    CHECK(l->failed);
+    return true;
+}
+
 /* Runs the batch in one transaction. False: a request was taken out and the rest must be run again.
  */
 static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
@@ -138,7 +152,10 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
     }
     LIST_EACH(i, batch) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        if (run_one(l, r) != ENDED)
+        enum outcome o = run_one(l, r);
+        if (repl_view_check(l->view) != ERR_OK)
+            return disk_failed(l, batch, r);
+        if (o != ENDED)
             continue;
         if (r->answer.code == ERR_OK)
             return not_by_the_rules(l, batch);

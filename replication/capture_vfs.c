@@ -21,6 +21,7 @@
 #include "replication/database.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,15 @@ static int refuse(const char *what, const char *path, int rc)
 {
     log_error("replication", "view_refused what=\"%s\" file=\"%s\"", what, path);
     return rc;
+}
+
+/* A disk that failed once is not asked again: the view can only be closed (capture_check). */
+static int overlay_failed(struct capture *c, int rc)
+{
+    if (c->failure[0] != 0)
+        return rc;
+    (void)snprintf(c->failure, sizeof c->failure, "%s", err_text());
+    return refuse(c->failure, c->wal_path, rc);
 }
 
 /* --- the database file ------------------------------------------------------------------------ */
@@ -249,7 +259,7 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
     if (held > left)
         held = left;
     if (held > 0 && overlay_read(&c->overlay, at, to, (size_t)held) != ERR_OK)
-        return refuse(err_text(), c->wal_path, SQLITE_IOERR_READ);
+        return overlay_failed(c, SQLITE_IOERR_READ);
     if (held == left)
         return SQLITE_OK;
     memset(to + held, 0, (size_t)(left - held));
@@ -260,6 +270,8 @@ static int wal_read(sqlite3_file *f, void *p, int n, sqlite3_int64 offset)
 static int wal_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 offset)
 {
     struct capture *c = wal_of(f);
+    if (c->failure[0] != 0)
+        return SQLITE_IOERR_WRITE;
     if (offset == 0 && n == (int)WAL_HEADER_BYTES)
         overlay_restart(&c->overlay);
     switch ((int)overlay_write(&c->overlay, (uint64_t)offset, p, (size_t)n)) {
@@ -268,7 +280,7 @@ static int wal_write(sqlite3_file *f, const void *p, int n, sqlite3_int64 offset
     case ERR_FULL:
         return SQLITE_FULL;
     default:
-        return refuse(err_text(), c->wal_path, SQLITE_IOERR_WRITE);
+        return overlay_failed(c, SQLITE_IOERR_WRITE);
     }
 }
 
@@ -524,6 +536,11 @@ void capture_close(struct capture *c)
     free(c->db_path);
     free(c->wal_path);
     free(c);
+}
+
+enum err capture_check(const struct capture *c)
+{
+    return c->failure[0] == 0 ? ERR_OK : err_fail(ERR_IO, "%s", c->failure);
 }
 
 /* No sync: the Raft log is what makes a transaction durable. The SELECT makes the first connection

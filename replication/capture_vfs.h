@@ -14,11 +14,12 @@
 struct capture {
     struct overlay overlay;
     struct private_shm shm;
-    uint64_t db_bytes;        /* of the largest sealed state that a connection may see */
-    unsigned connections;     /* open database files */
-    char *db_path, *wal_path; /* as SQLite spells them: absolute */
-    sqlite3_file *wal_file;   /* borrowed: the keeper's */
-    char *name;               /* of the VFS */
+    uint64_t db_bytes;          /* of the largest sealed state that a connection may see */
+    unsigned connections;       /* open database files */
+    char failure[ERR_TEXT_MAX]; /* of the overlay, "" for none: nothing is written any more */
+    char *db_path, *wal_path;   /* as SQLite spells them: absolute */
+    sqlite3_file *wal_file;     /* borrowed: the keeper's */
+    char *name;                 /* of the VFS */
     sqlite3_vfs vfs, *real;
     /* Called when no connection has a read transaction any more. */
     void (*idle)(void *ctx);
@@ -31,6 +32,8 @@ MUST_USE enum err capture_open(const struct repl_config *config, sqlite3_vfs *be
                                sqlite3_file *wal_file, uint64_t low, struct capture **out);
 /* All connections must be closed. */
 void capture_close(struct capture *c);
+/* ERR_IO, with its sentence, once the overlay has failed otherwise than for want of room. */
+MUST_USE enum err capture_check(const struct capture *c);
 /* A connection through it. The database must be in WAL mode. */
 MUST_USE enum err capture_connect(struct capture *c, sqlite3 **conn);
 

@@ -135,6 +135,9 @@ MUST_USE enum err repl_view_open(struct repl_db *db, struct repl_view **view) ON
 /* A connection that sees and makes unpublished states. Foreign keys are on, wal_autocheckpoint off.
  * Several may be open; SQLite's one-writer rule holds among them. Close with sqlite3_close. */
 MUST_USE enum err repl_view_connect(struct repl_view *view, sqlite3 **conn) ON_OWNER;
+/* After a statement: ERR_IO once the view's temporary file cannot be made, written or read (but for
+ * want of room). SQLite's own error does not say so. Nothing is sealed any more: close the view. */
+MUST_USE enum err repl_view_check(const struct repl_view *view) ON_OWNER;
 /* After a COMMIT: takes what was committed since the last seal as one transaction, packed for the
  * log. *txn = NULL when nothing was written. WALL_MS goes into the entry. */
 MUST_USE enum err repl_view_seal(struct repl_view *view, uint64_t wall_ms,

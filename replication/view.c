@@ -159,6 +159,11 @@ enum err repl_view_connect(struct repl_view *view, sqlite3 **conn)
     return capture_connect(view->capture, conn);
 }
 
+enum err repl_view_check(const struct repl_view *view)
+{
+    return capture_check(view->capture);
+}
+
 uint64_t repl_view_seq(const struct repl_view *view)
 {
     return view->seq;
@@ -400,6 +405,9 @@ enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn *
     if (v->failed)
         return err_fail(ERR_MISUSE, "%s: the writer's view failed before and must be closed",
                         v->db->config.path);
+    enum err whole = repl_view_check(v);
+    v->failed = whole != ERR_OK;
+    TRY(whole);
     struct private_shm_state s;
     CHECK(private_shm_read(&v->capture->shm, &s)); /* prove_recovery made it valid */
     /* A restarted WAL without a commit has no frames. */
