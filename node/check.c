@@ -32,6 +32,7 @@ struct check {
     struct repl_check db;
     struct cns_report log;
     uint64_t found_index, found_checksum; /* the log's word on the database's sequence; 0: none */
+    uint64_t oldest_seq; /* of the log's transactions that were looked at, or of its snapshot */
 };
 
 static void damage(struct check *c, const char *sentence)
@@ -105,6 +106,7 @@ static bool visit(void *ctx, uint64_t index, uint64_t term, const uint8_t *p, si
     }
     if (e.part + 1 != e.parts)
         return true;
+    c->oldest_seq = e.seq;
     if (c->db.position_known ? e.seq == c->db.seq : e.checksum_after == c->db.checksum) {
         c->found_index = index;
         c->found_checksum = e.checksum_after;
@@ -161,10 +163,17 @@ static void check_agreement(struct check *c)
             c->found_index = m.index;
             c->found_checksum = m.checksum;
         }
+        c->oldest_seq = c->oldest_seq == 0 ? m.seq + 1 : c->oldest_seq;
     }
-    if (c->found_index == 0 && c->db.position_known && c->db.seq == 0)
+    if (c->found_index == 0 && c->db.position_known && c->db.seq + 1 < c->oldest_seq) {
+        (void)snprintf(text, sizeof text,
+                       "the database is at sequence %" PRIu64 ", the log begins behind that: the "
+                       "next start fetches the database from another node",
+                       c->db.seq);
+        damage(c, text);
+    } else if (c->found_index == 0 && c->db.position_known && c->db.seq == 0) {
         return; /* an empty database: no entry says anything of it */
-    if (c->found_index == 0) {
+    } else if (c->found_index == 0) {
         (void)snprintf(text, sizeof text,
                        "no entry of the log leads to the database's %s: it was changed outside of "
                        "Lectern, or belongs to another log",

@@ -103,7 +103,7 @@ static enum err judge_missing(const struct search *s, struct recovered *out)
     if (!s->known) {
         out->not_ours = true;
         return err_fail(ERR_DIVERGED,
-                        "the database was changed outside of Lectern while this node was down: no "
+                        "main.db or its WAL is damaged, or was changed outside of Lectern: no "
                         "entry of the log leads to its checksum %016" PRIx64,
                         s->at.checksum);
     }

@@ -35,6 +35,7 @@ struct check {
     struct position_record record;
     uint32_t pages_in_file;
     struct wal_scan scan;
+    enum wal_rest rest;
     /* Of the WAL's valid frames; those that count are copied to in_wal. */
     struct hash_array *frame_page, *frame_hash;
     struct hash_array *frame_of_page; /* newest frame that counts; 0: none */
@@ -94,28 +95,6 @@ static void note_frame(void *ctx, uint32_t frame, const struct wal_frame *f, con
     hash_array_set(c->frame_hash, frame, digest_page_hash(f->page_no, page, c->record.page_size));
 }
 
-/* The frame behind the last one that counts: written with this WAL's salts, but not valid. */
-static enum err look_behind(struct check *c)
-{
-    uint8_t head[WAL_FRAME_HEADER_BYTES];
-    const struct wal_header *h = &c->scan.header;
-    const uint64_t at = wal_frame_offset(c->scan.frames + 1, h->page_size);
-    size_t got = 0;
-    TRY(file_read_at(c->wal_fd, c->wal_path, head, sizeof head, at, &got));
-    if (got < sizeof head || get_be32(head + 8) != h->salt[0] || get_be32(head + 12) != h->salt[1])
-        return ERR_OK;
-    if (c->record.closed)
-        say(c, true,
-            "frame %u in %s, at byte %llu, is damaged: a clean stop leaves only whole ones",
-            c->scan.frames + 1, c->wal_path, (unsigned long long)at);
-    else
-        say(c, false,
-            "%s: a transaction from frame %u on, at byte %llu, is not whole: a crash came while it "
-            "was written, or it is damaged; the log has it",
-            c->wal_path, c->scan.frames + 1, (unsigned long long)at);
-    return ERR_OK;
-}
-
 static enum err read_wal(struct check *c)
 {
     struct fd_file f = {.base.pMethods = &fd_methods, .fd = c->wal_fd};
@@ -123,21 +102,21 @@ static enum err read_wal(struct check *c)
         return ERR_OK;
     TRY(wal_scan_file(&f.base, &c->scan, note_frame, c));
     c->out->wal_bytes = c->scan.file_bytes;
-    if (c->scan.file_bytes > 0 && !c->scan.has_header)
-        say(c, true, "%s: its header is damaged, no transaction in it counts", c->wal_path);
+    TRY(wal_look_behind(&f.base, &c->scan, &c->rest));
     if (!c->scan.has_header)
         return ERR_OK;
     if (c->scan.header.page_size != c->record.page_size) {
         say(c, true, "%s has pages of %u bytes, %s says %u", c->wal_path, c->scan.header.page_size,
             c->position_path, c->record.page_size);
         c->scan.frames = c->scan.commits = 0;
+        c->rest = WAL_REST_NONE; /* said already */
         return ERR_OK;
     }
     c->out->wal_frames = c->scan.frames;
     c->out->wal_commits = c->scan.commits;
     for (uint32_t n = 1; n <= c->scan.frames; n++)
         hash_array_set(c->frame_of_page, (uint32_t)hash_array_get(c->frame_page, n), n);
-    return look_behind(c);
+    return ERR_OK;
 }
 
 /* --- the pages -------------------------------------------------------------------------------- */
@@ -264,9 +243,6 @@ static void position_of_wal(struct check *c)
     for (unsigned i = 0; i < r->n_wals; i++)
         if (memcmp(r->wals[i].salt, c->scan.header.salt, sizeof r->wals[i].salt) == 0)
             know(c, r->wals[i].seq + c->scan.commits);
-    if (!c->out->position_known)
-        say(c, true, "%s (salts %08x %08x) was not begun by this node: another program wrote to %s",
-            c->wal_path, c->scan.header.salt[0], c->scan.header.salt[1], c->path);
 }
 
 static void position_of_content(struct check *c)
@@ -277,11 +253,43 @@ static void position_of_content(struct check *c)
     for (unsigned i = 0; i < r->n_wals && !c->out->position_known; i++)
         if (r->wals[i].checksum == c->out->checksum)
             know(c, r->wals[i].seq);
-    if (!c->out->position_known)
+}
+
+static void say_position(struct check *c)
+{
+    const struct position_record *r = &c->record;
+    if (c->out->position_known) {
+        if (r->closed && !c->out->closed)
+            say(c, true,
+                "%s was left at sequence %llu, checksum %016llx, and is now at %llu, %016llx: it "
+                "is damaged, or another program wrote to it",
+                c->path, (unsigned long long)r->closed_seq, (unsigned long long)r->closed_checksum,
+                (unsigned long long)c->out->seq, (unsigned long long)c->out->checksum);
+    } else if (c->scan.frames > 0) {
+        say(c, true, "%s (salts %08x %08x) was not begun by this node: another program wrote to %s",
+            c->wal_path, c->scan.header.salt[0], c->scan.header.salt[1], c->path);
+    } else {
         say(c, r->closed, "%s has checksum %016llx, which %s does not know: %s", c->path,
             (unsigned long long)c->out->checksum, c->position_path,
-            r->closed ? "it is damaged, or another program wrote to it"
-                      : "its WAL was removed by another program, or it is damaged");
+            c->rest != WAL_REST_NONE ? "it is damaged, as its WAL is, or has a part of that"
+            : r->closed              ? "it is damaged, or another program wrote to it"
+                                     : "its WAL was removed by another program, or it is damaged");
+    }
+}
+
+/* Damage of the WAL counts when what is left cannot be gone on from, as a start will see: else the
+ * next start takes up what the log has. */
+static void say_rest(struct check *c)
+{
+    char sentence[ERR_TEXT_MAX];
+    if (c->rest == WAL_REST_NONE)
+        return;
+    const bool goes_on = c->out->position_known && (!c->record.closed || c->out->closed);
+    wal_rest_sentence(sentence, sizeof sentence, c->wal_path, &c->scan, c->rest);
+    say(c, !goes_on, "%s: %s", sentence,
+        !goes_on         ? "the next start builds the database anew, from its log or another node"
+        : c->out->closed ? "the database file has all of it, the next start goes on from there"
+                         : "the next start takes it from the log");
 }
 
 static void find_position(struct check *c)
@@ -291,15 +299,10 @@ static void find_position(struct check *c)
         position_of_wal(c);
     else
         position_of_content(c);
-    if (!r->closed || !c->out->position_known)
-        return;
-    c->out->closed = r->closed_seq == c->out->seq && r->closed_checksum == c->out->checksum;
-    if (!c->out->closed)
-        say(c, true,
-            "%s was left at sequence %llu, checksum %016llx, and is now at %llu, %016llx: it is "
-            "damaged, or another program wrote to it",
-            c->path, (unsigned long long)r->closed_seq, (unsigned long long)r->closed_checksum,
-            (unsigned long long)c->out->seq, (unsigned long long)c->out->checksum);
+    c->out->closed = r->closed && c->out->position_known && r->closed_seq == c->out->seq &&
+                     r->closed_checksum == c->out->checksum;
+    say_rest(c);
+    say_position(c);
 }
 
 /* --- all of it -------------------------------------------------------------------------------- */

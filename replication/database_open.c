@@ -399,6 +399,22 @@ static enum err load_wal(struct repl_db *db, struct wal_scan *scan) ON_OWNER
     return ERR_OK;
 }
 
+/* Without a word the node would be behind, and nobody would know that a disk damages files. */
+static enum err tell_rest(struct repl_db *db, const struct wal_scan *scan,
+                          enum wal_rest *rest) ON_OWNER
+{
+    char sentence[ERR_TEXT_MAX];
+    TRY(wal_look_behind(db->wal_file, scan, rest));
+    if (*rest == WAL_REST_NONE)
+        return ERR_OK;
+    wal_rest_sentence(sentence, sizeof sentence, db->wal_path, scan, *rest);
+    log_warn("replication",
+             "wal_not_whole reason=\"%s\" what=\"what does not count is taken from this node's "
+             "log, or else from another node\"",
+             sentence);
+    return ERR_OK;
+}
+
 /* The hashes of all pages, without reading main.db where the file `hashes` can be believed: when
  * the WAL counts, it is ours, and when it does not, main.db is what we left. */
 static enum err load_hashes(struct repl_db *db) ON_OWNER
@@ -478,7 +494,7 @@ static void look_for_content(struct repl_db *db) ON_OWNER
             know(db, r->wals[i].seq);
 }
 
-static enum err position_of_content(struct repl_db *db) ON_OWNER
+static enum err position_of_content(struct repl_db *db, enum wal_rest rest) ON_OWNER
 {
     look_for_content(db);
     if (!db->position_known) {
@@ -486,10 +502,11 @@ static enum err position_of_content(struct repl_db *db) ON_OWNER
         look_for_content(db);
     }
     if (!db->position_known)
-        log_warn("replication",
-                 "position unknown path=%s checksum=%016llx reason=\"the WAL is gone: another "
-                 "program opened the database while this node was stopped\"",
-                 db->config.path, (unsigned long long)digest_checksum(db->digest));
+        log_warn("replication", "position unknown path=%s checksum=%016llx reason=\"%s\"",
+                 db->config.path, (unsigned long long)digest_checksum(db->digest),
+                 rest == WAL_REST_NONE ? "the WAL is gone: another program opened the database "
+                                         "while this node was stopped"
+                                       : "the WAL is damaged, and the database has a part of it");
     return ERR_OK;
 }
 
@@ -505,6 +522,7 @@ static enum err make_hashes(struct repl_db *db) ON_OWNER
 static enum err open_files(struct repl_db *db) ON_OWNER
 {
     struct wal_scan scan;
+    enum wal_rest rest;
     TRY(open_position(db));
     char *hashes_path = hashes_path_for(db->config.path);
     db->stored = stored_new(hashes_path, db->config.database_id, db->config.page_size);
@@ -513,8 +531,9 @@ static enum err open_files(struct repl_db *db) ON_OWNER
     TRY(open_keeper(db));
     TRY(take_locks(db));
     TRY(load_wal(db, &scan));
+    TRY(tell_rest(db, &scan, &rest));
     TRY(load_hashes(db));
-    TRY(db->has_wal ? position_of_wal(db, &scan) : position_of_content(db));
+    TRY(db->has_wal ? position_of_wal(db, &scan) : position_of_content(db, rest));
     TRY(make_hashes(db));
     TRY(checkpoint_open(db));
     atomic_store(&db->publishing, db->position.seq);

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -142,6 +143,7 @@ static bool scan_frames(struct wal_scan *out, struct wal_chain *chain, const uin
         const uint8_t *page = p + WAL_FRAME_HEADER_BYTES;
         if (!wal_frame_decode(&out->header, chain, p, page, &f))
             return false;
+        out->valid = frame;
         if (visit != NULL)
             visit(ctx, frame, &f, page);
         if (f.pages_after == 0)
@@ -190,4 +192,53 @@ enum err wal_scan_file(sqlite3_file *wal, struct wal_scan *out, wal_visit visit,
     }
     free(frames);
     return e;
+}
+
+/* Frames behind an invalid one that are looked at. One of the same WAL would be the next; a few
+ * more, for a whole damaged sector. */
+#define BEHIND_FRAMES 16u
+
+enum err wal_look_behind(sqlite3_file *wal, const struct wal_scan *scan, enum wal_rest *out)
+{
+    const struct wal_header *h = &scan->header;
+    *out = WAL_REST_NONE;
+    if (!scan->has_header) {
+        *out = scan->file_bytes > 0 ? WAL_REST_HEADER : WAL_REST_NONE;
+        return ERR_OK;
+    }
+    if (scan->valid > scan->frames)
+        *out = WAL_REST_OPEN;
+    for (uint32_t i = 1; i <= BEHIND_FRAMES; i++) {
+        uint8_t head[WAL_FRAME_HEADER_BYTES];
+        const uint64_t at = wal_frame_offset(scan->valid + i, h->page_size);
+        if (scan->valid > UINT32_MAX - 1 - i || at + sizeof head > scan->file_bytes)
+            break;
+        TRY(wal_read(wal, head, sizeof head, at));
+        if (get_be32(head + 8) == h->salt[0] && get_be32(head + 12) == h->salt[1])
+            *out = i == 1 ? WAL_REST_TORN : WAL_REST_FRAME;
+    }
+    return ERR_OK;
+}
+
+void wal_rest_sentence(char *to, size_t n, const char *path, const struct wal_scan *scan,
+                       enum wal_rest rest)
+{
+    const uint32_t frame = scan->valid + 1, first = scan->frames + 1;
+    const uint32_t page_size = scan->header.page_size;
+    if (rest == WAL_REST_HEADER)
+        (void)snprintf(to, n, "%s: its header is damaged, no transaction in it counts", path);
+    else if (rest == WAL_REST_OPEN)
+        (void)snprintf(to, n,
+                       "%s ends inside a transaction, of frames %u to %u: a crash came while it "
+                       "was written, or it is damaged; it does not count",
+                       path, first, scan->valid);
+    else
+        (void)snprintf(to, n,
+                       "frame %u in %s, at byte %llu, %s; the transactions from frame %u on do not "
+                       "count",
+                       frame, path, (unsigned long long)wal_frame_offset(frame, page_size),
+                       rest == WAL_REST_FRAME
+                           ? "is damaged"
+                           : "is not whole: a crash came while it was written, or it is damaged",
+                       first);
 }

@@ -7,6 +7,7 @@
 
 #include <sqlite3.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define WAL_HEADER_BYTES       32u
@@ -52,6 +53,7 @@ struct wal_scan {
     struct wal_header header;
     struct wal_chain chain; /* after the last counted frame */
     uint32_t frames;        /* counted frames (mxFrame) */
+    uint32_t valid;         /* frames until the first that is not valid: at least `frames` */
     uint32_t commits;       /* commit frames among them: transactions */
     uint32_t pages_after;   /* of the last commit frame, 0 when there is none */
     uint64_t file_bytes;
@@ -61,5 +63,20 @@ typedef void (*wal_visit)(void *ctx, uint32_t frame, const struct wal_frame *f,
                           const uint8_t *page);
 MUST_USE enum err wal_scan_file(sqlite3_file *wal, struct wal_scan *out, wal_visit visit,
                                 void *ctx);
+
+/* What a WAL holds of this life of it that does not count. */
+enum wal_rest {
+    WAL_REST_NONE,
+    WAL_REST_HEADER, /* no valid header: nothing in the file counts */
+    WAL_REST_FRAME,  /* a frame is damaged: others of the same WAL lie behind it */
+    WAL_REST_TORN,   /* the last frame is not whole: torn, or damaged */
+    WAL_REST_OPEN    /* whole frames without the one that would end their transaction */
+};
+/* Looks behind what SCAN of the same file found. */
+MUST_USE enum err wal_look_behind(sqlite3_file *wal, const struct wal_scan *scan,
+                                  enum wal_rest *out);
+/* The sentence about a REST that is not NONE: file, frame, byte, and what does not count. */
+void wal_rest_sentence(char *to, size_t n, const char *path, const struct wal_scan *scan,
+                       enum wal_rest rest);
 
 #endif

@@ -1,9 +1,10 @@
 """`lectern check DIR` on a stopped node's files: what is whole, and what is not."""
 
 import os
+import re
 import subprocess
 
-from tests.lib.cluster import BUILD, Cluster, case, expect, expect_equal
+from tests.lib.cluster import BUILD, Cluster, case, expect, expect_equal, wait_for
 
 FILL = ("INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300) "
         "SELECT i, randomblob(2000) FROM n")
@@ -91,6 +92,37 @@ def test_check_names_what_is_damaged():
         os.rename(segments(node)[0], os.path.join(node.dir, "away"))
         status, text = check(node.dir)
         expect_equal(status, 1, f"a segment is missing: {text}")
+
+
+@case(short=True, seconds=120)
+def test_check_and_the_start_agree_about_a_damaged_wal():
+    """What the next start mends by itself is a note; both name the file, and what does not count."""
+    header, frame = 5, 32 + 4120 * 3 + 500
+    in_part = {"wal_checkpoint": "64KiB", "wal_restart": "64MiB"}  # main.db has a part of the WAL
+    for settings, kill, at, status, says in (
+            ({}, False, header, 0, "its header is damaged"),
+            ({}, False, frame, 1, "frame 4 in .*main.db-wal, at byte 12392, is damaged"),
+            ({}, True, header, 0, "its header is damaged"),
+            ({}, True, frame, 0, "frame 4 in .*main.db-wal, at byte 12392, is damaged"),
+            (in_part, True, header, 1, "its header is damaged")):
+        with Cluster(**settings) as c:
+            node = stopped_node(c)
+            if settings:
+                wait_for(lambda n=node: os.path.getsize(n.database) > 4096, "a checkpoint")
+            (node.kill if kill else node.stop)()
+            flip(node.database + "-wal", at)
+            what = f"kill={kill} at={at}"
+            found, text = check(node.dir)
+            expect_equal(found, status, f"{what}: {text}")
+            expect(re.search(("DAMAGED" if status else "note") + " .*" + says, text), text)
+            before = len(node.log_text())
+            c.restart(node)
+            c.wait_equal()
+            log = node.log_text()[before:]
+            expect(re.search("warn .*wal_not_whole .*" + says, log), f"{what}: {log}")
+            expect("another program opened" not in log, f"{what}: {log}")
+            expect(not settings or "the WAL is damaged, and" in log, f"{what}: {log}")
+            c.check_equal()
 
 
 @case()

@@ -12,6 +12,7 @@
 struct said {
     unsigned damages, notes;
     char first[ERR_TEXT_MAX]; /* damage */
+    char note[ERR_TEXT_MAX];  /* the last one */
 };
 
 static void note(void *ctx, bool damage, const char *sentence)
@@ -20,6 +21,8 @@ static void note(void *ctx, bool damage, const char *sentence)
     if (damage && s->damages++ == 0)
         (void)snprintf(s->first, sizeof s->first, "%s", sentence);
     s->notes += !damage;
+    if (!damage)
+        (void)snprintf(s->note, sizeof s->note, "%s", sentence);
 }
 
 static unsigned files_in(const char *dir)
@@ -132,6 +135,12 @@ TEST(check_names_each_damage)
     expect_said(&said, "frame 2 in ");
     EXPECT(!c.closed && c.wal_frames == 1);
     flip("a/main.db-wal", 32 + 1048 + 24 + 900);
+
+    flip("a/main.db-wal", 5); /* main.db has it all */
+    c = check("a", &said);
+    EXPECT(c.closed && c.wal_frames == 0 && c.damages == 0 && said.notes == 1);
+    EXPECT(strstr(said.note, "its header is damaged") != NULL);
+    flip("a/main.db-wal", 5);
 
     EXPECT(unlink(test_path("a/hashes")) == 0);
     c = check("a", &said);
