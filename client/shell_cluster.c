@@ -28,8 +28,8 @@ static const char usage_text[] =
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"
     "  list                who is a member, and how each one is\n"
-    "  add PEER_ADDRESS    a member for a node to come: `lecternd --join` with that --peer-listen\n"
-    "                      takes the place (--join alone does both)\n"
+    "  add PEER_ADDRESS    a member for a node to come: start `lecternd --join` with that\n"
+    "                      --peer-listen, it takes the place (--join alone does both)\n"
     "  remove ID           a node that is dead or to be taken away; a leader hands over first\n"
     "  promote ID          a replica gets a vote\n"
     "  demote ID           a voter becomes a replica, which has none\n"
@@ -281,6 +281,7 @@ static void take_argument(const struct command *c, const char *text, struct wire
         const char *colon = strrchr(text, ':');
         if (colon == NULL || colon == text || colon[1] == 0 || strlen(text) >= sizeof w->address)
             usage_error("not HOST:PORT: ", text);
+        (void)take_number(colon + 1, "a port is 1 to 65535, not ", 65535);
         (void)snprintf(w->address, sizeof w->address, "%s", text);
     } else if (text != NULL) {
         w->id = take_number(text, "not the id of a node: ", INT64_MAX);

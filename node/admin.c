@@ -277,8 +277,10 @@ static void add_again(struct request *r, const struct member *same) ON_LOOP
         return;
     }
     if (same->role == CNS_STANDBY && !member_was_heard(n, same->id)) {
-        answer_done(r, same->id, "node %" PRIu64 " is a member already, and never started",
-                    same->id);
+        answer_done(r, same->id,
+                    "node %" PRIu64 " is a member already, and never started: start it with "
+                    "lecternd --data DIR --join ADDRESS --peer-listen %s",
+                    same->id, same->address);
         return;
     }
     if (same->role == CNS_VOTER)
@@ -295,12 +297,28 @@ static void add_again(struct request *r, const struct member *same) ON_LOOP
     answer_error(r, ERR_CONFIG, err_text());
 }
 
+/* HOST:PORT, a port that exists. */
+static bool is_address(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    if (colon == NULL || colon == text || colon[1] < '0' || colon[1] > '9')
+        return false;
+    char *end;
+    unsigned long port = strtoul(colon + 1, &end, 10);
+    return *end == 0 && port > 0 && port <= 65535;
+}
+
 static void run_add(struct request *r) ON_LOOP
 {
     struct node *n = r->session->node;
     const struct wire_cluster *w = &r->cluster->w;
     struct member same;
     unsigned members;
+    if (!is_address(w->address)) {
+        (void)err_fail(ERR_CONFIG, "%s is not HOST:PORT with a port of 1 to 65535", w->address);
+        answer_error(r, ERR_CONFIG, err_text());
+        return;
+    }
     if (w->id != 0 && !member_find(n, w->id, &same)) {
         (void)err_fail(ERR_NOT_FOUND,
                        "node %" PRIu64 " is not a member: if it was removed already, join without "
@@ -440,7 +458,12 @@ static void finish_change(struct request *r) ON_LOOP
         run_elsewhere(r);
         return;
     }
-    if (a->kind != CNS_REMOVE) {
+    if (a->kind == CNS_ADD) {
+        answer_done(r, a->id,
+                    "node %" PRIu64 " is a %s now. It does not run yet: start it with lecternd "
+                    "--data DIR --join ADDRESS --peer-listen %s",
+                    a->id, member_role_name(m.role), m.address);
+    } else if (a->kind != CNS_REMOVE) {
         answer_done(r, a->id, "node %" PRIu64 " is a %s now", a->id, member_role_name(m.role));
     } else if (a->w.op == WIRE_CLUSTER_ADD) { /* the dead one is gone: now the new one */
         a->w.id = 0;

@@ -96,7 +96,7 @@ def test_check_names_what_is_damaged():
 
 @case(short=True, seconds=120)
 def test_check_and_the_start_agree_about_a_damaged_wal():
-    """What the next start mends by itself is a note; both name the file, and what does not count."""
+    """What the next start mends by itself is a note; both name what is damaged."""
     header, frame = 5, 32 + 4120 * 3 + 500
     in_part = {"wal_checkpoint": "64KiB", "wal_restart": "64MiB"}  # main.db has a part of the WAL
     for settings, kill, at, status, says in (

@@ -173,8 +173,11 @@ def test_commands_say_what_is_wrong():
         said = cluster(c, "add", taken, status=1)
         expect("address of node 2" in said and "--replace 2" in said, said)
         free = f"127.0.0.1:{free_port()}"
-        expect("node 4 is a replica now" in cluster(c, "add", free), "add")
-        expect("node 4" in cluster(c, "add", free), "the same place again")
+        said = cluster(c, "add", free)
+        expect("node 4 is a replica now" in said, said)
+        expect(f"lecternd --data DIR --join ADDRESS --peer-listen {free}" in said, said)
+        said = cluster(c, "add", free)
+        expect("node 4" in said and "--join" in said, f"the same place again: {said}")
         said = cluster(c, "promote", 4, status=1)
         expect("cannot be reached" in said, said)
         expect("no voter" in cluster(c, "transfer", 4, status=1), "transfer to a replica")
@@ -196,6 +199,7 @@ def test_commands_say_what_is_wrong():
         # The dead one may go, and then nothing is left that could.
         expect(f"node {dead.id} is removed" in cluster(c, "remove", dead.id), "remove the dead one")
         for wrong in (["remove"], ["remove", "x"], ["remove", "1", "2"], ["add", "nowhere"],
+                      ["add", "127.0.0.1:65536"], ["add", "127.0.0.1:0"],
                       ["nonsense"], [], ["list", "--timeout", "soon"]):
             done = subprocess.run([LECTERN, "cluster", "--connect", c.addresses(), *wrong],
                                   capture_output=True, text=True, check=False,
@@ -371,6 +375,10 @@ def test_a_lost_majority_is_recovered_from_one_node():
         said = recover(survivor.dir, "--yes-i-may-lose-data")
         expect("Done: node" in said, said)
         expect([n for n in os.listdir(survivor.dir) if n.startswith("raft.lost-")], before)
+        done = subprocess.run([LECTERN, "check", survivor.dir], capture_output=True, text=True,
+                              check=False, timeout=30 * PATIENCE)
+        expect_equal(done.returncode, 0, f"check after it: {done.stdout}")
+        expect("log       empty behind entry " in done.stdout, done.stdout)
         said = recover(survivor.dir, status=1)  # to be asked again is harmless
         # The old flags would make it a member of the cluster that is lost: refused.
         survivor.start(c.members, c.settings)
