@@ -100,11 +100,10 @@ static void end(struct lane *l, struct itxn *t) ON_OWNER
     free(t);
 }
 
-static struct itxn *begin(struct lane *l, const struct request *r) ON_OWNER
+static enum err begin(struct lane *l, const struct request *r, struct itxn **out) ON_OWNER
 {
     struct sqlconn *conn;
-    if (take_conn(l, &conn) != ERR_OK)
-        return NULL;
+    TRY(take_conn(l, &conn));
     struct itxn *t = MEM_NEW(struct itxn);
     t->session_id = r->session_id;
     t->conn = conn;
@@ -112,7 +111,8 @@ static struct itxn *begin(struct lane *l, const struct request *r) ON_OWNER
     (void)sqlite3_db_config(sqlconn_handle(conn), SQLITE_DBCONFIG_ENABLE_FKEY, (int)r->foreign_keys,
                             (int *)NULL);
     list_push_back(&l->itxns, &t->link);
-    return t;
+    *out = t;
+    return ERR_OK;
 }
 
 /* The client hears of the end at its next request; ROLLBACK is what it would want anyway. */
@@ -169,10 +169,9 @@ void lane_run_interactive(struct lane *l, struct request *r)
         list_push_back(&l->stalled, &r->letter.link); /* the WAL starts over in a moment */
         return;
     }
-    if (t == NULL)
-        t = begin(l, r);
-    if (t == NULL) {
-        request_fail_text(r, ERR_IO);
+    enum err e = t == NULL ? begin(l, r, &t) : ERR_OK;
+    if (e != ERR_OK) {
+        request_fail_text(r, e);
         lane_answer(l, r);
         return;
     }

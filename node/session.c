@@ -15,6 +15,7 @@
 
 #include <inttypes.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -237,6 +238,19 @@ static bool runs_elsewhere(const struct session *s, const struct request *r) ON_
            s->node->fetch == NULL;
 }
 
+/* Whose disk it is: the client may not know which node ran its statement. */
+static void name_the_node(const struct session *s, struct request *r) ON_LOOP
+{
+    char sentence[ERR_TEXT_MAX + 32];
+    int32_t sqlite_code = r->answer.sqlite_code;
+    if ((r->answer.code != ERR_CORRUPT && r->answer.code != ERR_IO) || r->answer.message == NULL)
+        return;
+    (void)snprintf(sentence, sizeof sentence, "node %" PRIu64 ": %s", s->node->config->id,
+                   r->answer.message);
+    request_fail(r, r->answer.code, sentence);
+    r->answer.sqlite_code = sqlite_code;
+}
+
 void session_answer(struct session *s, struct request *r)
 {
     CHECK(s->current == r && r->session == s);
@@ -272,6 +286,7 @@ void session_answer(struct session *s, struct request *r)
         s->overdue = false;
         request_fail(r, ERR_TIMEOUT, "timed out while its client took the rows too slowly");
     }
+    name_the_node(s, r);
     put_end(r);
     framed_send(s->framed, &r->answer.out);
     finish(s, r);

@@ -135,6 +135,11 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
         r->answer.sqlite_code = rc;
         return ERR_FULL;
     }
+    if (rc == SQLITE_IOERR_DATA && err_text()[0] != 0) { /* verify_vfs.c said which page */
+        request_fail(r, ERR_CORRUPT, err_text());
+        r->answer.sqlite_code = rc;
+        return ERR_CORRUPT;
+    }
     /* Only a refusal sets a reason; the code may be SQLITE_SCHEMA when SQLite tried twice. */
     bool refused = c->guard.reason[0] != 0;
     request_fail(r, refused ? ERR_FORBIDDEN : ERR_SQL,
@@ -316,6 +321,9 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
         return ERR_TOO_BIG;
     }
     int rc = prepare(c, sql, (size_t)(end - sql), false, &s, &tail);
+    /* SQLite says "no such table" when it cannot read whether its schema is still the newest. */
+    if (rc == SQLITE_ERROR && err_text()[0] != 0)
+        rc = SQLITE_IOERR_DATA;
     enum err e = rc == SQLITE_OK ? ERR_OK : sqlconn_fail(c, r, rc);
     if (e == ERR_OK && s == NULL) {
         c->running = NULL;

@@ -83,3 +83,30 @@ def test_errors_of_a_followers_temporary_file():
                 write_large(q)
             c.wait(lambda: says(victim, ["main.db.stash", words]), f"{victim} names {words}")
             heal(c, victim, n + 1)
+
+
+# --- damaged pages --------------------------------------------------------------------------------
+
+
+@case(seconds=60)
+def test_who_meets_an_unreadable_page_hears_which_node_and_where():
+    for leads in (False, True):
+        with FaultyCluster() as c:
+            begin(c)
+            leader = c.leader()
+            victim = leader if leads else c.others(leader)[0]
+            with c.client() as q:
+                q.query("INSERT INTO big(a) VALUES (randomblob(100000))")
+            c.wait_equal()
+            victim.fail(("EIO", "r", "main.db-wal"))
+            with victim.client() as q:  # the first to look: no reader has the pages yet
+                try:
+                    q.query("SELECT sum(length(hex(a))) FROM big", level="any", timeout_ms=20000)
+                    raise AssertionError("unreadable pages were read")
+                except LecternError as e:
+                    for words in ("CORRUPT", f"node {victim.id}: ", "main.db-wal", "at byte",
+                                  "cannot be read: Input/output error"):
+                        expect(words in str(e), f"{words}: {e}")
+            victim.heal()
+            c.wait_equal(60)
+            c.check_equal()

@@ -1,11 +1,14 @@
-/* Room: tests. The lane on a disk that does not take the temporary file of a large transaction: it
- * says so and stops, and runs nothing twice. A directory in the file's place makes the error. */
+/* Room: tests. The lane on a bad disk. One that does not take the temporary file of a large
+ * transaction: the lane says so and stops, and runs nothing twice (a directory in the file's place
+ * makes the error). One that damages pages: the client hears which. */
 #include "base/file.h"
 #include "tests/lib/test.h"
 #include "tests/unit/node/stage.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LARGE "INSERT INTO t(v) VALUES (randomblob(20000000))"
 
@@ -75,5 +78,26 @@ TEST(lane_a_transaction_hears_that_the_temporary_file_cannot_be_made)
     expect_answer(&s, 2, ERR_IO, "main.db.overlay: Is a directory");
     expect_answer(&s, 1, ERR_NOT_LEADER, "the leader changed");
     expect_failed(&s);
+    stage_close(&s);
+}
+
+TEST(lane_a_statement_that_meets_a_damaged_page_says_which)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.config.txn_idle_ms = 60000;
+    stage_expect(&s, 1, ERR_OK, "INSERT INTO t(v) VALUES (randomblob(100000))");
+    stage_expect(&s, 9, ERR_OK, "BEGIN"); /* a connection of its own: the pages are in no cache */
+    int fd = open(test_path("main.db-wal"), O_RDWR | O_CLOEXEC);
+    off_t size = lseek(fd, 0, SEEK_END);
+    for (off_t page = 32 + 24; page < size; page += 24 + 4096) /* behind the head of each frame */
+        EXPECT_EQ(pwrite(fd, "damage", 6, page + 2000), 6);
+    (void)close(fd);
+    stage_send(&s, 10, 2, "BEGIN"); /* another connection: reads page 1 */
+    stage_send(&s, 9, 1, "SELECT length(v) FROM t");
+    stage_wait(&s, 2);
+    expect_answer(&s, 1, ERR_CORRUPT, "main.db-wal, frame ");
+    expect_answer(&s, 2, ERR_CORRUPT, "page 1 in ");
     stage_close(&s);
 }

@@ -277,6 +277,7 @@ void stage_end(struct stage *s)
     EXPECT(s->stopped);
     stage_step(s, 0);
     lane_close(s->lane);
+    stage_step(s, 0); /* words of damage that the last checkpoint met */
     while ((i = list_pop_front(&s->answers)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
     while ((i = list_pop_front(&s->outstanding)) != NULL) {
