@@ -25,7 +25,6 @@
 #include "node/record.h"
 #include "node/recover.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,22 +125,6 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-/* Everything of the old database. `position` goes last: until then the next start finds a damaged
- * database of ours again, and comes back here. */
-static enum err remove_database(const struct config *c)
-{
-    static const char *const names[] = {"main.db",       "main.db-wal",     "main.db-shm", "hashes",
-                                        "main.db.fetch", "main.db.fetched", "position"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char *path = mem_printf("%s/%s", c->data, names[i]);
-        bool gone = unlink(path) == 0 || errno == ENOENT;
-        enum err e = gone ? ERR_OK : file_error("remove", path);
-        free(path);
-        TRY(e);
-    }
-    return file_sync_dir(c->data);
-}
-
 static enum err open_lane(struct node *n) ON_LOOP
 {
     thread_become(THREAD_OWNER);
@@ -165,7 +148,10 @@ static enum err build_from_log(struct node *n, const char *reason, uint64_t *app
 {
     log_warn("startup", "rebuild reason=\"%s\" what=\"an empty database is built from the log\"",
              reason);
-    TRY(remove_database(n->config));
+    char *path = database_path(n->config);
+    enum err e = repl_fetch_drop(path);
+    free(path);
+    TRY(e);
     TRY(forget_recovery(n));
     TRY(open_lane(n));
     n->past->repairs++;
