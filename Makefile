@@ -190,7 +190,7 @@ SIM_SEEDS ?= 1000
 
 .PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov
 .PHONY: lint format
-test: ## everything below ten minutes: unit, cluster, the same under sanitizers
+test: ## everything below a quarter of an hour: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so \
 	    $(BUILD)/release/disk_faults.so
 	$(call variant,asan) all unit-bins
