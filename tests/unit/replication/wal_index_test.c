@@ -116,7 +116,8 @@ static void target_close(struct target *t)
     stock_close(t->keeper);
 }
 
-static void target_new_wal(struct target *t, struct rng *r)
+/* The locks of the read marks are held, and given back. */
+static void target_begin_wal(struct target *t, struct rng *r)
 {
     uint8_t bytes[WAL_HEADER_BYTES];
     t->header = (struct wal_header){
@@ -125,12 +126,17 @@ static void target_new_wal(struct target *t, struct rng *r)
         .salt = {(uint32_t)rng_u64(r), (uint32_t)rng_u64(r)},
     };
     wal_header_encode(&t->header, bytes);
-    EXPECT_OK(wal_lock(t->db, WAL_LOCK_READ(1), 4, true));
     wal_index_restart(t->index, t->header.salt);
     EXPECT(t->wal->pMethods->xWrite(t->wal, bytes, sizeof bytes, 0) == SQLITE_OK);
     wal_unlock(t->db, WAL_LOCK_READ(1), 4, true);
     t->chain = t->header.chain;
     t->frames = 0;
+}
+
+static void target_new_wal(struct target *t, struct rng *r)
+{
+    EXPECT_OK(wal_lock(t->db, WAL_LOCK_READ(1), 4, true));
+    target_begin_wal(t, r);
 }
 
 /* Everything into the database file; false when a reader is in the way. */
@@ -506,15 +512,15 @@ static void *watch(void *arg)
 }
 
 /* While nothing is published, readers begin anew at the last frame, so a checkpoint comes to the
- * end; from then on they begin at mark 0, so the marks of the WAL become free. */
+ * end; from then on they begin at mark 0, so the marks of the WAL become free. They are kept once
+ * taken: a reader that looked before the checkpoint ended may still try one. */
 static void target_restart_among_readers(struct target *t, struct rng *r)
 {
     while (!target_checkpoint(t))
         (void)sched_yield();
     while (wal_lock(t->db, WAL_LOCK_READ(1), 4, true) != ERR_OK)
         (void)sched_yield();
-    wal_unlock(t->db, WAL_LOCK_READ(1), 4, true);
-    target_new_wal(t, r);
+    target_begin_wal(t, r);
 }
 
 /* Readers of the same moment see whole transactions in their order, over checkpoints and new WALs;
