@@ -40,10 +40,9 @@ struct reader_watch {
     char *shm_path;
     pthread_mutex_t lock;
     struct list readings;
-    uint64_t ended, ended_ms; /* how many, and when the last one */
+    uint64_t ended_ms; /* when the last one was ended */
     unsigned others;
     bool others_known;
-    uint64_t others_looked_ms;
     _Atomic bool is_closed; /* the gate, as all below the loop's */
     bool ends_all;          /* at drain_ms */
     bool asked;             /* for the restart, since all were gone */
@@ -124,7 +123,6 @@ static void end_reading(struct reader_watch *w, struct reading *g, uint64_t now_
 {
     uint64_t age = age_of(g, now_ms);
     g->ended = true;
-    w->ended++;
     w->ended_ms = now_ms;
     (void)snprintf(
         g->sentence, sizeof g->sentence,
@@ -276,7 +274,6 @@ void reader_watch_look_outside(struct reader_watch *w)
     (void)pthread_mutex_lock(&w->lock);
     w->others = e == ERR_OK ? n : 0;
     w->others_known = e == ERR_OK;
-    w->others_looked_ms = now;
     (void)pthread_mutex_unlock(&w->lock);
     if (st.wal_bytes <= w->config->wal_limit_bytes || st.restart_waits_ms == 0)
         return; /* meanwhile it is over */
@@ -297,21 +294,4 @@ void reader_watch_look_outside(struct reader_watch *w)
                  st.wal_bytes, st.restart_waits_ms, e == ERR_OK ? "" : "; ",
                  e == ERR_OK ? "" : err_text());
     buf_fini(&who);
-}
-
-void reader_watch_stats(struct reader_watch *w, uint64_t now_ms, struct reader_stats *out)
-{
-    *out = (struct reader_stats){0};
-    (void)pthread_mutex_lock(&w->lock);
-    LIST_EACH(i, &w->readings) {
-        const struct reading *g = LIST_ENTRY(i, struct reading, link);
-        uint64_t age = age_of(g, now_ms);
-        out->reading++;
-        if (atomic_load_explicit(&g->holds, memory_order_relaxed) && age > out->oldest_ms)
-            out->oldest_ms = age;
-    }
-    out->ended = w->ended;
-    out->others = w->others;
-    out->others_looked_ms = w->others_looked_ms;
-    (void)pthread_mutex_unlock(&w->lock);
 }

@@ -46,13 +46,4 @@ bool reader_watch_is_open(const struct reader_watch *w);
 /* Finds the other processes that read the database's files, and says so in the log. Blocks. */
 void reader_watch_look_outside(struct reader_watch *w);
 
-struct reader_stats {
-    unsigned reading;   /* statements under way, parked ones too */
-    uint64_t oldest_ms; /* age of the oldest that has a read transaction; 0: none has */
-    uint64_t ended;     /* so many were ended so far */
-    unsigned others;    /* processes that read our files, when last looked; see `looked_ms` */
-    uint64_t others_looked_ms; /* monotonic; 0: never, nothing was held back */
-};
-void reader_watch_stats(struct reader_watch *w, uint64_t now_ms, struct reader_stats *out);
-
 #endif

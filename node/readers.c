@@ -267,8 +267,3 @@ void readers_expire(struct readers *p, uint64_t now_ms)
         send_back(p, r, LOOP_ANSWER);
     }
 }
-
-void readers_stats(struct readers *p, uint64_t now_ms, struct reader_stats *out)
-{
-    reader_watch_stats(p->watch, now_ms, out);
-}

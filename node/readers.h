@@ -31,7 +31,5 @@ void readers_run(struct readers *readers, struct request *r) ON_LOOP;
  * deadline (ERR_TIMEOUT). Cancels statements that hold the WAL back for too long (reader_watch.h):
  * those that wait for their client have to be sent back here. */
 void readers_expire(struct readers *readers, uint64_t now_ms) ON_LOOP;
-/* For status: what reads now, and who was ended. */
-void readers_stats(struct readers *readers, uint64_t now_ms, struct reader_stats *out) ON_LOOP;
 
 #endif
