@@ -131,18 +131,8 @@ static enum err fill(struct conn *c)
             buf_init(&c->in, max);
         }
     }
-    size_t before = c->in.len;
-    void *to = buf_extend(&c->in, READ_BYTES);
-    if (to == NULL)
-        return err_fail(buf_status(&c->in), "an answer that does not fit the memory");
-    ssize_t n = recv(c->fd, to, READ_BYTES, 0);
-    int failure = errno;
-    c->in.len = before + (n > 0 ? (size_t)n : 0);
-    if (n == 0)
-        return err_fail(ERR_CLOSED, "the server closed the connection");
-    if (n < 0 && failure != EAGAIN && failure != EWOULDBLOCK && failure != EINTR)
-        return err_fail(ERR_CLOSED, "receive: %s", strerror(failure));
-    return ERR_OK;
+    size_t got;
+    return dial_receive(c->fd, &c->in, READ_BYTES, "the server", &got);
 }
 
 static enum err next_frame(struct conn *c, struct wire_frame *f, bool *got)

@@ -134,3 +134,20 @@ enum err dial(const char *address, uint64_t deadline, int wake_fd, int *fd)
     freeaddrinfo(all);
     return err;
 }
+
+enum err dial_receive(int fd, struct buf *in, size_t max, const char *who, size_t *got)
+{
+    size_t before = in->len;
+    void *to = buf_extend(in, max);
+    if (to == NULL)
+        return err_fail(buf_status(in), "an answer that does not fit the memory");
+    ssize_t n = recv(fd, to, max, 0);
+    int failure = errno;
+    *got = n > 0 ? (size_t)n : 0;
+    in->len = before + *got;
+    if (n == 0)
+        return err_fail(ERR_CLOSED, "%s closed the connection", who);
+    if (n < 0 && failure != EAGAIN && failure != EWOULDBLOCK && failure != EINTR)
+        return err_fail(ERR_CLOSED, "receive: %s", strerror(failure));
+    return ERR_OK;
+}

@@ -3,6 +3,7 @@
 #ifndef CLIENT_DIAL_H
 #define CLIENT_DIAL_H
 
+#include "base/buf.h"
 #include "base/err.h"
 
 #include <stdint.h>
@@ -20,5 +21,10 @@ MUST_USE enum err dial(const char *address, uint64_t deadline, int wake_fd, int 
 /* Waits until FD is ready for one of EVENTS (poll's; *ready says which, POLLERR and POLLHUP count).
  * ERR_TIMEOUT at DEADLINE, ERR_CANCELLED when WAKE_FD is readable (it is left unread). */
 MUST_USE enum err dial_wait(int fd, short events, int wake_fd, uint64_t deadline, short *ready);
+
+/* Appends what has arrived on FD to IN, at most MAX bytes, without waiting; *got: how many, 0 when
+ * there is nothing yet. ERR_CLOSED: WHO closed the connection, or it broke; ERR_TOO_BIG,
+ * ERR_NOMEM: IN has no room. */
+MUST_USE enum err dial_receive(int fd, struct buf *in, size_t max, const char *who, size_t *got);
 
 #endif

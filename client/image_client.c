@@ -48,19 +48,10 @@ static enum err send_some(struct image_client *c)
 
 static enum err receive_some(struct image_client *c)
 {
-    size_t before = c->in.len;
-    void *to = buf_extend(&c->in, READ_BYTES);
-    if (to == NULL)
-        return err_fail(buf_status(&c->in), "an answer that does not fit the memory");
-    ssize_t n = recv(c->fd, to, READ_BYTES, 0);
-    int failure = errno;
-    c->in.len = before + (n > 0 ? (size_t)n : 0);
-    c->bytes += n > 0 ? (uint64_t)n : 0;
-    if (n == 0)
-        return err_fail(ERR_CLOSED, "the node closed the connection");
-    if (n < 0 && failure != EAGAIN && failure != EWOULDBLOCK && failure != EINTR)
-        return err_fail(ERR_CLOSED, "receive: %s", strerror(failure));
-    return ERR_OK;
+    size_t got = 0;
+    enum err e = dial_receive(c->fd, &c->in, READ_BYTES, "the node", &got);
+    c->bytes += got;
+    return e;
 }
 
 /* Sends what waits and takes the next whole frame, borrowed until more is received. */

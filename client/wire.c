@@ -148,6 +148,17 @@ void wire_put_value(struct buf *b, const struct wire_value *v)
     UNREACHABLE("a value of an unknown type");
 }
 
+void wire_put_columns(struct buf *b, uint32_t request, const char *const *names, uint32_t n)
+{
+    size_t begun = wire_begin(b, WIRE_COLUMNS, request);
+    buf_put_u32(b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        buf_put_cstr(b, names[i]);
+        buf_put_cstr(b, "");
+    }
+    wire_end(b, begun);
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 static bool known_type(uint8_t type)

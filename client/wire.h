@@ -147,6 +147,8 @@ size_t wire_begin(struct buf *b, enum wire_type type, uint32_t request);
  */
 void wire_end(struct buf *b, size_t begun);
 void wire_put_value(struct buf *b, const struct wire_value *v);
+/* A whole COLUMNS: N names without declared types. */
+void wire_put_columns(struct buf *b, uint32_t request, const char *const *names, uint32_t n);
 
 /* --- reading -------------------------------------------------------------------------------------
  */

@@ -103,14 +103,8 @@ __attribute__((format(printf, 3, 4))) static void answer_done(struct request *r,
     (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
     log_info("admin", "done text=\"%s\"", text);
-    size_t begun = wire_begin(b, WIRE_COLUMNS, r->id);
-    buf_put_u32(b, COLUMNS);
-    for (uint32_t i = 0; i < COLUMNS; i++) {
-        buf_put_cstr(b, columns[i]);
-        buf_put_cstr(b, "");
-    }
-    wire_end(b, begun);
-    begun = wire_begin(b, WIRE_ROWS, r->id);
+    wire_put_columns(b, r->id, columns, COLUMNS);
+    size_t begun = wire_begin(b, WIRE_ROWS, r->id);
     buf_put_u32(b, 1);
     put_number(b, id);
     put_number(b, n->config->cluster_id);

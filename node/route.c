@@ -222,13 +222,9 @@ static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
     if (value < 0) {
         struct buf *b = &r->answer.out;
         struct wire_value v = {.type = WIRE_INTEGER};
-        size_t begun = wire_begin(b, WIRE_COLUMNS, r->id);
         v.integer = s->foreign_keys;
-        buf_put_u32(b, 1);
-        buf_put_cstr(b, "foreign_keys");
-        buf_put_cstr(b, "");
-        wire_end(b, begun);
-        begun = wire_begin(b, WIRE_ROWS, r->id);
+        wire_put_columns(b, r->id, &(const char *){"foreign_keys"}, 1);
+        size_t begun = wire_begin(b, WIRE_ROWS, r->id);
         buf_put_u32(b, 1);
         wire_put_value(b, &v);
         wire_end(b, begun);

@@ -143,14 +143,8 @@ void status_answer(struct node *n, struct request *r)
     unsigned n_rows = collect(n, rows);
     for (unsigned i = 0; i < n_rows; i++)
         newest = rows[i].news.seq > newest ? rows[i].news.seq : newest;
-    size_t begun = wire_begin(b, WIRE_COLUMNS, r->id);
-    buf_put_u32(b, COLUMNS);
-    for (uint32_t i = 0; i < COLUMNS; i++) {
-        buf_put_cstr(b, columns[i]);
-        buf_put_cstr(b, "");
-    }
-    wire_end(b, begun);
-    begun = wire_begin(b, WIRE_ROWS, r->id);
+    wire_put_columns(b, r->id, columns, COLUMNS);
+    size_t begun = wire_begin(b, WIRE_ROWS, r->id);
     buf_put_u32(b, n_rows);
     for (unsigned i = 0; i < n_rows; i++)
         put_row(b, &rows[i], newest, now);
