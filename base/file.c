@@ -111,10 +111,29 @@ static char *dir_of(const char *path)
     return slash == path ? mem_strdup("/") : mem_printf("%.*s", (int)(slash - path), path);
 }
 
+enum err file_sync_dir_of(const char *path)
+{
+    char *dir = dir_of(path);
+    enum err e = file_sync_dir(dir);
+    free(dir);
+    return e;
+}
+
+char *file_beside(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    return mem_printf("%.*s%s", slash == NULL ? 0 : (int)(slash - path + 1), path, name);
+}
+
+bool file_is_there(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
 enum err file_replace(const char *path, const void *p, size_t n)
 {
     char *temp = mem_printf("%s.new", path);
-    char *dir = dir_of(path);
     int fd = -1;
     enum err e = file_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0644, &fd);
     if (e == ERR_OK)
@@ -126,8 +145,7 @@ enum err file_replace(const char *path, const void *p, size_t n)
     if (e == ERR_OK && rename(temp, path) != 0)
         e = file_error("rename", temp);
     if (e == ERR_OK)
-        e = file_sync_dir(dir);
-    free(dir);
+        e = file_sync_dir_of(path);
     free(temp);
     return e;
 }

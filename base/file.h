@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -21,8 +22,13 @@ MUST_USE enum err file_read_at(int fd, const char *path, void *p, size_t n, uint
                                size_t *got);
 MUST_USE enum err file_size(int fd, const char *path, uint64_t *size);
 MUST_USE enum err file_sync(int fd, const char *path);
-/* Syncs the directory that holds PATH's name. */
 MUST_USE enum err file_sync_dir(const char *dir);
+/* Syncs the directory that holds PATH's name. */
+MUST_USE enum err file_sync_dir_of(const char *path);
+/* The path of NAME in the directory that holds PATH; to be freed. */
+char *file_beside(const char *path, const char *name);
+/* There is something of that name, and it can be looked at. */
+bool file_is_there(const char *path);
 /* Appends the whole file; ERR_TOO_BIG when it does not fit OUT's maximum. */
 MUST_USE enum err file_read_all(const char *path, struct buf *out);
 /* Replaces PATH by N bytes so that a crash leaves the old or the new content: temporary file, sync,

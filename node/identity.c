@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define FILE_MAX KIB(16)
 #define FIRST    "lectern-node 1\n"
@@ -35,8 +34,7 @@ static char *path_of(const char *dir)
 bool identity_exists(const char *dir)
 {
     char *path = path_of(dir);
-    struct stat st;
-    bool there = stat(path, &st) == 0;
+    bool there = file_is_there(path);
     free(path);
     return there;
 }

@@ -26,7 +26,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #define ASK_MS     10000
@@ -38,8 +37,7 @@
 static bool is_there(const char *dir, const char *name)
 {
     char *path = mem_printf("%s/%s", dir, name);
-    struct stat st;
-    bool there = stat(path, &st) == 0;
+    bool there = file_is_there(path);
     free(path);
     return there;
 }

@@ -57,12 +57,6 @@ static char *mark_of(const char *dir)
     return mem_printf("%s/recovery/begun", dir);
 }
 
-static bool exists(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0;
-}
-
 bool lost_majority_unfinished(const char *dir)
 {
     char *path = mem_printf("%s/recovery", dir);
@@ -74,7 +68,7 @@ bool lost_majority_unfinished(const char *dir)
 bool lost_majority_given_up(const char *dir)
 {
     char *path = mark_of(dir);
-    bool is = exists(path);
+    bool is = file_is_there(path);
     free(path);
     return is;
 }
@@ -432,12 +426,12 @@ static enum err put_aside(const struct recovery *r)
     char date[32];
     struct tm tm;
     time_t now = time(NULL);
-    if (!exists(r->raft))
+    if (!file_is_there(r->raft))
         return ERR_OK; /* done before we died */
     if (gmtime_r(&now, &tm) == NULL || strftime(date, sizeof date, "%Y%m%dT%H%M%SZ", &tm) == 0)
         return err_fail(ERR_IO, "no date");
     char *lost = mem_printf("%s.lost-%s", r->raft, date);
-    for (unsigned i = 2; exists(lost); i++) {
+    for (unsigned i = 2; file_is_there(lost); i++) {
         free(lost);
         lost = mem_printf("%s.lost-%s.%u", r->raft, date, i);
     }
@@ -452,7 +446,7 @@ static enum err switch_over(struct recovery *r)
 {
     TRY(identity_read(r->new_dir, &r->next));
     TRY(lost_majority_forget(r->dir)); /* the new cluster takes nothing back */
-    if (exists(r->new_raft)) {
+    if (file_is_there(r->new_raft)) {
         TRY(put_aside(r));
         TRY(file_sync_dir(r->dir));
         TRY(move(r->new_raft, r->raft));

@@ -120,11 +120,6 @@ bool startup_may_fetch(const struct node *n)
     return n->config->repair != 0 && has_others(n);
 }
 
-static bool exists(const char *path)
-{
-    return access(path, F_OK) == 0;
-}
-
 static enum err open_lane(struct node *n) ON_LOOP
 {
     thread_become(THREAD_OWNER);
@@ -193,7 +188,7 @@ static bool is_damage(const struct node *n, enum err e) ON_LOOP
 {
     struct cns_status st;
     char *position = mem_printf("%s/position", n->config->data);
-    bool noted = exists(position);
+    bool noted = file_is_there(position);
     free(position);
     cns_get_status(n->cns, &st);
     return (e == ERR_CORRUPT || e == ERR_DIVERGED) &&

@@ -352,13 +352,11 @@ static enum err check_all(struct check *c)
 enum err repl_check(const char *path, repl_check_say say_it, void *ctx, struct repl_check *out)
 {
     *out = (struct repl_check){0};
-    const char *slash = strrchr(path, '/');
     struct check c = {
         .path = path,
         .wal_path = mem_printf("%s-wal", path),
-        .position_path =
-            mem_printf("%.*sposition", slash == NULL ? 0 : (int)(slash - path + 1), path),
-        .hashes_path = hashes_path_for(path),
+        .position_path = file_beside(path, "position"),
+        .hashes_path = file_beside(path, "hashes"),
         .db_fd = -1,
         .wal_fd = -1,
         .say = say_it,

@@ -524,7 +524,7 @@ static enum err open_files(struct repl_db *db) ON_OWNER
     struct wal_scan scan;
     enum wal_rest rest;
     TRY(open_position(db));
-    char *hashes_path = hashes_path_for(db->config.path);
+    char *hashes_path = file_beside(db->config.path, "hashes");
     db->stored = stored_new(hashes_path, db->config.database_id, db->config.page_size);
     free(hashes_path);
     TRY(verify_vfs_open(&db->config, db->stored, &db->verify));
@@ -550,13 +550,6 @@ static bool page_size_valid(uint32_t n)
     return n >= 512 && n <= PAGE_SIZE_MAX && (n & (n - 1)) == 0;
 }
 
-static char *position_path_for(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    int dir = slash == NULL ? 0 : (int)(slash - path + 1);
-    return mem_printf("%.*sposition", dir, path);
-}
-
 enum err repl_db_open(const struct repl_config *c, struct repl_db **out)
 {
     *out = NULL;
@@ -567,7 +560,7 @@ enum err repl_db_open(const struct repl_config *c, struct repl_db **out)
     db->config = *c;
     db->config.path = mem_strdup(c->path);
     db->wal_path = mem_printf("%s-wal", c->path);
-    db->position_path = position_path_for(c->path);
+    db->position_path = file_beside(c->path, "position");
     enum err e = open_files(db);
     if (e != ERR_OK) {
         database_free(db);

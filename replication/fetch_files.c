@@ -44,8 +44,7 @@
 void fetch_files_init(struct fetch_files *f, const char *path)
 {
     const char *slash = strrchr(path, '/');
-    int prefix = slash == NULL ? 0 : (int)(slash - path + 1);
-    f->dir = slash == NULL ? mem_strdup(".") : mem_printf("%.*s", prefix, path);
+    f->dir = slash == NULL ? mem_strdup(".") : file_beside(path, "");
     f->db = mem_strdup(path);
     f->db_new = mem_printf("%s.new", path);
     f->fetch = mem_printf("%s.fetch", path);
@@ -54,10 +53,10 @@ void fetch_files_init(struct fetch_files *f, const char *path)
     f->wal = mem_printf("%s-wal", path);
     f->shm = mem_printf("%s-shm", path);
     f->journal = mem_printf("%s-journal", path);
-    f->position = mem_printf("%.*sposition", prefix, path);
-    f->pos_new = mem_printf("%.*sposition.new", prefix, path);
-    f->hashes = mem_printf("%.*shashes", prefix, path);
-    f->hashes_new = mem_printf("%.*shashes.new", prefix, path);
+    f->position = file_beside(path, "position");
+    f->pos_new = file_beside(path, "position.new");
+    f->hashes = file_beside(path, "hashes");
+    f->hashes_new = file_beside(path, "hashes.new");
 }
 
 void fetch_files_fini(struct fetch_files *f)

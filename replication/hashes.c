@@ -43,13 +43,6 @@ struct hashes_file {
     uint32_t blocks;
 };
 
-char *hashes_path_for(const char *db_path)
-{
-    const char *slash = strrchr(db_path, '/');
-    int dir = slash == NULL ? 0 : (int)(slash - db_path + 1);
-    return mem_printf("%.*shashes", dir, db_path);
-}
-
 static void head_encode(uint64_t database_id, uint32_t page_size, uint8_t head[BLOCK_BYTES])
 {
     memset(head, 0, BLOCK_BYTES);
@@ -101,17 +94,6 @@ static enum err sync_with_time(int fd, const char *path)
     return fsync(fd) != 0 ? file_error("sync", path) : ERR_OK;
 }
 
-static enum err sync_dir_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return file_sync_dir(".");
-    char *dir = mem_printf("%.*s", slash == path ? 1 : (int)(slash - path), path);
-    enum err e = file_sync_dir(dir);
-    free(dir);
-    return e;
-}
-
 enum err hashes_create(const char *path, uint64_t database_id, uint32_t page_size, uint32_t pages,
                        hashes_source source, void *ctx)
 {
@@ -131,7 +113,7 @@ enum err hashes_create(const char *path, uint64_t database_id, uint32_t page_siz
     if (e == ERR_OK && rename(temp, path) != 0)
         e = file_error("rename", temp);
     if (e == ERR_OK)
-        e = sync_dir_of(path);
+        e = file_sync_dir_of(path);
     free(temp);
     return e;
 }

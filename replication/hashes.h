@@ -18,8 +18,6 @@ struct hashes_file;
 /* The hashes of the N pages from FIRST on; 0 beyond the end. */
 typedef void (*hashes_source)(void *ctx, uint32_t first, unsigned n, uint64_t *out);
 
-/* DIR/hashes for DIR/main.db; to be freed. */
-char *hashes_path_for(const char *db_path);
 /* Makes a new file of PAGES hashes that SOURCE gives, durably, in place of the one that there is: a
  * crash leaves the old or the new one. main.db must not be written after this call began (see
  * hashes_is_current). */

@@ -60,7 +60,7 @@ void repl_config_init(struct repl_config *c, const char *path);
  * `hashes` (pages in the WAL are hashed anew; a `hashes` that is lost or does not fit is made again
  * from the pages, which takes long and is logged), and takes the WAL's WRITE and CHECKPOINT locks
  * until close. No page of main.db is read here: each is compared with its hash when somebody reads
- * it (verify_vfs.h). other processes can read, and get SQLITE_BUSY when they write.
+ * it (verify_vfs.h). Other processes can read, and get SQLITE_BUSY when they write.
  * ERR_LOCKED: another process writes to it. ERR_FORMAT: not a database of ours. ERR_CORRUPT:
  * damaged. The position may be unknown (another program checkpointed and removed the WAL while the
  * node was stopped): repl_db_position_known; the caller then finds the sequence for the checksum in
@@ -72,20 +72,17 @@ MUST_USE enum err repl_db_close(struct repl_db *db) ON_OWNER;
 
 bool repl_db_position_known(const struct repl_db *db) ON_OWNER;
 MUST_USE enum err repl_db_adopt_position(struct repl_db *db, uint64_t seq) ON_OWNER;
-/* The hashes do not lead to the checksum that the log has: reads all pages and hashes them anew.
- * The position may be known, or not, and its checksum another one, afterwards. */
-MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 /* Newest published position; while it is unknown: sequence 0 and the checksum of the content. */
 struct repl_position repl_db_position(const struct repl_db *db) ON_OWNER;
 /* Reads every page of the published database and compares with the page hashes. ERR_CORRUPT names
- * the first page that differs, and where it lies. Long: for tests and `check`. */
+ * the first page that differs, and where it lies. Long: for tests. */
 MUST_USE enum err repl_db_verify(struct repl_db *db) ON_OWNER;
 /* The same for the next PAGES pages, round and round: small steps for idle moments. */
 MUST_USE enum err repl_db_scrub(struct repl_db *db, uint32_t pages) ON_OWNER;
 /* Reads and hashes every page anew, whatever the file `hashes` said, and makes that file again: for
  * a checksum that is not the log's. Afterwards repl_db_position has the checksum of what the files
- * really contain; when it is the log's now, only `hashes` was wrong, else pages differ. Long, with
- * lines in the log. No view may be open. */
+ * really contain; when it is the log's now, only `hashes` was wrong, else pages differ. The
+ * position may be known or not afterwards. Long, with lines in the log. No view may be open. */
 MUST_USE enum err repl_db_rehash(struct repl_db *db) ON_OWNER;
 
 /* --- a stopped node's files (check.c)
