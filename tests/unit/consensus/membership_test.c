@@ -10,11 +10,10 @@
 #include "base/sizes.h"
 #include "consensus/member.h"
 #include "tests/lib/test.h"
+#include "tests/unit/consensus/free_ports.h"
 
-#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define N       5u /* ports; three of them are there from the beginning */
@@ -40,26 +39,9 @@ struct group {
     uv_loop_t loop;
     struct node nodes[N + 1];
     struct cns_server servers[N];
-    char addresses[N][32];
+    char addresses[N][FREE_PORT_ADDRESS_MAX];
     const char *dir;
 };
-
-static void find_ports(struct group *g)
-{
-    int fds[N];
-    for (unsigned i = 0; i < N; i++) {
-        struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        socklen_t n = sizeof a;
-        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        EXPECT(fds[i] >= 0 && bind(fds[i], (struct sockaddr *)&a, sizeof a) == 0);
-        EXPECT(getsockname(fds[i], (struct sockaddr *)&a, &n) == 0);
-        (void)snprintf(g->addresses[i], sizeof g->addresses[i], "127.0.0.1:%u",
-                       (unsigned)ntohs(a.sin_port));
-        g->servers[i] = (struct cns_server){i + 1, g->addresses[i], CNS_VOTER};
-    }
-    for (unsigned i = 0; i < N; i++)
-        EXPECT(close(fds[i]) == 0);
-}
 
 static void on_stopped(void *ctx)
 {
@@ -177,7 +159,7 @@ static void group_init(struct group *g)
     log_set_level((enum log_level)(LOG_ERROR + 1)); /* members are thrown out all the time */
     g->dir = test_dir();
     EXPECT(uv_loop_init(&g->loop) == 0);
-    find_ports(g);
+    free_ports(g->servers, g->addresses, N);
     for (uint64_t id = 1; id <= FIRST; id++)
         start_node(g, id);
 }

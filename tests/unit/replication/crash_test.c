@@ -56,19 +56,9 @@ static enum err script_step(sqlite3 *c, unsigned i)
     return sqlite_error(sqlite3_exec(c, sql, NULL, NULL, NULL), "run the script on", "the view");
 }
 
-static struct repl_config crash_config(const char *name)
-{
-    struct repl_config c = replica_config(name);
-    c.page_size = 512;
-    c.entry_bytes_max = 2048;
-    c.wal_checkpoint_bytes = 4 * 1024;
-    c.wal_restart_bytes = 12 * 1024;
-    return c;
-}
-
 static struct repl_db *crash_open(const char *name) ON_OWNER
 {
-    struct repl_config c = crash_config(name);
+    struct repl_config c = replica_small_config(name);
     struct repl_db *db;
     EXPECT_OK(repl_db_open(&c, &db));
     EXPECT(repl_db_position_known(db));
@@ -357,7 +347,7 @@ static void expect_error(enum err e)
 /* Works in this process until call N fails, and all after it. *CALLS: how many there were. */
 static void work_with_failing_disk(struct trial *t, const char *name, long n) ON_OWNER
 {
-    struct repl_config c = crash_config(name);
+    struct repl_config c = replica_small_config(name);
     struct repl_db *db;
     atomic_store(&t->report->calls, 0);
     atomic_store(&t->report->seq, 0);

@@ -16,19 +16,9 @@
 
 static _Atomic long calls;
 
-static struct repl_config full_config(const char *name)
-{
-    struct repl_config c = replica_config(name);
-    c.page_size = 512;
-    c.entry_bytes_max = 2048;
-    c.wal_checkpoint_bytes = 4 * 1024;
-    c.wal_restart_bytes = 12 * 1024;
-    return c;
-}
-
 static struct repl_db *full_open(const char *name) ON_OWNER
 {
-    struct repl_config c = full_config(name);
+    struct repl_config c = replica_small_config(name);
     struct repl_db *db;
     EXPECT_OK(repl_db_open(&c, &db));
     return db;

@@ -35,6 +35,16 @@ struct repl_config replica_config(const char *name)
     return c;
 }
 
+struct repl_config replica_small_config(const char *name)
+{
+    struct repl_config c = replica_config(name);
+    c.page_size = 512;
+    c.entry_bytes_max = 2048;
+    c.wal_checkpoint_bytes = 4 * 1024;
+    c.wal_restart_bytes = 12 * 1024;
+    return c;
+}
+
 struct repl_db *replica_open(const char *name)
 {
     struct repl_config c = replica_config(name);

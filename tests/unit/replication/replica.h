@@ -18,6 +18,8 @@ void replica_become_owner(void) THREAD_SHOWS(thread_owner);
 /* Configuration for test_dir()/NAME/main.db, whose directory is made; the path lives as long as the
  * test. */
 struct repl_config replica_config(const char *name);
+/* The same with small pages, entries and WAL: much happens in few transactions. */
+struct repl_config replica_small_config(const char *name);
 struct repl_db *replica_open(const char *name) ON_OWNER;
 /* A public read-only connection, whatever thread asks. */
 sqlite3 *replica_reader(const struct repl_db *db);
