@@ -19,6 +19,8 @@
 #define SQL_TEXT_MAX MIB(1)
 /* Values bound to one statement: SQLite's own default limit of variables. */
 #define SQL_PARAMS_MAX 32766u
+/* Statements of one batch. */
+#define BATCH_STATEMENTS_MAX 10000u
 
 /* A transaction's captured frames on the leader, until published: bounds the room that it takes in
  * the data directory (about three times this, with its log) and the time that all others wait. */

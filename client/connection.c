@@ -28,6 +28,7 @@
 #define KEEP_BYTES   MIB(1) /* an input buffer above this is given back after its frame */
 #define MESSAGE_MAX  KIB(64)
 #define VERSION_TEXT 64
+#define STREAM       1u
 
 struct conn {
     char *list; /* the addresses below point into it */
@@ -40,7 +41,9 @@ struct conn {
     size_t in_at, out_at; /* what was taken out of each */
     uint32_t request;
     uint64_t seq, node_id, cluster_id;
-    bool in_transaction;
+    bool in_transaction, no_foreign_keys;
+    int64_t last_insert_rowid;
+    uint32_t taken; /* bytes of ROWS since the last CREDIT */
     char server[VERSION_TEXT], sqlite[VERSION_TEXT];
     struct conn_error error;
     struct buf message;
@@ -64,6 +67,11 @@ struct exchange {
     bool cancelled;
     enum err stopped; /* the handler's error: the rest of the answer is dropped */
 };
+
+static struct wire_id the_id(const struct exchange *x)
+{
+    return (struct wire_id){.stream = STREAM, .request = x->request};
+}
 
 /* --- errors ----------------------------------------------------------------------------------- */
 
@@ -296,7 +304,7 @@ static void ask_to_cancel(struct conn *c, struct exchange *x)
 {
     x->cancelled = true;
     x->deadline = clock_mono_ms() + CONN_GRACE_MS;
-    wire_put_cancel(&c->out, x->request);
+    wire_put_cancel(&c->out, the_id(x));
 }
 
 /* What the handler says about an answer's part; its first error ends the request. */
@@ -354,7 +362,7 @@ static enum err take_rows(struct conn *c, struct exchange *x, struct rd *r)
 static enum err take_error(struct conn *c, struct exchange *x, struct wire_frame *f)
 {
     struct wire_error e;
-    bool ours = f->request == x->request;
+    bool ours = f->id.request == x->request;
     TRY(wire_get_error(f, &e));
     /* Request 0 is about the connection, and says nothing about what became of ours. */
     if (!ours)
@@ -371,23 +379,38 @@ static enum err take_error(struct conn *c, struct exchange *x, struct wire_frame
     return keep_error(c, e.code, e.sqlite_code, e.offset, e.message, e.message_len);
 }
 
+/* The server may send so many more bytes. */
+static enum err give_credit(struct conn *c)
+{
+    if (c->taken < WIRE_WINDOW / 2)
+        return ERR_OK;
+    wire_put_credit(&c->out, STREAM, c->taken);
+    c->taken = 0;
+    return flush(c);
+}
+
 static enum err take_frame(struct conn *c, struct exchange *x, struct wire_frame *f)
 {
     struct wire_done d;
-    if (f->type == WIRE_ERROR && (f->request == x->request || f->request == 0))
+    if (f->type == WIRE_ERROR && (f->id.request == x->request || f->id.request == 0))
         return take_error(c, x, f);
-    if (f->request != x->request)
-        return err_fail(ERR_PROTOCOL, "an answer to request %u, we wait for %u", f->request,
+    if (f->id.request != x->request)
+        return err_fail(ERR_PROTOCOL, "an answer to request %u, we wait for %u", f->id.request,
                         x->request);
     if (f->type == WIRE_COLUMNS)
         return take_columns(c, x, &f->body);
-    if (f->type == WIRE_ROWS)
-        return take_rows(c, x, &f->body);
+    if (f->type == WIRE_ROWS) {
+        c->taken += (uint32_t)rd_left(&f->body) + WIRE_HEAD_BYTES;
+        TRY(take_rows(c, x, &f->body));
+        return give_credit(c);
+    }
     if (f->type != WIRE_DONE)
         return err_fail(ERR_PROTOCOL, "a frame of type %d from a server", (int)f->type);
     TRY(wire_get_done(f, &d));
     x->answered = true;
     c->in_transaction = (d.flags & WIRE_IN_TRANSACTION) != 0;
+    c->no_foreign_keys = (d.flags & WIRE_NO_FOREIGN_KEYS) != 0;
+    c->last_insert_rowid = x->query != NULL ? d.last_insert_rowid : c->last_insert_rowid;
     c->seq = d.seq > c->seq ? d.seq : c->seq;
     if (x->done != NULL)
         *x->done = d;
@@ -503,20 +526,22 @@ static void put_request(struct conn *c, const struct exchange *x)
 {
     const struct conn_query *q = x->query;
     if (x->cluster != NULL) {
-        wire_put_cluster(&c->out, x->request, x->cluster);
+        wire_put_cluster(&c->out, the_id(x), x->cluster);
     } else if (q == NULL) {
-        wire_put_status(&c->out, x->request);
+        wire_put_status(&c->out, the_id(x));
     } else {
         struct wire_query w = {.level = q->level,
                                .bound_ms = q->bound_ms,
                                .timeout_ms = q->timeout_ms,
                                .min_seq = q->level == WIRE_SESSION ? c->seq : 0,
-                               .sql = q->sql,
-                               .sql_len = q->sql_len};
-        size_t begun = wire_begin_query(&c->out, x->request, &w);
+                               .last_insert_rowid = c->last_insert_rowid,
+                               .flags = c->no_foreign_keys ? WIRE_FOREIGN_KEYS_OFF : 0};
+        size_t begun = wire_begin_query(&c->out, WIRE_QUERY, the_id(x), &w);
+        size_t statement = wire_begin_statement(&c->out, 0, q->sql, q->sql_len);
         for (uint32_t i = 0; i < q->n_params; i++)
             wire_put_param(&c->out, q->params[i].name, &q->params[i].value);
-        wire_end_query(&c->out, begun, q->n_params);
+        wire_end_statement(&c->out, statement, q->n_params);
+        wire_end_query(&c->out, begun, 1);
     }
 }
 

@@ -95,7 +95,7 @@ static enum err ask(struct image_client *c, enum wire_type wanted, struct wire_f
     TRY(next_frame(c, deadline, answer));
     if (answer->type == WIRE_ERROR)
         return take_error(answer);
-    if (answer->type != wanted || answer->request != c->request)
+    if (answer->type != wanted || answer->id.request != c->request)
         return err_fail(ERR_PROTOCOL, "a frame of type %d instead of %d", (int)answer->type,
                         (int)wanted);
     size_t length = rd_left(&answer->body), from = c->in_at - length;
@@ -104,7 +104,7 @@ static enum err ask(struct image_client *c, enum wire_type wanted, struct wire_f
     answer->body = rd_of(c->in.data + from, length);
     if (done.type == WIRE_ERROR)
         return take_error(&done);
-    if (done.type != WIRE_DONE || done.request != c->request)
+    if (done.type != WIRE_DONE || done.id.request != c->request)
         return err_fail(ERR_PROTOCOL, "a frame of type %d instead of DONE", (int)done.type);
     return ERR_OK;
 }
@@ -176,7 +176,7 @@ uint64_t image_client_bytes(const struct image_client *c)
 enum err image_client_begin(struct image_client *c, bool pin, struct wire_image *image)
 {
     struct wire_frame f;
-    wire_put_image_begin(&c->out, ++c->request, pin);
+    wire_put_image_begin(&c->out, (struct wire_id){1, ++c->request}, pin);
     TRY(ask(c, WIRE_IMAGE, &f));
     TRY(wire_get_image(&f, image));
     if (pin && image->record_len == 0)
@@ -189,7 +189,7 @@ enum err image_client_hashes(struct image_client *c, uint32_t first, uint32_t n,
     struct wire_frame f;
     struct rd hashes;
     uint32_t got_first, got;
-    wire_put_image_ask_hashes(&c->out, ++c->request, first, n);
+    wire_put_image_ask_hashes(&c->out, (struct wire_id){1, ++c->request}, first, n);
     TRY(ask(c, WIRE_IMAGE_HASHES, &f));
     TRY(wire_get_image_hashes(&f, &got_first, &got, &hashes));
     if (got_first != first || got != n)
@@ -205,7 +205,7 @@ enum err image_client_pages(struct image_client *c, const uint32_t *page_nos, ui
 {
     struct wire_frame f;
     CHECK(n <= wire_image_pages_max(page_size));
-    wire_put_image_ask_pages(&c->out, ++c->request, page_nos, n);
+    wire_put_image_ask_pages(&c->out, (struct wire_id){1, ++c->request}, page_nos, n);
     TRY(ask(c, WIRE_IMAGE_PAGES, &f));
     TRY(wire_get_image_pages(&f, p));
     if (p->page_size != page_size || p->n > n)

@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-void wire_put_cluster(struct buf *b, uint32_t request, const struct wire_cluster *c)
+void wire_put_cluster(struct buf *b, struct wire_id id, const struct wire_cluster *c)
 {
-    size_t begun = wire_begin(b, WIRE_CLUSTER, request);
+    size_t begun = wire_begin(b, WIRE_CLUSTER, id);
     buf_put_u8(b, (uint8_t)c->op);
     buf_put_u8(b, (uint8_t)c->role);
     buf_put_u8(b, c->flags);

@@ -37,7 +37,7 @@ struct wire_cluster {
     char address[WIRE_ADDRESS_MAX]; /* of the peer listener; ADD only, else "" */
 };
 
-void wire_put_cluster(struct buf *b, uint32_t request, const struct wire_cluster *c);
+void wire_put_cluster(struct buf *b, struct wire_id id, const struct wire_cluster *c);
 /* ERR_PROTOCOL: an unknown operation, role or flag, an address that is too long or holds anything
  * but printable ASCII without blanks. */
 MUST_USE enum err wire_get_cluster(struct wire_frame *f, struct wire_cluster *c);

@@ -21,35 +21,36 @@ static bool page_size_valid(uint32_t n)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-void wire_put_image_begin(struct buf *b, uint32_t request, bool pin)
+void wire_put_image_begin(struct buf *b, struct wire_id id, bool pin)
 {
-    size_t begun = wire_begin(b, WIRE_IMAGE_BEGIN, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE_BEGIN, id);
     buf_put_u8(b, pin ? PIN : 0);
     wire_end(b, begun);
 }
 
-void wire_put_image_ask_hashes(struct buf *b, uint32_t request, uint32_t first, uint32_t n)
+void wire_put_image_ask_hashes(struct buf *b, struct wire_id id, uint32_t first, uint32_t n)
 {
     CHECK(first > 0 && n > 0 && n <= WIRE_IMAGE_HASHES_MAX);
-    size_t begun = wire_begin(b, WIRE_IMAGE_ASK_HASHES, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE_ASK_HASHES, id);
     buf_put_u32(b, first);
     buf_put_u32(b, n);
     wire_end(b, begun);
 }
 
-void wire_put_image_ask_pages(struct buf *b, uint32_t request, const uint32_t *page_nos, uint32_t n)
+void wire_put_image_ask_pages(struct buf *b, struct wire_id id, const uint32_t *page_nos,
+                              uint32_t n)
 {
     CHECK(n > 0 && n <= WIRE_IMAGE_PAGES_BYTES_MAX / PAGE_BYTES_MIN);
-    size_t begun = wire_begin(b, WIRE_IMAGE_ASK_PAGES, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE_ASK_PAGES, id);
     for (uint32_t i = 0; i < n; i++)
         buf_put_u32(b, page_nos[i]);
     wire_end(b, begun);
 }
 
-void wire_put_image(struct buf *b, uint32_t request, const struct wire_image *image)
+void wire_put_image(struct buf *b, struct wire_id id, const struct wire_image *image)
 {
     CHECK(image->record_len <= WIRE_IMAGE_RECORD_MAX);
-    size_t begun = wire_begin(b, WIRE_IMAGE, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE, id);
     buf_put_u32(b, IMAGE_VERSION);
     buf_put_u32(b, image->page_size);
     buf_put_u32(b, image->pages);
@@ -61,21 +62,21 @@ void wire_put_image(struct buf *b, uint32_t request, const struct wire_image *im
     wire_end(b, begun);
 }
 
-void wire_put_image_hashes(struct buf *b, uint32_t request, uint32_t first, const uint64_t *hashes,
+void wire_put_image_hashes(struct buf *b, struct wire_id id, uint32_t first, const uint64_t *hashes,
                            uint32_t n)
 {
-    size_t begun = wire_begin(b, WIRE_IMAGE_HASHES, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE_HASHES, id);
     buf_put_u32(b, first);
     for (uint32_t i = 0; i < n; i++)
         buf_put_u64(b, hashes[i]);
     wire_end(b, begun);
 }
 
-void wire_put_image_pages(struct buf *b, uint32_t request, const uint32_t *page_nos, uint32_t n,
+void wire_put_image_pages(struct buf *b, struct wire_id id, const uint32_t *page_nos, uint32_t n,
                           const uint8_t *pages, uint32_t page_size)
 {
     CHECK(page_size_valid(page_size) && n <= wire_image_pages_max(page_size));
-    size_t begun = wire_begin(b, WIRE_IMAGE_PAGES, request);
+    size_t begun = wire_begin(b, WIRE_IMAGE_PAGES, id);
     buf_put_u32(b, page_size);
     for (uint32_t i = 0; i < n; i++) {
         buf_put_u32(b, page_nos[i]);

@@ -39,15 +39,15 @@ unsigned wire_image_pages_max(uint32_t page_size);
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-void wire_put_image_begin(struct buf *b, uint32_t request, bool pin);
-void wire_put_image_ask_hashes(struct buf *b, uint32_t request, uint32_t first, uint32_t n);
-void wire_put_image_ask_pages(struct buf *b, uint32_t request, const uint32_t *page_nos,
+void wire_put_image_begin(struct buf *b, struct wire_id id, bool pin);
+void wire_put_image_ask_hashes(struct buf *b, struct wire_id id, uint32_t first, uint32_t n);
+void wire_put_image_ask_pages(struct buf *b, struct wire_id id, const uint32_t *page_nos,
                               uint32_t n);
-void wire_put_image(struct buf *b, uint32_t request, const struct wire_image *image);
-void wire_put_image_hashes(struct buf *b, uint32_t request, uint32_t first, const uint64_t *hashes,
+void wire_put_image(struct buf *b, struct wire_id id, const struct wire_image *image);
+void wire_put_image_hashes(struct buf *b, struct wire_id id, uint32_t first, const uint64_t *hashes,
                            uint32_t n);
 /* PAGES: n times PAGE_SIZE bytes, in the order of PAGE_NOS. */
-void wire_put_image_pages(struct buf *b, uint32_t request, const uint32_t *page_nos, uint32_t n,
+void wire_put_image_pages(struct buf *b, struct wire_id id, const uint32_t *page_nos, uint32_t n,
                           const uint8_t *pages, uint32_t page_size);
 
 /* --- reading: ERR_PROTOCOL for all that is not exactly so --------------------------------------

@@ -394,7 +394,7 @@ static void run_pages(struct session *s, struct request *r, struct wire_frame *f
 void image_run(struct session *s, struct request *r)
 {
     struct wire_frame f = {
-        .type = r->image_frame, .request = r->id, .body = rd_of(r->frame, r->frame_len)};
+        .type = r->image_frame, .id = r->id, .body = rd_of(r->frame, r->frame_len)};
     if (f.type == WIRE_IMAGE_BEGIN)
         run_begin(s, r, &f);
     else if (f.type == WIRE_IMAGE_ASK_HASHES)

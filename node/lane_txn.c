@@ -118,7 +118,7 @@ static enum err begin(struct lane *l, const struct request *r, struct itxn **out
 /* The client hears of the end at its next request; ROLLBACK is what it would want anyway. */
 static void answer_lost(struct lane *l, struct itxn *t, struct request *r) ON_OWNER
 {
-    if (!sql_is_rollback(r->query.sql, r->query.sql_len))
+    if (!sql_is_rollback(r->statement.sql, r->statement.sql_len))
         request_fail(r, ERR_TXN_LOST, t->reason);
     end(l, t);
     lane_answer(l, r);
@@ -144,7 +144,7 @@ static bool adds_a_flight(const struct lane *l, const struct itxn *t,
                           const struct request *r) ON_OWNER
 {
     return l->holder == t && r->kind == SQL_TRANSACTION &&
-           !sql_is_rollback(r->query.sql, r->query.sql_len);
+           !sql_is_rollback(r->statement.sql, r->statement.sql_len);
 }
 
 static void explain_snapshot(struct request *r) ON_OWNER

@@ -98,9 +98,9 @@ static uint64_t age_of(const struct reading *g, uint64_t now_ms)
 /* The beginning of R's SQL, fit for a line of the log. */
 static void show_sql(char to[SQL_SHOWN + 1], const struct request *r)
 {
-    size_t n = r->query.sql_len < SQL_SHOWN ? r->query.sql_len : SQL_SHOWN;
+    size_t n = r->statement.sql_len < SQL_SHOWN ? r->statement.sql_len : SQL_SHOWN;
     for (size_t i = 0; i < n; i++) {
-        char c = r->query.sql[i];
+        char c = r->statement.sql[i];
         to[i] = c == '"' ? '\'' : c >= ' ' && c <= '~' && c != '\\' ? c : ' ';
     }
     to[n] = 0;

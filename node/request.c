@@ -1,6 +1,7 @@
 /* Room: node. Thread: whoever has the request. */
 #include "node/request.h"
 
+#include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 
@@ -11,7 +12,7 @@
 #define ANSWER_MAX (WIRE_FRAME_MAX * 2)
 #define END_MAX    KIB(64) /* its last frame */
 
-struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
+struct request *request_new(struct session *session, uint64_t session_id, struct wire_id id,
                             const struct wire_query *q, const uint8_t *body, size_t body_len)
 {
     struct request *r = MEM_NEW(struct request);
@@ -24,9 +25,13 @@ struct request *request_new(struct session *session, uint64_t session_id, uint32
     r->frame_len = body_len;
     r->query = *q;
     /* The query borrows from BODY: the same places in the copy. */
-    r->query.sql = (const char *)r->frame + (q->sql - (const char *)body);
-    r->query.params.p = r->frame + (q->params.p - body);
-    r->query.params.end = r->frame + (q->params.end - body);
+    r->query.statements.p = r->frame + (q->statements.p - body);
+    r->query.statements.end = r->frame + (q->statements.end - body);
+    if (q->n_statements > 0) {
+        struct rd statements = r->query.statements;
+        enum err e = wire_get_statement(&statements, &r->statement);
+        CHECK(e == ERR_OK); /* wire_get_query checked them all */
+    }
     buf_init(&r->answer.out, ANSWER_MAX);
     r->answer.offset = -1;
     return r;

@@ -73,10 +73,11 @@ struct request {
     struct letter letter; /* first: a letter is its object */
     struct session *session;
     uint64_t session_id;
-    uint32_t id;
+    struct wire_id id;
     uint8_t *frame; /* the bytes that `query` points into; owned */
     size_t frame_len;
     struct wire_query query;
+    struct wire_statement statement; /* the one that runs, of the query's */
     enum sql_kind kind;
     bool is_status;                /* STATUS, not a query */
     enum wire_type image_frame;    /* one of WIRE_IMAGE_BEGIN ...: another node's; 0: a query */
@@ -97,7 +98,7 @@ struct request {
 };
 
 /* Takes BODY (a copy is made) of a decoded query. Thread: loop. */
-struct request *request_new(struct session *session, uint64_t session_id, uint32_t id,
+struct request *request_new(struct session *session, uint64_t session_id, struct wire_id id,
                             const struct wire_query *q, const uint8_t *body, size_t body_len);
 void request_free(struct request *r);
 /* Room for DONE or an ERROR behind an answer that filled all of its space. Before wire_put_done. */

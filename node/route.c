@@ -218,7 +218,7 @@ static void route_cluster(struct session *s, struct request *r) ON_LOOP
 
 static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
 {
-    int value = sql_foreign_keys_value(r->query.sql, r->query.sql_len);
+    int value = sql_foreign_keys_value(r->statement.sql, r->statement.sql_len);
     if (value < 0) {
         struct buf *b = &r->answer.out;
         struct wire_value v = {.type = WIRE_INTEGER};

@@ -130,24 +130,24 @@ static size_t text_length(const char *text) ON_LOOP
     return n;
 }
 
-static void put_error(struct buf *b, uint32_t request, enum err code, const char *message) ON_LOOP
+static void put_error(struct buf *b, struct wire_id id, enum err code, const char *message) ON_LOOP
 {
     struct wire_error e = {.code = code,
                            .sqlite_code = err_sqlite_code((int)code),
                            .offset = -1,
                            .message = message,
                            .message_len = strlen(message)};
-    wire_put_error(b, request, &e);
+    wire_put_error(b, id, &e);
 }
 
 /* The connection itself is at fault: one clear error, then the end. */
-static void refuse(struct session *s, uint32_t request, enum err code, const char *message) ON_LOOP
+static void refuse(struct session *s, struct wire_id id, enum err code, const char *message) ON_LOOP
 {
     struct buf b;
     log_info("session", "refused session=%" PRIu64 " error=%s reason=\"%s\"", s->id,
              err_name((int)code), message);
     buf_init(&b, KIB(4));
-    put_error(&b, request, code, message);
+    put_error(&b, id, code, message);
     if (buf_status(&b) == ERR_OK)
         framed_send(s->framed, &b);
     buf_fini(&b);
@@ -157,13 +157,14 @@ static void refuse(struct session *s, uint32_t request, enum err code, const cha
 static void on_bad(void *ctx, enum err e)
 {
     thread_expect_loop();
-    refuse(ctx, 0, e, err_text());
+    refuse(ctx, (struct wire_id){0}, e, err_text());
 }
 
 static void put_end_frame(struct request *r) ON_LOOP
 {
     struct answer *a = &r->answer;
-    uint8_t flags = a->in_transaction ? WIRE_IN_TRANSACTION : 0;
+    uint8_t flags = (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
+                              (r->session->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS));
     request_make_room_for_end(r);
     if (a->code == ERR_OK) {
         struct wire_done d = {.seq = a->seq,
@@ -313,7 +314,7 @@ bool session_relay(struct session *s, struct wire_frame *f)
     struct buf b;
     size_t n = rd_left(&f->body);
     buf_init(&b, n + KIB(1));
-    size_t begun = wire_begin(&b, f->type, f->request);
+    size_t begun = wire_begin(&b, f->type, f->id);
     buf_put(&b, f->body.p, n);
     wire_end(&b, begun);
     CHECK(buf_status(&b) == ERR_OK);
@@ -375,14 +376,22 @@ static void greet(struct session *s, struct wire_frame *f) ON_LOOP
         !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
         e = no_such_database(&h);
     if (e != ERR_OK) {
-        refuse(s, f->request, e, err_text());
+        refuse(s, f->id, e, err_text());
         return;
     }
     s->greeted = true;
     framed_limit(s->framed, WIRE_FRAME_MAX);
     buf_init(&b, KIB(4));
-    wire_put_welcome(&b, f->request, s->node->config->id, s->node->config->cluster_id,
-                     LECTERN_VERSION, sqlite3_libversion());
+    struct wire_welcome w = {
+        .version = WIRE_VERSION,
+        .node_id = s->node->config->id,
+        .cluster_id = s->node->config->cluster_id,
+        .seq = s->node->lane == NULL ? 0 : repl_db_published(lane_db(s->node->lane)),
+        .server = LECTERN_VERSION,
+        .sqlite = sqlite3_libversion()};
+    w.server_len = strlen(w.server);
+    w.sqlite_len = strlen(w.sqlite);
+    wire_put_welcome(&b, &w);
     framed_send(s->framed, &b);
     buf_fini(&b);
 }
@@ -400,15 +409,15 @@ static void take(struct session *s, struct request *r) ON_LOOP
 }
 
 /* A request without a text: STATUS, or a place for an answer that is known already. */
-static struct request *empty_request(struct session *s, uint32_t id) ON_LOOP
+static struct request *empty_request(struct session *s, struct wire_id id) ON_LOOP
 {
     static const uint8_t nothing[1];
-    struct wire_query q = {.sql = (const char *)nothing, .params = rd_of(nothing, 0)};
+    struct wire_query q = {.statements = rd_of(nothing, 0)};
     return request_new(s, s->id, id, &q, nothing, sizeof nothing);
 }
 
 /* A whole frame whose request is over a limit: it fails in its turn, and the connection goes on. */
-static void take_refused(struct session *s, uint32_t id, enum err e) ON_LOOP
+static void take_refused(struct session *s, struct wire_id id, enum err e) ON_LOOP
 {
     struct request *r = empty_request(s, id);
     request_fail_text(r, e);
@@ -422,15 +431,15 @@ static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
     struct wire_query q;
     enum err e = wire_get_query(f, &q);
     if (e == ERR_TOO_BIG) {
-        take_refused(s, f->request, e);
+        take_refused(s, f->id, e);
         return;
     }
     if (e != ERR_OK) {
-        refuse(s, f->request, e, err_text());
+        refuse(s, f->id, e, err_text());
         return;
     }
-    struct request *r = request_new(s, s->id, f->request, &q, body, body_len);
-    r->kind = sql_classify(r->query.sql, r->query.sql_len);
+    struct request *r = request_new(s, s->id, f->id, &q, body, body_len);
+    r->kind = sql_classify(r->statement.sql, r->statement.sql_len);
     if (q.flags & WIRE_FORWARDED)
         s->forwarded = true;
     r->foreign_keys = (q.flags & WIRE_FOREIGN_KEYS_OFF) == 0;
@@ -439,7 +448,7 @@ static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
 
 static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
 {
-    struct request *r = empty_request(s, f->request);
+    struct request *r = empty_request(s, f->id);
     r->is_status = true;
     take(s, r);
 }
@@ -449,10 +458,10 @@ static void on_cluster(struct session *s, struct wire_frame *f) ON_LOOP
     struct wire_cluster w;
     enum err e = wire_get_cluster(f, &w);
     if (e != ERR_OK) {
-        refuse(s, f->request, e, err_text());
+        refuse(s, f->id, e, err_text());
         return;
     }
-    struct request *r = empty_request(s, f->request);
+    struct request *r = empty_request(s, f->id);
     r->cluster = admin_request_new(&w);
     if ((w.flags & WIRE_CLUSTER_FORWARDED) != 0)
         s->forwarded = true;
@@ -463,26 +472,27 @@ static void on_cluster(struct session *s, struct wire_frame *f) ON_LOOP
 static void on_image(struct session *s, struct wire_frame *f) ON_LOOP
 {
     const uint8_t *body = f->body.p;
-    struct wire_query q = {.sql = (const char *)body, .params = rd_of(body, 0)};
-    struct request *r = request_new(s, s->id, f->request, &q, body, rd_left(&f->body));
+    struct wire_query q = {.statements = rd_of(body, 0)};
+    struct request *r = request_new(s, s->id, f->id, &q, body, rd_left(&f->body));
     r->image_frame = f->type;
     take(s, r);
 }
 
-static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
+static void cancel_pending(struct session *s, struct wire_id id) ON_LOOP
 {
     LIST_EACH(i, &s->pending) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        if (r->id == request)
+        if (r->id.request == id.request)
             atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     }
 }
 
-static void on_cancel(struct session *s, uint32_t request) ON_LOOP
+static void on_cancel(struct session *s, struct wire_id id) ON_LOOP
 {
     struct request *r = s->current;
-    if (r == NULL || r->id != request) { /* of those that wait: it ends when it comes to its turn */
-        cancel_pending(s, request);
+    if (r == NULL ||
+        r->id.request != id.request) { /* of those that wait: it ends when it comes to its turn */
+        cancel_pending(s, id);
         return;
     }
     atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
@@ -506,9 +516,9 @@ static void on_frame(void *ctx, struct wire_frame *f)
         on_image(s, f);
         return;
     }
-    if (f->type != WIRE_QUERY && f->type != WIRE_CLUSTER && rd_left(&f->body) != 0) {
-        refuse(s, f->request, ERR_PROTOCOL,
-               "a frame that a client does not send here, or too long");
+    if (f->type != WIRE_QUERY && f->type != WIRE_CREDIT && f->type != WIRE_CLUSTER &&
+        rd_left(&f->body) != 0) {
+        refuse(s, f->id, ERR_PROTOCOL, "a frame that a client does not send here, or too long");
         return;
     }
     switch (f->type) {
@@ -519,11 +529,21 @@ static void on_frame(void *ctx, struct wire_frame *f)
         on_status(s, f);
         return;
     case WIRE_CANCEL:
-        on_cancel(s, f->request);
+        on_cancel(s, f->id);
         return;
     case WIRE_CLUSTER:
         on_cluster(s, f);
         return;
+    case WIRE_CREDIT:
+        return;
+    case WIRE_BATCH:
+    case WIRE_DESCRIBE:
+    case WIRE_CLOSE:
+    case WIRE_FORGET:
+    case WIRE_PING:
+    case WIRE_STEP:
+    case WIRE_DESCRIPTION:
+    case WIRE_PONG:
     case WIRE_HELLO:
     case WIRE_WELCOME:
     case WIRE_COLUMNS:
@@ -538,7 +558,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
     case WIRE_IMAGE_PAGES:
         break;
     }
-    refuse(s, f->request, ERR_PROTOCOL, "a frame that a client does not send here");
+    refuse(s, f->id, ERR_PROTOCOL, "a frame that a client does not send here");
 }
 
 /* --- the listener --- */
@@ -571,9 +591,9 @@ static void on_connection(uv_stream_t *stream, int status)
     list_init(&s->pending);
     list_push_back(&n->sessions, &s->link);
     if (++n->n_connections > n->config->connections_max)
-        refuse(s, 0, ERR_BUSY, "too many connections (max-connections)");
+        refuse(s, (struct wire_id){0}, ERR_BUSY, "too many connections (max-connections)");
     else if (n->stage != NODE_SERVING)
-        refuse(s, 0, ERR_STOPPED, "this node is stopping");
+        refuse(s, (struct wire_id){0}, ERR_STOPPED, "this node is stopping");
 }
 
 /* A blocked statement keeps one of the few reader connections, and an old snapshot. */
@@ -602,7 +622,7 @@ void sessions_timer(struct node *n, uint64_t now_ms)
     LIST_EACH(i, &n->sessions) {
         struct session *s = LIST_ENTRY(i, struct session, link);
         if (s->framed != NULL && !s->greeted && now_ms > s->born_ms + HELLO_MS)
-            refuse(s, 0, ERR_TIMEOUT, "no HELLO came");
+            refuse(s, (struct wire_id){0}, ERR_TIMEOUT, "no HELLO came");
         else if (s->at == AT_BLOCKED)
             blocked_timer(s, now_ms);
         else if (s->framed != NULL && s->upstream != NULL)

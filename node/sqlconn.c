@@ -273,10 +273,10 @@ static int parameter_index(sqlite3_stmt *stmt, const char *name, size_t n)
 
 static enum err bind_all(struct sqlconn *c, struct sqlstmt *s, struct request *r)
 {
-    struct rd params = r->query.params;
+    struct rd params = r->statement.params;
     int position = 0, count = sqlite3_bind_parameter_count(s->stmt);
     (void)sqlite3_clear_bindings(s->stmt);
-    for (uint32_t i = 0; i < r->query.n_params; i++) {
+    for (uint32_t i = 0; i < r->statement.n_params; i++) {
         const char *name;
         size_t name_len;
         struct wire_value v;
@@ -309,14 +309,15 @@ static enum err refuse_tail(struct request *r)
 enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, struct sqlstmt **stmt)
 {
     struct sqlstmt *s = NULL;
-    size_t skipped = sql_skip_space(r->query.sql, r->query.sql_len);
-    const char *sql = r->query.sql + skipped, *tail, *end = r->query.sql + r->query.sql_len;
+    size_t skipped = sql_skip_space(r->statement.sql, r->statement.sql_len);
+    const char *sql = r->statement.sql + skipped, *tail,
+               *end = r->statement.sql + r->statement.sql_len;
     *stmt = NULL;
     guard_reset(&c->guard);
     c->tick_stopped = false;
     c->running = r;
     (void)err_fail(ERR_OK, "%s", ""); /* what stands there later is of this statement */
-    if (r->query.sql_len > SQL_TEXT_MAX) {
+    if (r->statement.sql_len > SQL_TEXT_MAX) {
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");
         return ERR_TOO_BIG;
     }

@@ -50,8 +50,8 @@ static void answer_lost(struct session *s, bool sent) ON_LOOP
     s->home = HOME_NONE;
     if (!sent && !in_transaction)
         request_fail(r, ERR_NOT_LEADER, "the leader cannot be reached");
-    else if (in_transaction &&
-             !(r->kind == SQL_TRANSACTION && !sql_is_rollback(r->query.sql, r->query.sql_len)))
+    else if (in_transaction && !(r->kind == SQL_TRANSACTION &&
+                                 !sql_is_rollback(r->statement.sql, r->statement.sql_len)))
         request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader was lost");
     else if (in_transaction && !sent)
         request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader was lost");
@@ -81,15 +81,17 @@ static void send_request(struct session *s) ON_LOOP
     struct wire_cluster w;
     struct buf b;
     q.last_insert_rowid = r->last_insert_rowid;
-    q.flags = (uint8_t)(q.flags | WIRE_FORWARDED | (r->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF));
+    q.flags = (uint16_t)(q.flags | WIRE_FORWARDED | (r->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF));
     buf_init(&b, WIRE_FRAME_MAX + KIB(1));
     if (r->cluster != NULL) {
         admin_forward(r, &w);
         wire_put_cluster(&b, r->id, &w);
     } else {
-        size_t begun = wire_begin_query(&b, r->id, &q);
-        buf_put(&b, r->query.params.p, rd_left(&r->query.params));
-        wire_end_query(&b, begun, r->query.n_params);
+        size_t begun = wire_begin_query(&b, WIRE_QUERY, r->id, &q);
+        size_t statement = wire_begin_statement(&b, 0, r->statement.sql, r->statement.sql_len);
+        buf_put(&b, r->statement.params.p, rd_left(&r->statement.params));
+        wire_end_statement(&b, statement, r->statement.n_params);
+        wire_end_query(&b, begun, 1);
     }
     CHECK(buf_status(&b) == ERR_OK);
     u->state = BUSY;
@@ -152,7 +154,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
             send_request(s);
         return;
     }
-    if (u->state != BUSY || s->at != AT_UPSTREAM || f->request != s->current->id) {
+    if (u->state != BUSY || s->at != AT_UPSTREAM || f->id.request != s->current->id.request) {
         lose(s, "a frame that nobody asked for");
         return;
     }

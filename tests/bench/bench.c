@@ -84,20 +84,21 @@ static void put_integer(struct buf *b, int64_t v)
 static void send_request(struct bench_client *c)
 {
     const char *sql = bench.reads ? SQL_SELECT : SQL_INSERT;
-    struct wire_query q = {
-        .level = bench.level, .min_seq = c->seq, .sql = sql, .sql_len = strlen(sql)};
-    size_t begun = wire_begin_query(&c->out, ++c->request, &q);
+    struct wire_query q = {.level = bench.level, .min_seq = c->seq};
+    size_t begun = wire_begin_query(&c->out, WIRE_QUERY, (struct wire_id){1, ++c->request}, &q);
+    size_t statement = wire_begin_statement(&c->out, 0, sql, strlen(sql));
     if (bench.reads) {
         put_integer(&c->out, (int64_t)rng_below(&bench.rng, ROWS_READ) + 1);
-        wire_end_query(&c->out, begun, 1);
+        wire_end_statement(&c->out, statement, 1);
     } else {
         put_integer(&c->out, c->number);
         put_integer(&c->out, c->request);
         struct wire_value text = {.type = WIRE_TEXT,
                                   .text = {.bytes = bench.text, .len = TEXT_BYTES}};
         wire_put_param(&c->out, "", &text);
-        wire_end_query(&c->out, begun, 3);
+        wire_end_statement(&c->out, statement, 3);
     }
+    wire_end_query(&c->out, begun, 1);
     if (buf_status(&c->out) != ERR_OK)
         fail("a request over its limit");
     c->sent_ns = clock_mono_ns();
@@ -154,6 +155,8 @@ static void receive(struct bench_client *c)
                 send_request(c);
             else
                 answered(c, &f);
+        } else if (f.type == WIRE_ROWS) {
+            wire_put_credit(&c->out, 1, (uint32_t)used); /* leaves with the next request */
         } else if (f.type == WIRE_ERROR) {
             refused(&f);
         }

@@ -45,18 +45,18 @@ def hostile_bytes(rng):
     yield wire.hello(version=99), False, ("VERSION",)
     yield wire.hello(database="another"), False, ("NOT_FOUND",)
     yield wire.query(1, "SELECT 1"), False, ("PROTOCOL",)          # before HELLO
-    yield struct.pack("<I", 4), True, ("PROTOCOL",)                # too short for a head
-    yield struct.pack("<IBI", 0xffffffff, 2, 1), True, ("TOO_BIG", "PROTOCOL")
-    yield struct.pack("<IBI", wire.FRAME_MAX + 1, 2, 1), True, ("TOO_BIG",)
+    yield struct.pack("<I", 8), True, ("PROTOCOL",)                # too short for a head
+    yield struct.pack("<IBII", 0xffffffff, 2, 1, 1), True, ("TOO_BIG", "PROTOCOL")
+    yield struct.pack("<IBII", wire.FRAME_MAX + 1, 2, 1, 1), True, ("TOO_BIG",)
     yield wire.frame(99, 1), True, ("PROTOCOL",)                   # no such type
     yield wire.frame(wire.DONE, 1), True, ("PROTOCOL",)            # the server's type
     yield wire.frame(wire.QUERY, 1), True, ("PROTOCOL",)           # no body
-    yield wire.frame(wire.QUERY, 1, good[9:-1]), True, ("PROTOCOL",)
-    yield wire.frame(wire.QUERY, 1, good[9:] + b"x"), True, ("PROTOCOL",)
+    yield wire.frame(wire.QUERY, 1, good[wire.HEAD:-1]), True, ("PROTOCOL",)
+    yield wire.frame(wire.QUERY, 1, good[wire.HEAD:] + b"x"), True, ("PROTOCOL",)
     yield wire.frame(wire.STATUS, 1, b"x"), True, ("PROTOCOL",)
     yield wire.query(1, "SELECT 1", level=9), True, ("PROTOCOL",)
     lying = bytearray(good)
-    struct.pack_into("<I", lying, 9 + 26, 0x7fffffff)              # length of the SQL
+    struct.pack_into("<I", lying, wire.HEAD + 35, 0x7fffffff)      # length of the SQL
     yield bytes(lying), True, ("PROTOCOL",)
     lying = bytearray(wire.query(1, "SELECT ?", (1,)))
     struct.pack_into("<I", lying, len(lying) - 4 - 4 - 9, 1000)    # count of parameters
@@ -64,6 +64,12 @@ def hostile_bytes(rng):
     lying = bytearray(wire.query(1, "SELECT ?", (1,)))
     lying[-9] = 77                                                 # type of the value
     yield bytes(lying), True, ("PROTOCOL",)
+    lying = bytearray(good)
+    struct.pack_into("<I", lying, wire.HEAD + 27, 2)               # count of statements
+    yield bytes(lying), True, ("PROTOCOL",)
+    yield wire.query(1, "SELECT 1", flags=0x8000), True, ("PROTOCOL",)
+    yield wire.query(1, "COMMIT", flags=wire.RESOLVE), True, ("PROTOCOL",)  # without a number
+    yield wire.query(1, "SELECT 1", number=wire.Number(bytes(16), 3, 3, 0)), True, ("PROTOCOL",)
 
 
 @case(short=True, seconds=90)

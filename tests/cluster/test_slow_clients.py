@@ -4,7 +4,7 @@ import time
 
 from tests.lib.cluster import (PATIENCE, Cluster, case, expect, expect_equal, expect_error,
                                wait_for)
-from tests.lib.lectern_client import ConnectionLost, LecternError, hello
+from tests.lib.lectern_client import HEAD, ConnectionLost, LecternError, hello
 
 FRAME_MAX = 64 * 1024 * 1024
 FORWARDED = 1
@@ -57,10 +57,10 @@ def test_only_a_forwarded_query_tells_the_rowid():
 def test_an_answer_that_fills_its_space_to_the_last_bytes():
     """Two ROWS frames as long as the limits let them be: DONE has room, or it is TOO_BIG."""
     with Cluster(1) as c, c.client(socket_timeout=60 * PATIENCE) as q:
-        columns = 4 + 9 + 4 + 2 * (4 + 1 + 4)
+        columns = 4 + HEAD + 4 + 2 * (4 + 1 + 4)
         one = 33_000_000
-        first = FRAME_MAX - 1 - columns - 9 - 4 - 2 * 5 - one
-        second = FRAME_MAX - 9 - 4 - 2 * 5 - one
+        first = FRAME_MAX - 1 - columns - HEAD - 4 - 2 * 5 - one
+        second = FRAME_MAX - HEAD - 4 - 2 * 5 - one
         for less in (0, 1, 20, 40, 1000):
             q.query("BEGIN")
             try:
@@ -196,6 +196,6 @@ def test_what_hello_says_does_not_write_the_log():
     with Cluster(1) as c:
         with c.nodes[0].client(handshake=False) as q:
             q.send_raw(hello(database='x"\nforged level=error\x1b[2J'))
-            expect_error("NOT_FOUND", q.read_welcome)
+            expect_error("NOT_FOUND", q.connection.read_welcome)
         text = c.nodes[0].log_text()
         expect("\nforged" not in text and "\x1b" not in text, "the client wrote into the log")

@@ -40,6 +40,9 @@ LIBRARIES = {
     "editline/readline.h": ("client/shell",),
     "ini.h": ("node/",),
 }
+# What the client library may not use: memory that aborts, and what is not libc.
+NOT_IN_LIBRARY = ("base/mem.h", "base/log.h", "base/mail.h", "base/file.h", "xxhash.h", "sqlite3.h",
+                  "base/thread.h")
 BANNED = {
     "strcpy": "unbounded: snprintf, memcpy",
     "strcat": "unbounded: snprintf, struct buf",
@@ -75,7 +78,16 @@ BANNED_CALL = re.compile(r"(?<![\w.>])(" + "|".join(BANNED) + r")\s*\(")
 MACHINE_PATH = re.compile(r"(?<![\w.$}/-])/(?:work|home|root|Users|tmp/ref)/[\w.]")
 VAGUE_NAMES = re.compile(r"(?:^|/)(?:utils?|misc|common|helpers?)\.\w+$")
 
+# Programs on the installed library: they see of Lectern what a user's program sees.
+PROGRAMS = ("tests/programs/", "docs/examples/")
+
 findings, notes = [], []
+
+
+def of_library(path):
+    """client/ without the shell; connection.* is the shell's and the server's."""
+    return path.startswith("client/") and not path.startswith(("client/shell",
+                                                               "client/connection."))
 
 
 def finding(path, line, text):
@@ -121,6 +133,12 @@ def check_includes(path, text):
             # Whoever tests a room may use what that room uses; node's tests see all.
             if not path.startswith(places + tests + ("tests/unit/node/", "tests/fuzz/")):
                 finding(path, number, f"<{name}> belongs to {', '.join(places)} only")
+        if of_library(path) and name in NOT_IN_LIBRARY:
+            finding(path, number, f"{name} is not for the library: it must never abort for want of "
+                    "memory, and needs nothing but libc")
+        if path.startswith(PROGRAMS) and kind == '"':
+            finding(path, number, f"{name}: a program on the installed library sees <lectern.h> "
+                    "and the system's headers only")
         if kind == "<":
             continue
         if "/" not in name:

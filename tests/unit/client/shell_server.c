@@ -28,8 +28,8 @@ struct server {
     uint16_t port;
     sqlite3 *db;
     struct buf in, out;
-    size_t current; /* bytes of the frame that is being answered, first in `in` */
-    uint32_t request;
+    size_t current;       /* bytes of the frame that is being answered, first in `in` */
+    struct wire_id id;    /* of that frame */
     bool cancelled, over; /* over: the connection is to be closed */
     uint64_t seq;
     atomic_uint connections, statements, faults_done;
@@ -90,7 +90,7 @@ static int on_progress(void *arg)
     }
     if (!next(s, s->current, &f, &used) || f.type != WIRE_CANCEL)
         return 0;
-    s->cancelled = f.request == s->request;
+    s->cancelled = f.id.stream == s->id.stream && f.id.request == s->id.request;
     return s->cancelled;
 }
 
@@ -110,7 +110,7 @@ static void answer_error(struct server *s, enum err code, int sqlite_code, int o
                            .flags = flags(s),
                            .message = text,
                            .message_len = strlen(text)};
-    wire_put_error(&s->out, s->request, &e);
+    wire_put_error(&s->out, s->id, &e);
     send_out(s);
 }
 
@@ -125,7 +125,7 @@ static void answer_sqlite(struct server *s)
 
 static void put_columns(struct server *s, sqlite3_stmt *stmt)
 {
-    size_t begun = wire_begin(&s->out, WIRE_COLUMNS, s->request);
+    size_t begun = wire_begin(&s->out, WIRE_COLUMNS, s->id);
     buf_put_u32(&s->out, (uint32_t)sqlite3_column_count(stmt));
     for (int i = 0; i < sqlite3_column_count(stmt); i++) {
         const char *type = sqlite3_column_decltype(stmt, i);
@@ -171,7 +171,7 @@ static int put_rows(struct server *s, sqlite3_stmt *stmt, bool half)
     int rc;
     do {
         uint32_t rows = 0;
-        size_t begun = wire_begin(&s->out, WIRE_ROWS, s->request);
+        size_t begun = wire_begin(&s->out, WIRE_ROWS, s->id);
         buf_put_u32(&s->out, 0);
         while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
             for (int i = 0; i < sqlite3_column_count(stmt); i++)
@@ -188,7 +188,7 @@ static int put_rows(struct server *s, sqlite3_stmt *stmt, bool half)
     return rc;
 }
 
-static void bind_params(sqlite3_stmt *stmt, struct wire_query *q)
+static void bind_params(sqlite3_stmt *stmt, struct wire_statement *q)
 {
     int position = 0;
     for (uint32_t i = 0; i < q->n_params; i++) {
@@ -212,7 +212,7 @@ static void bind_params(sqlite3_stmt *stmt, struct wire_query *q)
     }
 }
 
-static void run(struct server *s, struct wire_query *q, const char *sql)
+static void run(struct server *s, struct wire_statement *q, const char *sql)
 {
     sqlite3_stmt *stmt = NULL;
     bool half = faulty(s, s->o.faults.half_and_drop, sql);
@@ -246,7 +246,7 @@ static void run(struct server *s, struct wire_query *q, const char *sql)
         (void)sqlite3_finalize(stmt);
         stmt = NULL;
         d.flags = flags(s);
-        wire_put_done(&s->out, s->request, &d);
+        wire_put_done(&s->out, s->id, &d);
         send_out(s);
     }
     (void)sqlite3_finalize(stmt);
@@ -256,8 +256,10 @@ static void on_query(struct server *s, struct wire_frame *f)
 {
     const struct server_faults *bad = &s->o.faults;
     struct wire_query q;
+    struct wire_statement statement;
     EXPECT_OK(wire_get_query(f, &q));
-    char *sql = strndup(q.sql, q.sql_len);
+    EXPECT_OK(wire_get_statement(&q.statements, &statement));
+    char *sql = strndup(statement.sql, statement.sql_len);
     s->statements++;
     if (q.min_seq > s->min_seq)
         s->min_seq = q.min_seq;
@@ -274,7 +276,7 @@ static void on_query(struct server *s, struct wire_frame *f)
         (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
         answer_error(s, ERR_TXN_LOST, 0, -1, "the leader was lost");
     } else if (faulty(s, bad->goodbye, sql)) {
-        s->request = 0;
+        s->id = (struct wire_id){0};
         answer_error(s, ERR_STOPPED, 0, -1, "this node is going down");
         s->over = true;
     } else if (faulty(s, bad->garbage, sql)) {
@@ -282,7 +284,7 @@ static void on_query(struct server *s, struct wire_frame *f)
         send_out(s);
         s->over = true;
     } else {
-        run(s, &q, sql);
+        run(s, &statement, sql);
     }
     free(sql);
 }
@@ -290,14 +292,8 @@ static void on_query(struct server *s, struct wire_frame *f)
 static void on_status(struct server *s)
 {
     static const char *const names[] = {"node", "address", "role", "term", "seq", "lag", "state"};
-    size_t begun = wire_begin(&s->out, WIRE_COLUMNS, s->request);
-    buf_put_u32(&s->out, 7);
-    for (int i = 0; i < 7; i++) {
-        buf_put_cstr(&s->out, names[i]);
-        buf_put_cstr(&s->out, "");
-    }
-    wire_end(&s->out, begun);
-    begun = wire_begin(&s->out, WIRE_ROWS, s->request);
+    wire_put_columns(&s->out, s->id, names, 7);
+    size_t begun = wire_begin(&s->out, WIRE_ROWS, s->id);
     buf_put_u32(&s->out, 2);
     for (int64_t node = 1; node <= 2; node++) {
         const char *texts[] = {node == 1 ? "follower" : "leader", "serving"};
@@ -315,7 +311,7 @@ static void on_status(struct server *s)
             wire_put_value(&s->out, &v[i]);
     }
     wire_end(&s->out, begun);
-    wire_put_done(&s->out, s->request, &(struct wire_done){.seq = s->seq});
+    wire_put_done(&s->out, s->id, &(struct wire_done){.seq = s->seq});
     send_out(s);
 }
 
@@ -331,7 +327,15 @@ static void on_hello(struct server *s, struct wire_frame *f)
         s->over = true;
         return;
     }
-    wire_put_welcome(&s->out, 0, s->o.node_id, s->o.cluster_id, "0.1-test", sqlite3_libversion());
+    struct wire_welcome w = {.version = WIRE_VERSION,
+                             .node_id = s->o.node_id,
+                             .cluster_id = s->o.cluster_id,
+                             .seq = s->seq,
+                             .server = "0.1-test",
+                             .server_len = 8,
+                             .sqlite = sqlite3_libversion(),
+                             .sqlite_len = strlen(sqlite3_libversion())};
+    wire_put_welcome(&s->out, &w);
     send_out(s);
 }
 
@@ -346,7 +350,7 @@ static void serve(struct server *s)
         while (s->in.len == 0 || !next(s, 0, &f, &used))
             if (!wait_for(s, POLLIN) || !receive(s, 0))
                 return;
-        s->request = f.request;
+        s->id = f.id;
         s->current = used;
         if (f.type == WIRE_HELLO)
             on_hello(s, &f);

@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct wire_id ID = {.stream = 3, .request = 7};
+
 static struct wire_frame whole(const struct buf *b)
 {
     struct wire_frame f;
     size_t used;
     EXPECT_OK(buf_status(b));
     EXPECT_OK(wire_next(b->data, b->len, WIRE_FRAME_MAX, &f, &used));
-    EXPECT(used == b->len);
+    EXPECT(used == b->len && f.id.stream == ID.stream && f.id.request == ID.request);
     return f;
 }
 
@@ -31,7 +33,7 @@ TEST(wire_image_heads_come_back)
     struct wire_image w;
     bool pin = false;
     buf_init(&b, MIB(4));
-    wire_put_image(&b, 3, &example);
+    wire_put_image(&b, ID, &example);
     struct wire_frame f = whole(&b);
     EXPECT_OK(wire_get_image(&f, &w));
     EXPECT(w.database_id == 7 && w.seq == 1000 && w.checksum == example.checksum);
@@ -39,7 +41,7 @@ TEST(wire_image_heads_come_back)
     EXPECT(w.record_len == 6 && memcmp(w.record, "record", 6) == 0);
     for (int i = 0; i < 2; i++) {
         buf_reset(&b);
-        wire_put_image_begin(&b, 4, i == 1);
+        wire_put_image_begin(&b, ID, i == 1);
         f = whole(&b);
         EXPECT_OK(wire_get_image_begin(&f, &pin));
         EXPECT(pin == (i == 1));
@@ -59,22 +61,22 @@ TEST(wire_image_hashes_and_pages_come_back)
     memset(pages, 'a', 512);
     memset(pages + 512, 'b', 512);
     buf_init(&b, MIB(4));
-    wire_put_image_ask_hashes(&b, 1, 17, 65536);
+    wire_put_image_ask_hashes(&b, ID, 17, 65536);
     struct wire_frame f = whole(&b);
     EXPECT_OK(wire_get_image_ask_hashes(&f, &first, &n));
     EXPECT(first == 17 && n == 65536);
     buf_reset(&b);
-    wire_put_image_hashes(&b, 1, 17, hashes, 3);
+    wire_put_image_hashes(&b, ID, 17, hashes, 3);
     f = whole(&b);
     EXPECT_OK(wire_get_image_hashes(&f, &first, &n, &r));
     EXPECT(first == 17 && n == 3 && rd_u64(&r) == 1 && rd_u64(&r) == UINT64_MAX);
     buf_reset(&b);
-    wire_put_image_ask_pages(&b, 1, page_nos, 2);
+    wire_put_image_ask_pages(&b, ID, page_nos, 2);
     f = whole(&b);
     EXPECT_OK(wire_get_image_ask_pages(&f, &r, &n));
     EXPECT(n == 2 && rd_u32(&r) == 5 && rd_u32(&r) == 9);
     buf_reset(&b);
-    wire_put_image_pages(&b, 1, page_nos, 2, pages, 512);
+    wire_put_image_pages(&b, ID, page_nos, 2, pages, 512);
     f = whole(&b);
     EXPECT_OK(wire_get_image_pages(&f, &p));
     EXPECT(p.n == 2 && p.page_size == 512 && rd_u32(&p.pages) == 5);
@@ -93,7 +95,7 @@ TEST(wire_image_refuses_frames_of_a_wrong_length)
     bool pin;
     uint32_t first, n;
     buf_init(&b, KIB(4));
-    wire_put_image(&b, 1, &example);
+    wire_put_image(&b, ID, &example);
     size_t len = b.len - WIRE_HEAD_BYTES;
     for (size_t cut = 0; cut <= len + 1; cut++) {
         uint8_t *body = malloc(cut == 0 ? 1 : cut);
@@ -149,7 +151,7 @@ TEST(wire_image_refuses_what_makes_no_sense)
         w.page_size = bad[i].page_size;
         w.pages = bad[i].pages;
         buf_init(&b, KIB(4));
-        wire_put_image(&b, 1, &w);
+        wire_put_image(&b, ID, &w);
         struct wire_frame f = whole(&b);
         EXPECT_ERR(ERR_PROTOCOL, wire_get_image(&f, &out));
         buf_fini(&b);

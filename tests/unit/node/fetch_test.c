@@ -52,8 +52,7 @@ static void answer_pages(struct source *s, struct wire_frame *f, struct buf *out
     EXPECT(page_no == 1 || page_no == 2);
     if (s->damages != NULL)
         spoil(s->damages, 3 - page_no);
-    wire_put_image_pages(out, f->request, &page_no, 1, s->pages + (size_t)(page_no - 1) * PAGE,
-                         PAGE);
+    wire_put_image_pages(out, f->id, &page_no, 1, s->pages + (size_t)(page_no - 1) * PAGE, PAGE);
 }
 
 static void answer(struct source *s, struct wire_frame *f, struct buf *out)
@@ -61,21 +60,22 @@ static void answer(struct source *s, struct wire_frame *f, struct buf *out)
     struct wire_done done = {0};
     bool pin;
     if (f->type == WIRE_HELLO) {
-        wire_put_welcome(out, f->request, 2, 1, "test", "3");
+        struct wire_welcome w = {.version = WIRE_VERSION, .node_id = 2, .cluster_id = 1};
+        wire_put_welcome(out, &w);
         return;
     }
     if (f->type == WIRE_IMAGE_BEGIN) {
         EXPECT_OK(wire_get_image_begin(f, &pin));
         s->image.record = s->record.data;
         s->image.record_len = pin ? s->record.len : 0;
-        wire_put_image(out, f->request, &s->image);
+        wire_put_image(out, f->id, &s->image);
     } else if (f->type == WIRE_IMAGE_ASK_HASHES) {
         s->hashes_asked++;
-        wire_put_image_hashes(out, f->request, 1, s->hashes, 2);
+        wire_put_image_hashes(out, f->id, 1, s->hashes, 2);
     } else {
         answer_pages(s, f, out);
     }
-    wire_put_done(out, f->request, &done);
+    wire_put_done(out, f->id, &done);
 }
 
 static void serve(struct source *s, int fd)

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/sizes.h"
 #include "tests/lib/test.h"
+#include "tests/unit/node/stage.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +18,7 @@ static struct sqlconn *open_conn(bool (*tick)(void *ctx))
 
 static struct request *ask(struct sqlconn *c, const char *sql)
 {
-    size_t n = strlen(sql);
-    struct wire_query q = {.sql = sql, .sql_len = n};
-    /* No parameters: they are an empty range behind the text. */
-    q.params.p = q.params.end = (const uint8_t *)sql + n;
-    struct request *r = request_new(NULL, 1, 1, &q, (const uint8_t *)sql, n);
+    struct request *r = stage_request(1, 1, sql);
     (void)sqlconn_run(c, r, MIB(1));
     return r;
 }

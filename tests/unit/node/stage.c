@@ -179,28 +179,35 @@ void stage_depose(struct stage *s, uint64_t term)
     send_entry(s, term, CNS_BARRIER, NULL);
 }
 
-void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
+struct request *stage_request(uint64_t session, uint32_t id, const char *sql)
 {
     struct buf b;
     struct wire_frame f;
-    struct wire_query q = {.level = WIRE_SESSION, .sql = sql, .sql_len = strlen(sql)};
+    struct wire_query q = {.level = WIRE_SESSION};
     size_t used;
     buf_init(&b, MIB(4));
-    size_t begun = wire_begin_query(&b, id, &q);
-    wire_end_query(&b, begun, 0);
+    size_t begun = wire_begin_query(&b, WIRE_QUERY, (struct wire_id){1, id}, &q);
+    wire_end_statement(&b, wire_begin_statement(&b, 0, sql, strlen(sql)), 0);
+    wire_end_query(&b, begun, 1);
     EXPECT_OK(wire_next(b.data, b.len, MIB(4), &f, &used));
     EXPECT(used == b.len);
     const uint8_t *body = f.body.p;
     size_t body_len = rd_left(&f.body);
     EXPECT_OK(wire_get_query(&f, &q));
-    struct request *r = request_new(NULL, session, id, &q, body, body_len);
-    r->kind = sql_classify(r->query.sql, r->query.sql_len);
+    struct request *r = request_new(NULL, session, (struct wire_id){1, id}, &q, body, body_len);
+    r->kind = sql_classify(r->statement.sql, r->statement.sql_len);
     r->foreign_keys = true;
+    buf_fini(&b);
+    return r;
+}
+
+void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
+{
+    struct request *r = stage_request(session, id, sql);
     r->deadline_ms = s->timeout_ms == 0 ? 0 : clock_mono_ms() + s->timeout_ms;
     r->letter.kind = LANE_REQUEST;
     lane_send(s->lane, &r->letter);
     lane_flush(s->lane);
-    buf_fini(&b);
 }
 
 void stage_wait(struct stage *s, unsigned n)
@@ -215,7 +222,7 @@ struct request *stage_take(struct stage *s, uint32_t id)
 {
     LIST_EACH(i, &s->answers) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        if (r->id != id)
+        if (r->id.request != id)
             continue;
         list_remove(i);
         s->n_answers--;

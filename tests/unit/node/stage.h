@@ -29,6 +29,8 @@ void stage_end(struct stage *s) ON_LOOP;
 void stage_lead(struct stage *s, uint64_t term) ON_LOOP;
 /* Another node leads from TERM on: entries of older terms that were not committed are lost. */
 void stage_depose(struct stage *s, uint64_t term) ON_LOOP;
+/* SQL as a QUERY that came over the wire, decoded; request_free it. */
+struct request *stage_request(uint64_t session, uint32_t id, const char *sql);
 void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql) ON_LOOP;
 /* Handles what comes for up to MS, commits what is due. */
 void stage_step(struct stage *s, uint64_t ms) ON_LOOP;
