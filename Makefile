@@ -10,7 +10,14 @@ V       ?= 0
 B       := $(BUILD)/$(VARIANT)
 Q       := $(if $(filter 1,$(V)),,@)
 PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
 DESTDIR ?=
+comma   := ,
+
+# The library's version is the header's; its first number is the interface's (soname).
+VERSION := $(shell sed -n 's/^.define LECTERN_VERSION_NUMBER \([0-9]*\).*/\1/p' client/lectern.h | \
+             awk '{ printf "%d.%d.%d", $$1 / 1000000, $$1 / 1000 % 1000, $$1 % 1000 }')
+SONAME  := liblectern.so.$(firstword $(subst ., ,$(VERSION)))
 
 # All processors, unless the caller gave -j.
 ifeq ($(MAKELEVEL)$(findstring -j,$(MAKEFLAGS)),0)
@@ -51,6 +58,17 @@ objs = $(patsubst %.c,$(B)/%.o,$(1))
 # client/ holds the library (no prefix) and the shell (shell*.c); node/main.c is the server's entry.
 SHELL_SRC  := $(wildcard client/shell*.c)
 CLIENT_SRC := $(filter-out $(SHELL_SRC),$(call src,client))
+# liblectern: the library's own part of base/ and no more. It has no log, no files of its own, and
+# base/mem.h aborts where a library must say NOMEM.
+LIBRARY_SRC  := $(filter-out client/connection.c,$(CLIENT_SRC)) \
+                $(patsubst %,base/%.c,buf check clock err trace)
+LIBRARY_OBJS := $(patsubst %.c,$(B)/lib/%.o,$(LIBRARY_SRC))
+# Sanitizers and coverage leave references that only a program's link resolves.
+LIBRARY_DEFS := $(if $(filter release debug,$(VARIANT)),-Wl$(comma)-z$(comma)defs)
+# Programs that see nothing of Lectern but the installed header and the library.
+PROGRAM_SRC  := $(wildcard tests/programs/*.c docs/examples/*.c)
+PROGRAM_BINS := $(patsubst %.c,$(B)/programs/%,$(notdir $(PROGRAM_SRC)))
+PROGRAM_OBJS := $(call objs,$(PROGRAM_SRC))
 NODE_SRC   := $(filter-out node/main.c,$(call src,node))
 BASE_OBJS   := $(call objs,$(call src,base))
 CLIENT_OBJS := $(BASE_OBJS) $(call objs,$(CLIENT_SRC))
@@ -75,7 +93,7 @@ UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)
 ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
                   $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) \
                   $(call objs,$(call src,tests/bench/storage)) \
-                  $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)))
+                  $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)) $(PROGRAM_OBJS))
 
 .DEFAULT_GOAL := all
 .SECONDARY:
@@ -84,7 +102,7 @@ ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/mai
 # --- for users ------------------------------------------------------------------------------------
 
 .PHONY: all run demo install clean help deps
-all: $(B)/lecternd $(B)/lectern ## build the server and the shell
+all: $(B)/lecternd $(B)/lectern ## build the server, the shell and the library
 
 run: all ## start three nodes and open the SQL shell (or run SQL from standard input)
 	@exec deploy/local-cluster --build $(B)
@@ -95,6 +113,14 @@ demo: all ## watch a failover in a minute
 install: all ## install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/lecternd $(B)/lectern $(DESTDIR)$(PREFIX)/bin
+	install -D -m 644 client/lectern.h $(DESTDIR)$(PREFIX)/include/lectern.h
+	install -D -m 644 $(B)/liblectern.a $(DESTDIR)$(LIBDIR)/liblectern.a
+	install -m 755 $(B)/liblectern.so.$(VERSION) $(DESTDIR)$(LIBDIR)
+	ln -sf liblectern.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/liblectern.so
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+	    deploy/liblectern.pc.in >$(DESTDIR)$(LIBDIR)/pkgconfig/lectern.pc
 	$(Q)for page in $(wildcard docs/man/*.[1-8]); do \
 	    install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 
@@ -120,6 +146,41 @@ $(B)/lecternd: $(B)/node/main.o $(LIB_OBJS)
 $(B)/lectern: $(SHELL_OBJS)
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
+
+# One object in which only lectern_* is global: nothing else can clash with a program's own names.
+$(B)/liblectern.a: $(LIBRARY_OBJS)
+	@echo "  AR  $@" >&2
+	$(Q)ld -r -o $(B)/lib/lectern.o $^
+	$(Q)objcopy --localize-hidden $(B)/lib/lectern.o
+	$(Q)rm -f $@ && ar rcsD $@ $(B)/lib/lectern.o
+
+$(B)/liblectern.so.$(VERSION): $(LIBRARY_OBJS)
+	@echo "  LD  $@" >&2
+	$(Q)$(CC) $(LDFLAGS_ALL) -shared -Wl,-soname,$(SONAME) $(LIBRARY_DEFS) -o $@ $^
+	$(Q)ln -sf $(@F) $(B)/$(SONAME) && ln -sf $(SONAME) $(B)/liblectern.so
+
+$(B)/lib/%.o: %.c $(B)/.flags | deps
+	@mkdir -p $(@D)
+	@echo "  CC  $< (library)" >&2
+	$(Q)$(CC) $(CFLAGS_ALL) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+.PHONY: library programs
+library: $(B)/liblectern.a $(B)/liblectern.so.$(VERSION)
+programs: $(PROGRAM_BINS)
+
+$(B)/include/lectern.h: client/lectern.h
+	@mkdir -p $(@D)
+	$(Q)cp $< $@
+
+$(PROGRAM_OBJS): private CFLAGS_ALL += -I$(B)/include
+$(PROGRAM_OBJS): $(B)/include/lectern.h
+define program_rule
+$$(B)/programs/$$(basename $$(notdir $(1))): $$(call objs,$(1)) $$(B)/liblectern.a
+	@mkdir -p $$(@D)
+	@echo "  LD  $$@" >&2
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$^
+endef
+$(foreach p,$(PROGRAM_SRC),$(eval $(call program_rule,$(p))))
 
 $(B)/bench: $(BENCH_OBJS)
 	@echo "  LD  $@" >&2
@@ -262,4 +323,4 @@ format: ## clang-format all C files in place
 	@deploy/install-deps.sh --lint
 	clang-format -i $(wildcard */*.c */*.h tests/*/*.c tests/*/*.h tests/unit/*/*.c tests/unit/*/*.h)
 
--include $(patsubst %.o,%.d,$(ALL_OBJS))
+-include $(patsubst %.o,%.d,$(ALL_OBJS) $(LIBRARY_OBJS) $(PROGRAM_OBJS))
