@@ -1,7 +1,9 @@
-/* Room: base. Thread: any; blocks. */
+/* Room: base. Thread: any; blocks.
+ *
+ * Without base/mem.h, for liblectern uses it: no memory is ERR_NOMEM. */
 #include "base/file.h"
 
-#include "base/mem.h"
+#include "base/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -102,18 +104,20 @@ enum err file_read_all(const char *path, struct buf *out)
     return e;
 }
 
-/* The directory part of PATH, to be freed. */
+/* The directory part of PATH, to be freed; NULL without memory. */
 static char *dir_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
     if (slash == NULL)
-        return mem_strdup(".");
-    return slash == path ? mem_strdup("/") : mem_printf("%.*s", (int)(slash - path), path);
+        return strdup(".");
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
 enum err file_sync_dir_of(const char *path)
 {
     char *dir = dir_of(path);
+    if (dir == NULL)
+        return err_fail(ERR_NOMEM, "out of memory");
     enum err e = file_sync_dir(dir);
     free(dir);
     return e;
@@ -122,7 +126,10 @@ enum err file_sync_dir_of(const char *path)
 char *file_beside(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
-    return mem_printf("%.*s%s", slash == NULL ? 0 : (int)(slash - path + 1), path, name);
+    char *beside;
+    int n = asprintf(&beside, "%.*s%s", slash == NULL ? 0 : (int)(slash - path + 1), path, name);
+    CHECK(n >= 0); /* as base/mem.h has it: this one is not for the library */
+    return beside;
 }
 
 bool file_is_there(const char *path)
@@ -133,8 +140,10 @@ bool file_is_there(const char *path)
 
 enum err file_replace(const char *path, const void *p, size_t n)
 {
-    char *temp = mem_printf("%s.new", path);
+    char *temp;
     int fd = -1;
+    if (asprintf(&temp, "%s.new", path) < 0)
+        return err_fail(ERR_NOMEM, "out of memory");
     enum err e = file_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0644, &fd);
     if (e == ERR_OK)
         e = file_write_at(fd, temp, p, n, 0);
@@ -155,16 +164,15 @@ static enum err make_dir(const char *path)
 {
     if (mkdir(path, 0755) != 0)
         return errno == EEXIST ? ERR_OK : file_error("make directory", path);
-    char *parent = dir_of(path);
-    enum err e = file_sync_dir(parent);
-    free(parent);
-    return e;
+    return file_sync_dir_of(path);
 }
 
 enum err file_make_dirs(const char *path)
 {
-    char *part = mem_strdup(path);
+    char *part = strdup(path);
     enum err e = ERR_OK;
+    if (part == NULL)
+        return err_fail(ERR_NOMEM, "out of memory");
     for (char *slash = part + 1; e == ERR_OK && *slash != 0; slash++) {
         if (*slash != '/')
             continue;

@@ -25,7 +25,7 @@ MUST_USE enum err file_sync(int fd, const char *path);
 MUST_USE enum err file_sync_dir(const char *dir);
 /* Syncs the directory that holds PATH's name. */
 MUST_USE enum err file_sync_dir_of(const char *path);
-/* The path of NAME in the directory that holds PATH; to be freed. */
+/* The path of NAME in the directory that holds PATH; to be freed. Aborts without memory. */
 char *file_beside(const char *path, const char *name);
 /* There is something of that name, and it can be looked at. */
 bool file_is_there(const char *path);

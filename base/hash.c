@@ -1,5 +1,10 @@
-/* Room: base. Thread: any. */
+/* Room: base. Thread: any.
+ *
+ * The algorithm is compiled in from its header: liblectern, which uses this, needs no library but
+ * libc. */
 #include "base/hash.h"
+
+#define XXH_INLINE_ALL
 
 #include <xxhash.h>
 

@@ -5,21 +5,18 @@
  * Not here: reading pages (database.c).
  *
  * The idea of a rolling checksum over pages is LTX's (github.com/superfly/ltx): replacing a page
- * costs two XORs, whatever the size of the database. The hash is XXH3-64 with the page number as
- * its seed, so equal pages at two places do not cancel. */
+ * costs two XORs, whatever the size of the database. The hash is base/page_hash.h's. */
 #include "replication/digest.h"
 
 #include "base/check.h"
-#include "base/hash.h"
 #include "base/mem.h"
+#include "base/page_hash.h"
 #include "replication/hash_array.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define LOCK_BYTE 0x40000000u /* SQLite's PENDING_BYTE */
 
 struct digest {
     struct hash_array *hashes;
@@ -46,23 +43,12 @@ void digest_free(struct digest *d)
 
 uint32_t digest_lock_page(uint32_t page_size)
 {
-    CHECK(page_size >= 512);
-    return LOCK_BYTE / page_size + 1;
-}
-
-/* Ends at the first word of nearly every page. */
-static bool all_zero(const uint8_t *page, uint32_t page_size)
-{
-    uint64_t first;
-    memcpy(&first, page, sizeof first);
-    return first == 0 && memcmp(page, page + 8, page_size - 8) == 0;
+    return page_hash_lock_page(page_size);
 }
 
 uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_size)
 {
-    if (all_zero(page, page_size))
-        return 0;
-    return hash64(page, page_size, page_no);
+    return page_hash(page_no, page, page_size);
 }
 
 static uint32_t pages_of(const struct digest *d)

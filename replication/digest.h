@@ -12,8 +12,7 @@ struct digest;
 
 struct digest *digest_new(uint32_t page_size);
 void digest_free(struct digest *d);
-/* 0 for a page of zeros only: one that the database grew by and nobody wrote yet counts nothing,
- * the same whether it was never seen or read back from the end of a file. */
+/* base/page_hash.h: 0 for a page of zeros only. */
 uint64_t digest_page_hash(uint32_t page_no, const uint8_t *page, uint32_t page_size);
 /* Sets a page's hash; a page_no beyond the end makes the database that long. The lock-byte page
  * counts nothing. */
