@@ -110,7 +110,7 @@ run: all ## start three nodes and open the SQL shell (or run SQL from standard i
 demo: all ## watch a failover in a minute
 	@exec deploy/demo --build $(B)
 
-install: all ## install into $(DESTDIR)$(PREFIX)
+install: all library ## install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/lecternd $(B)/lectern $(DESTDIR)$(PREFIX)/bin
 	install -D -m 644 client/lectern.h $(DESTDIR)$(PREFIX)/include/lectern.h
