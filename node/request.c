@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/kept.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +28,57 @@ struct request *request_new(struct session *session, uint64_t session_id, struct
     /* The query borrows from BODY: the same places in the copy. */
     r->query.statements.p = r->frame + (q->statements.p - body);
     r->query.statements.end = r->frame + (q->statements.end - body);
-    if (q->n_statements > 0) {
-        struct rd statements = r->query.statements;
-        enum err e = wire_get_statement(&statements, &r->statement);
-        CHECK(e == ERR_OK); /* wire_get_query checked them all */
-    }
+    request_first_statement(r);
     buf_init(&r->answer.out, ANSWER_MAX);
     r->answer.offset = -1;
     return r;
+}
+
+void request_use_kept(struct request *r, struct kept **kept, uint32_t n)
+{
+    CHECK(r->kept == NULL);
+    r->kept = kept;
+    r->n_kept = n;
+    request_first_statement(r);
+}
+
+bool request_is_numbered(const struct request *r)
+{
+    return (r->query.flags & WIRE_NUMBERED) != 0;
+}
+
+bool request_is_resolve(const struct request *r)
+{
+    return (r->query.flags & WIRE_RESOLVE) != 0;
+}
+
+/* Takes the next one off those left. */
+static void take_statement(struct request *r)
+{
+    struct wire_statement *s = &r->statement;
+    enum err e = wire_get_statement(&r->statements_left, s);
+    CHECK(e == ERR_OK); /* wire_get_query checked them all */
+    if (s->keep != 0 && s->sql_len == 0 && r->n_kept > 0) {
+        CHECK(r->kept_at < r->n_kept);
+        s->sql = kept_text(r->kept[r->kept_at++], &s->sql_len);
+    }
+}
+
+void request_first_statement(struct request *r)
+{
+    r->statements_left = r->query.statements;
+    r->statement_at = r->kept_at = 0;
+    if (r->query.n_statements > 0)
+        take_statement(r);
+}
+
+bool request_next_statement(struct request *r)
+{
+    if (r->statement_at + 1 >= r->query.n_statements)
+        return false;
+    r->statement_at++;
+    take_statement(r);
+    return true;
 }
 
 void request_free(struct request *r)
@@ -43,6 +87,9 @@ void request_free(struct request *r)
     free(r->answer.message);
     free(r->cluster);
     free(r->no_room);
+    for (uint32_t i = 0; i < r->n_kept; i++)
+        kept_unref(r->kept[i]);
+    free(r->kept);
     free(r->frame);
     free(r);
 }

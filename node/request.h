@@ -17,6 +17,7 @@
 
 struct admin_request;
 struct image;
+struct kept;
 struct session;
 
 /* What travels in the mailboxes between the threads; every kind is listed here. */
@@ -65,6 +66,7 @@ struct answer {
     char *message; /* of an error; malloc'ed, NULL: the code's own */
     uint64_t seq;  /* newest sequence that the statement could see */
     int64_t changes, last_insert_rowid;
+    uint32_t statement; /* BATCH: which of its statements failed, from 0 */
     bool in_transaction;
     bool not_read_only; /* a reader's refusal: route it to the writer */
 };
@@ -78,8 +80,17 @@ struct request {
     size_t frame_len;
     struct wire_query query;
     struct wire_statement statement; /* the one that runs, of the query's */
+    uint32_t statement_at;           /* which of them that is, from 0 */
+    struct rd statements_left;       /* those behind it */
+    struct kept **kept;              /* texts kept on the connection that it refers to, in order */
+    uint32_t n_kept, kept_at;
     enum sql_kind kind;
+    bool is_batch;                 /* all of `query.statements`, or none */
+    bool is_describe;              /* the statement is only prepared: sqlconn_describe */
     bool is_status;                /* STATUS, not a query */
+    bool forwarded;                /* by another node, which is not to be sent to again */
+    bool elsewhere;                /* it was passed on to another node */
+    bool in_doubt;                 /* an attempt at it may have been done: see session.c */
     enum wire_type image_frame;    /* one of WIRE_IMAGE_BEGIN ...: another node's; 0: a query */
     struct image *image;           /* that it waits for or reads from: image.c */
     struct admin_request *cluster; /* CLUSTER, not a query (admin.c); owned */
@@ -97,9 +108,20 @@ struct request {
     struct cursor_state *cursor; /* a reader's, between two LOOP_ROWS */
 };
 
-/* Takes BODY (a copy is made) of a decoded query. Thread: loop. */
+/* Takes BODY (a copy is made) of a decoded query. Its first statement is the current one. Thread:
+ * loop. */
 struct request *request_new(struct session *session, uint64_t session_id, struct wire_id id,
                             const struct wire_query *q, const uint8_t *body, size_t body_len);
+/* The texts of its statements that come without one, in their order: takes KEPT (malloc'ed) and a
+ * reference to each. Thread: loop. */
+void request_use_kept(struct request *r, struct kept **kept, uint32_t n);
+/* Is it the COMMIT that answers for a transaction (WIRE_RESOLVE), or a write that is done at most
+ * once? */
+bool request_is_numbered(const struct request *r);
+bool request_is_resolve(const struct request *r);
+/* BATCH: `statement` is the first one (again), or the next one; false: that was the last. */
+void request_first_statement(struct request *r);
+bool request_next_statement(struct request *r);
 void request_free(struct request *r);
 /* Room for DONE or an ERROR behind an answer that filled all of its space. Before wire_put_done. */
 void request_make_room_for_end(struct request *r);
