@@ -19,6 +19,8 @@
 #define SQL_TEXT_MAX MIB(1)
 /* Values bound to one statement: SQLite's own default limit of variables. */
 #define SQL_PARAMS_MAX 32766u
+/* Columns of an answer: the most that SQLite can be built for. */
+#define SQL_COLUMNS_MAX 32767u
 /* Statements of one batch. */
 #define BATCH_STATEMENTS_MAX 10000u
 
@@ -33,6 +35,8 @@
 /* One Raft entry: a transaction above this is cut into several entries, applied at the last one.
  * Small enough that a heartbeat behind it on the same connection is not late. */
 #define ENTRY_BYTES_MAX MIB(1)
+/* What node/ adds to a transaction's last entry: the outcomes of its numbered writes. */
+#define OUTCOMES_SECTION_MAX KIB(256)
 /* Proposed and not yet committed: bounds memory and the time that a slow follower can add. */
 #define INFLIGHT_BYTES_MAX MIB(16)
 /* Queued for one peer's connection before messages to it are dropped (Raft repeats them). */
@@ -59,7 +63,8 @@ _Static_assert(INFLIGHT_BYTES_MAX <= LOG_CACHE_BYTES_MAX, "what flies is in memo
 _Static_assert(PEER_FRAME_MAX <= PEER_QUEUE_BYTES_MAX, "a frame fits the queue");
 _Static_assert(ENTRY_BYTES_MAX <= LOG_SEGMENT_BYTES, "an entry fits a segment");
 _Static_assert(2 * ENTRY_BYTES_MAX <= INFLIGHT_BYTES_MAX, "one may fly while the next is made");
-_Static_assert(PAGE_SIZE_MAX + KIB(1) <= ENTRY_BYTES_MAX, "a page fits an entry");
+_Static_assert(PAGE_SIZE_MAX + KIB(1) + OUTCOMES_SECTION_MAX <= ENTRY_BYTES_MAX,
+               "a page and a full section fit an entry");
 
 /* SQLite's heap, of all connections together: beyond it their page caches do not grow. */
 #define SQLITE_HEAP_BYTES MIB(32)

@@ -84,7 +84,7 @@ void lane_proposed(struct lane *l, const struct lane_proposal *p)
 void lane_depart(struct lane *l, struct list *requests)
 {
     struct repl_txn *txn = NULL;
-    enum err e = repl_view_seal(l->view, clock_wall_ms(), &txn);
+    enum err e = repl_view_seal(l->view, clock_wall_ms(), NULL, 0, &txn);
     if (e != ERR_OK) {
         fail_all(l, requests, e, err_text());
         lane_fail(l, e);

@@ -19,8 +19,6 @@
 
 /* Of one answer's frames that are kept (RETURNING): larger ones are told by ERR_ROWS_LOST. */
 #define OUTCOME_ROWS_MAX KIB(4)
-/* Of one entry's section; also what replication leaves room for. */
-#define OUTCOMES_SECTION_MAX KIB(256)
 /* Of the table's memory. */
 #define OUTCOMES_BYTES_MAX MIB(64)
 

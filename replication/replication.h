@@ -136,9 +136,11 @@ MUST_USE enum err repl_view_connect(struct repl_view *view, sqlite3 **conn) ON_O
  * want of room). SQLite's own error does not say so. Nothing is sealed any more: close the view. */
 MUST_USE enum err repl_view_check(const struct repl_view *view) ON_OWNER;
 /* After a COMMIT: takes what was committed since the last seal as one transaction, packed for the
- * log. *txn = NULL when nothing was written. WALL_MS goes into the entry. */
-MUST_USE enum err repl_view_seal(struct repl_view *view, uint64_t wall_ms,
-                                 struct repl_txn **txn) ON_OWNER;
+ * log. *txn = NULL when nothing was written. WALL_MS goes into the entry, and so does a copy of
+ * SECTION, the caller's own bytes about this transaction: into its last part. LEN: at most
+ * OUTCOMES_SECTION_MAX, and a page must fit entry_bytes_max beside it. */
+MUST_USE enum err repl_view_seal(struct repl_view *view, uint64_t wall_ms, const uint8_t *section,
+                                 size_t len, struct repl_txn **txn) ON_OWNER;
 /* Sequence of the newest sealed transaction: what a statement run now can see. */
 uint64_t repl_view_seq(const struct repl_view *view) ON_OWNER;
 /* Drops everything unpublished. Its connections must be closed and its transactions freed. */
@@ -151,7 +153,7 @@ unsigned repl_txn_parts(const struct repl_txn *txn);
  * each time, until the transaction is published or freed. ERR_IO: the temporary file. */
 MUST_USE enum err repl_txn_part(const struct repl_txn *txn, unsigned i, uint8_t **bytes,
                                 size_t *len) ON_OWNER;
-/* Bytes of its pages: what its entries have together before they are packed. */
+/* Bytes of its pages and its section: what its entries have together before they are packed. */
 uint64_t repl_txn_bytes(const struct repl_txn *txn);
 /* For one that was never ordered; the view must be closed right after. */
 void repl_txn_free(struct repl_txn *txn);
@@ -167,6 +169,8 @@ MUST_USE enum err repl_db_publish(struct repl_db *db, struct repl_txn *txn) ON_O
 struct repl_entry {
     uint64_t database_id, seq, wall_ms, checksum_before, checksum_after;
     uint32_t part, parts, pages_after, page_size;
+    const uint8_t *section; /* in the last part; borrowed from the entry's bytes */
+    size_t section_len;
 };
 /* ERR_CORRUPT: damaged. ERR_FORMAT: a newer version. Any thread. */
 MUST_USE enum err repl_entry_read(const uint8_t *p, size_t n, struct repl_entry *out);

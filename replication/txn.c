@@ -31,6 +31,10 @@ enum err repl_txn_part(const struct repl_txn *txn, unsigned i, uint8_t **bytes, 
     struct repl_entry head;
     view_entry_head(txn->view, txn, &head);
     head.part = i;
+    if (i + 1 == txn->n_parts) {
+        head.section = txn->section;
+        head.section_len = txn->section_len;
+    }
     struct txn_encoder *e = txn_encoder_new(&head, n);
     for (uint32_t k = first; k < first + n; k++) {
         const uint8_t *page = view_page(txn->view, txn->pages[k].frame);
@@ -46,7 +50,7 @@ enum err repl_txn_part(const struct repl_txn *txn, unsigned i, uint8_t **bytes, 
 
 uint64_t repl_txn_bytes(const struct repl_txn *txn)
 {
-    return (uint64_t)txn->n_pages * txn->header.page_size;
+    return (uint64_t)txn->n_pages * txn->header.page_size + txn->section_len;
 }
 
 void repl_txn_free(struct repl_txn *txn)
@@ -56,6 +60,7 @@ void repl_txn_free(struct repl_txn *txn)
     const bool large = txn->n_pages > PAGES_LARGE;
     free(txn->frame_page);
     free(txn->pages);
+    free(txn->section);
     view_txn_freed(txn->view);
     free(txn);
     if (large)

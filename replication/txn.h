@@ -27,6 +27,8 @@ struct repl_txn {
     uint32_t n_pages;
     /* Its entries, each made when it is asked for. */
     uint64_t wall_ms;
+    uint8_t *section; /* of the last one; NULL: none */
+    size_t section_len;
     uint32_t part_pages, n_parts; /* pages of every part but the last */
 };
 

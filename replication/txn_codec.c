@@ -5,7 +5,7 @@
  *   decoded was checked to its last byte.
  * Not here: which pages (view.c), what becomes of them (apply.c).
  *
- *   head 64 | u32 length, client numbers | u32 pages here | pages ... | u64 XXH3 of all before
+ *   head 64 | u32 length, section | u32 pages here | pages ... | u64 XXH3 of all before
  *   page: u32 number, u8 encoding, u32 length, bytes
  *
  * docs/FORMATS.md draws it byte by byte; integers are little-endian. */
@@ -22,8 +22,8 @@
 
 #define MAGIC           0x4e58544cu /* "LTXN" */
 #define VERSION         1u
-#define AT_CLIENTS      64u
-#define HEAD_BYTES      68u /* with the empty client section */
+#define AT_SECTION      64u
+#define HEAD_BYTES      68u /* with the length of the section */
 #define PAGE_HEAD_BYTES 9u
 #define CHECKSUM_BYTES  8u
 #define ENTRY_BYTES_MIN (HEAD_BYTES + 4 + CHECKSUM_BYTES)
@@ -35,6 +35,7 @@ enum page_encoding { PAGE_RAW, PAGE_LZ4 };
 struct txn_encoder {
     struct repl_entry head;
     struct buf part;
+    size_t at_count; /* where the number of pages stands */
     uint32_t n_pages, last_page_no;
     char *packed; /* page_size bytes */
 };
@@ -50,11 +51,14 @@ uint32_t txn_part_pages(uint32_t page_size, uint64_t part_max)
 struct txn_encoder *txn_encoder_new(const struct repl_entry *head, uint32_t pages)
 {
     CHECK(head->seq != 0 && head->pages_after != 0 && head->part < head->parts);
+    CHECK(head->section_len <= OUTCOMES_SECTION_MAX);
+    CHECK(head->section_len == 0 || head->part + 1 == head->parts);
     struct txn_encoder *e = MEM_NEW(struct txn_encoder);
     struct buf *b = &e->part;
     e->head = *head;
     e->packed = mem_alloc(head->page_size);
-    buf_init(b, ENTRY_BYTES_MIN + (size_t)pages * (PAGE_HEAD_BYTES + (size_t)head->page_size));
+    buf_init(b, ENTRY_BYTES_MIN + head->section_len +
+                    (size_t)pages * (PAGE_HEAD_BYTES + (size_t)head->page_size));
     buf_put_u32(b, MAGIC);
     buf_put_u16(b, VERSION);
     buf_put_u16(b, 0); /* flags */
@@ -67,8 +71,9 @@ struct txn_encoder *txn_encoder_new(const struct repl_entry *head, uint32_t page
     buf_put_u64(b, head->wall_ms);
     buf_put_u64(b, head->checksum_before);
     buf_put_u64(b, head->checksum_after);
-    CHECK(b->failed != ERR_OK || b->len == AT_CLIENTS);
-    buf_put_u32(b, 0); /* bytes of client numbers */
+    CHECK(b->failed != ERR_OK || b->len == AT_SECTION);
+    buf_put_str(b, (const char *)head->section, head->section_len);
+    e->at_count = b->len;
     buf_put_u32(b, 0); /* pages, known at the end */
     return e;
 }
@@ -99,7 +104,7 @@ void txn_encoder_free(struct txn_encoder *e)
 
 uint8_t *txn_encoder_finish(struct txn_encoder *e, size_t *len)
 {
-    buf_patch_u32(&e->part, HEAD_BYTES, e->n_pages);
+    buf_patch_u32(&e->part, e->at_count, e->n_pages);
     buf_put_u64(&e->part, 0);
     CHECK(buf_status(&e->part) == ERR_OK); /* no more pages than were promised */
     uint8_t *bytes = buf_take(&e->part, len);
@@ -124,6 +129,9 @@ static enum err head_check(const struct repl_entry *h)
         wrong = "number of parts";
     else if (h->pages_after == 0)
         wrong = "database size";
+    else if (h->section_len > OUTCOMES_SECTION_MAX ||
+             (h->section_len > 0 && h->part + 1 != h->parts))
+        wrong = "section";
     if (wrong != NULL)
         return err_fail(ERR_CORRUPT,
                         "entry of transaction seq=%llu part=%u/%u: its %s is "
@@ -162,14 +170,13 @@ static enum err entry_open(const uint8_t *p, size_t n, struct repl_entry *h, str
     h->wall_ms = rd_u64(&r);
     h->checksum_before = rd_u64(&r);
     h->checksum_after = rd_u64(&r);
-    /* Numbers that this version does not keep would make this node differ from the others. */
-    if (rd_u32(&r) != 0)
-        return err_fail(ERR_FORMAT,
-                        "the entry of transaction seq=%llu carries client numbers: use "
-                        "the same program version on all nodes",
-                        (unsigned long long)h->seq);
+    h->section = (const uint8_t *)rd_str(&r, &h->section_len);
     *n_pages = rd_u32(&r);
-    CHECK(!r.failed); /* n >= ENTRY_BYTES_MIN */
+    if (r.failed)
+        return err_fail(ERR_CORRUPT,
+                        "entry of transaction seq=%llu part=%u/%u: its section is longer than the "
+                        "entry",
+                        (unsigned long long)h->seq, h->part, h->parts);
     *pages = r;
     return head_check(h);
 }

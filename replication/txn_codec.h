@@ -8,13 +8,14 @@
 
 /* A transaction is cut by the number of its pages: every part but the last holds as many as surely
  * fit PART_MAX bytes, however badly they pack. So the number of parts is known before one is made,
- * each can be made alone, and made again with the same bytes. PART_MAX: at least page_size + 128.
+ * each can be made alone, and made again with the same bytes. PART_MAX: at least page_size + 128,
+ * without the section, which is in the last part only.
  */
 uint32_t txn_part_pages(uint32_t page_size, uint64_t part_max);
 
 /* Writing one part: begin, pages in rising order of their numbers, finish. */
 struct txn_encoder;
-/* HEAD: all fields are used. PAGES: how many will come, at most. */
+/* HEAD: all fields are used; its section is copied. PAGES: how many will come, at most. */
 struct txn_encoder *txn_encoder_new(const struct repl_entry *head, uint32_t pages);
 /* 0 < PAGE_NO <= pages_after. */
 void txn_encoder_page(struct txn_encoder *e, uint32_t page_no, const uint8_t *page);

@@ -348,7 +348,8 @@ static enum err take_pages(struct repl_view *v, struct repl_txn *t, const uint64
         digest_ahead_set(&v->ahead, t->seq, p->page_no, p->hash);
     }
     t->checksum_after = v->ahead.checksum;
-    t->part_pages = txn_part_pages(c->page_size, c->entry_bytes_max);
+    CHECK(t->section_len <= OUTCOMES_SECTION_MAX && t->section_len < c->entry_bytes_max);
+    t->part_pages = txn_part_pages(c->page_size, c->entry_bytes_max - t->section_len);
     t->n_parts = t->n_pages == 0 ? 1 : (t->n_pages - 1) / t->part_pages + 1;
     return ERR_OK;
 }
@@ -398,7 +399,23 @@ static enum err seal_steps(struct repl_view *v, struct private_shm_state *s,
     return e;
 }
 
-enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn **txn)
+static struct repl_txn *txn_new(struct repl_view *v, uint64_t wall_ms, const uint8_t *section,
+                                size_t len)
+{
+    struct repl_txn *t = MEM_NEW(struct repl_txn);
+    t->view = v;
+    t->wall_ms = wall_ms;
+    if (len > 0) {
+        t->section = mem_alloc(len);
+        t->section_len = len;
+        memcpy(t->section, section, len);
+    }
+    v->txns++;
+    return t;
+}
+
+enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, const uint8_t *section, size_t len,
+                        struct repl_txn **txn)
 {
     *txn = NULL;
     TRY(database_check(v->db));
@@ -414,10 +431,7 @@ enum err repl_view_seal(struct repl_view *v, uint64_t wall_ms, struct repl_txn *
     bool nothing = s.frames == 0 ||
                    (s.frames == v->frames && memcmp(s.salt, v->header.salt, sizeof s.salt) == 0);
     if (!nothing) {
-        struct repl_txn *t = MEM_NEW(struct repl_txn);
-        t->view = v;
-        t->wall_ms = wall_ms;
-        v->txns++;
+        struct repl_txn *t = txn_new(v, wall_ms, section, len);
         enum err e = seal_steps(v, &s, t);
         if (e != ERR_OK) {
             v->failed = true;

@@ -80,7 +80,7 @@ static struct leader lead(const char *dir) ON_OWNER
 static void publish(struct leader *l) ON_OWNER
 {
     struct repl_txn *t;
-    MUST(repl_view_seal(l->view, 1, &t));
+    MUST(repl_view_seal(l->view, 1, NULL, 0, &t));
     if (t != NULL)
         MUST(repl_db_publish(l->db, t));
 }

@@ -126,7 +126,7 @@ TEST(big_transaction_goes_through_files)
     replica_write(&l, &log, "DELETE FROM t WHERE id > 100");
     stock_exec(l.conn, "VACUUM");
     struct repl_txn *t;
-    EXPECT_OK(repl_view_seal(l.view, 1, &t));
+    EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t));
     EXPECT(t != NULL);
     replica_log_add(&log, t);
     EXPECT_OK(repl_db_publish(a, t));
@@ -221,7 +221,7 @@ TEST(big_transaction_outlives_its_leader)
         replica_lead(&l, db);
         replica_write(&l, &mine, "CREATE TABLE t(v)");
         stock_exec(l.conn, "INSERT INTO t VALUES(randomblob(200000))");
-        EXPECT_OK(repl_view_seal(l.view, 1, &t));
+        EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t));
         replica_log_add(&mine, t);
         EXPECT(k < repl_txn_parts(t));
         EXPECT_OK(repl_db_apply_sealed(db, t, k));

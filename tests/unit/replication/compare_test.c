@@ -50,7 +50,7 @@ TEST(compare_knows_the_unfinished_parts_of_an_earlier_leader)
     replica_write(&l, &log, "CREATE TABLE t(a); CREATE TABLE u(a)");
     EXPECT_EQ(db->pages, 3);
     stock_exec(l.conn, "INSERT INTO u VALUES(randomblob(50000))"); /* pages 1, 3, and new ones */
-    EXPECT_OK(repl_view_seal(l.view, 1, &lost));
+    EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &lost));
     EXPECT(repl_txn_parts(lost) > 3);
     replica_log_add(&log, lost);
     while (log.n > 3) /* two of its parts were ordered */

@@ -121,7 +121,7 @@ static enum err lead_step(struct replica_leader *l, struct report *r) ON_OWNER
     for (unsigned i = 0; i < 2 && e == ERR_OK && repl_view_seq(l->view) < STEPS; i++) {
         e = script_step(l->conn, (unsigned)repl_view_seq(l->view));
         if (e == ERR_OK)
-            e = repl_view_seal(l->view, 1, &t[i]);
+            e = repl_view_seal(l->view, 1, NULL, 0, &t[i]);
         EXPECT(e != ERR_OK || t[i] != NULL);
     }
     for (unsigned i = 0; i < 2 && t[i] != NULL; i++) {

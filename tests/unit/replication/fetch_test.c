@@ -229,7 +229,7 @@ static void change(void *ctx)
     case 1: {
         struct repl_txn *t;
         stock_exec(c->l.conn, "VACUUM");
-        EXPECT_OK(repl_view_seal(c->l.view, 1, &t));
+        EXPECT_OK(repl_view_seal(c->l.view, 1, NULL, 0, &t));
         if (t != NULL)
             EXPECT_OK(repl_db_publish(c->l.db, t));
         break;

@@ -143,7 +143,7 @@ static unsigned lead_through(const char *name, long n, unsigned tries) ON_OWNER
                 disk_disarm();
                 stock_exec(l.conn, "%s", sql);
             }
-            EXPECT_OK(repl_view_seal(l.view, 1, &t[sealed]));
+            EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t[sealed]));
             EXPECT(t[sealed] != NULL);
         }
         for (unsigned k = 0; k < sealed; k++) {

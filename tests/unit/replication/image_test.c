@@ -72,7 +72,7 @@ TEST(image_is_the_published_state_wherever_its_pages_are)
     replica_write(&l, NULL, "DELETE FROM t WHERE k > 5");
     stock_exec(l.conn, "VACUUM");
     struct repl_txn *t;
-    EXPECT_OK(repl_view_seal(l.view, 1, &t));
+    EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t));
     EXPECT_OK(repl_db_publish(db, t));
     expect_image_now(db);
     replica_unlead(&l);
@@ -119,7 +119,7 @@ static void write_something(struct replica_leader *l, struct rng *rng) ON_OWNER
     case 1: { /* VACUUM cuts the file */
         struct repl_txn *t;
         stock_exec(l->conn, "VACUUM");
-        EXPECT_OK(repl_view_seal(l->view, 1, &t));
+        EXPECT_OK(repl_view_seal(l->view, 1, NULL, 0, &t));
         if (t != NULL)
             EXPECT_OK(repl_db_publish(l->db, t));
         break;

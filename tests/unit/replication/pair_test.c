@@ -136,7 +136,7 @@ static void write_some(struct world *w) ON_OWNER
 {
     struct repl_txn *t;
     random_transaction(w);
-    EXPECT_OK(repl_view_seal(w->l.view, w->sealed, &t));
+    EXPECT_OK(repl_view_seal(w->l.view, w->sealed, NULL, 0, &t));
     if (t != NULL) {
         w->sealed++;
         w->flight[w->n_flight++] = t;
@@ -278,7 +278,7 @@ TEST(pair_dropping_the_view_loses_exactly_the_unpublished)
     replica_write(&l, &log, "CREATE TABLE t(a)");
     for (int i = 0; i < 3; i++) {
         stock_exec(l.conn, "INSERT INTO t VALUES(%d)", i);
-        EXPECT_OK(repl_view_seal(l.view, 1, &t[i]));
+        EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t[i]));
     }
     EXPECT_EQ(repl_view_seq(l.view), 4);
     EXPECT_EQ(replica_read_int(a, "SELECT count(*) FROM t"), 0);

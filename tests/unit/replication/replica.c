@@ -211,7 +211,7 @@ void replica_write(struct replica_leader *l, struct replica_log *log, const char
     stock_exec(l->conn, "BEGIN; %s; COMMIT", sql);
     sqlite3_free(sql);
     struct repl_txn *t;
-    EXPECT_OK(repl_view_seal(l->view, 1, &t));
+    EXPECT_OK(repl_view_seal(l->view, 1, NULL, 0, &t));
     EXPECT(t != NULL);
     if (log != NULL)
         replica_log_add(log, t);

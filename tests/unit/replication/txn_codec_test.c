@@ -13,7 +13,8 @@
 /* Offsets of docs/FORMATS.md. */
 #define AT_VERSION  4u
 #define AT_FLAGS    6u
-#define AT_PAGES    68u
+#define AT_SECTION  64u
+#define AT_PAGES    68u /* without a section */
 #define AT_BODY     72u
 #define BYTES_EMPTY 80u
 
@@ -24,6 +25,7 @@ struct txn {
     uint32_t n_pages;
     uint32_t *page_no;
     uint8_t *pages;
+    uint8_t section[300]; /* head.section */
 };
 
 /* From zeros over text-like to noise: some gain by LZ4 and some do not. */
@@ -56,7 +58,10 @@ static struct txn txn_make(uint32_t page_size, uint32_t n_pages, struct rng *r)
         .checksum_after = rng_u64(r),
         .pages_after = last + (uint32_t)rng_below(r, 3) + (n_pages == 0),
         .page_size = page_size,
+        .section_len = rng_below(r, sizeof t.section + 1),
     };
+    for (size_t i = 0; i < t.head.section_len; i++)
+        t.section[i] = (uint8_t)rng_u64(r);
     return t;
 }
 
@@ -78,6 +83,9 @@ static struct txn_part txn_pack_one(const struct txn *t, unsigned part, unsigned
     struct repl_entry head = t->head;
     head.part = part;
     head.parts = parts;
+    head.section = t->section;
+    if (part + 1 < parts)
+        head.section_len = 0;
     struct txn_encoder *e = txn_encoder_new(&head, n);
     for (uint32_t i = first; i < first + n; i++)
         txn_encoder_page(e, t->page_no[i], t->pages + (size_t)i * t->head.page_size);
@@ -87,7 +95,7 @@ static struct txn_part txn_pack_one(const struct txn *t, unsigned part, unsigned
 
 static struct txn_part *txn_pack(const struct txn *t, size_t part_max, unsigned *n)
 {
-    const uint32_t each = txn_part_pages(t->head.page_size, part_max);
+    const uint32_t each = txn_part_pages(t->head.page_size, part_max - t->head.section_len);
     *n = t->n_pages == 0 ? 1 : (t->n_pages - 1) / each + 1;
     struct txn_part *parts = mem_alloc(*n * sizeof *parts);
     for (unsigned i = 0; i < *n; i++) {
@@ -130,6 +138,8 @@ static void expect_unpacks(const struct txn *t, const struct txn_part *parts, un
         struct repl_entry head;
         EXPECT_OK(repl_entry_read(bytes, parts[i].len, &head));
         expect_head(&head, &t->head, i, n);
+        EXPECT_EQ(head.section_len, i + 1 == n ? t->head.section_len : 0);
+        EXPECT(memcmp(head.section, t->section, head.section_len) == 0);
         struct txn_decoder d;
         EXPECT_OK(txn_decoder_init(&d, bytes, parts[i].len));
         expect_head(&d.head, &t->head, i, n);
@@ -159,7 +169,8 @@ TEST(txn_codec_round_trip_of_random_transactions)
     for (uint64_t i = 0, n = test_rounds(500); i < n; i++) {
         const uint32_t page_size = 512u << (rng_once_in(&r, 4) ? rng_below(&r, 8) : 3);
         struct txn t = txn_make(page_size, (uint32_t)rng_below(&r, 40), &r);
-        const size_t part_max = page_size + 128 + rng_below(&r, 10 * page_size);
+        const size_t part_max =
+            page_size + 128 + t.head.section_len + rng_below(&r, 10 * page_size);
         unsigned parts;
         struct txn_part *p = txn_pack(&t, part_max, &parts);
         for (unsigned j = 0; j < parts; j++)
@@ -178,6 +189,7 @@ TEST(txn_codec_cuts_parts_full)
 {
     struct rng r = {test_seed()};
     struct txn t = txn_make(4096, 1000, &r);
+    t.head.section_len = 0;
     for (size_t i = 0; i < 1000 * 4096ul; i++)
         t.pages[i] = (uint8_t)rng_u64(&r);
     unsigned parts;
@@ -191,11 +203,43 @@ TEST(txn_codec_cuts_parts_full)
     txn_free(&t);
 }
 
+/* However badly the pages pack: the last part has room for the largest section. */
+TEST(txn_codec_a_full_section_fits_the_last_part)
+{
+    struct rng r = {test_seed()};
+    uint8_t *section = mem_zalloc(OUTCOMES_SECTION_MAX);
+    static uint8_t noise[PAGE_SIZE_MAX];
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (uint8_t)rng_u64(&r);
+    for (uint32_t page_size = 512; page_size <= PAGE_SIZE_MAX; page_size *= 2) {
+        const uint32_t n = txn_part_pages(page_size, ENTRY_BYTES_MAX - OUTCOMES_SECTION_MAX);
+        const struct repl_entry head = {.seq = 1,
+                                        .pages_after = n,
+                                        .page_size = page_size,
+                                        .part = 1,
+                                        .parts = 2,
+                                        .section = section,
+                                        .section_len = OUTCOMES_SECTION_MAX};
+        struct txn_encoder *e = txn_encoder_new(&head, n);
+        for (uint32_t i = 1; i <= n; i++)
+            txn_encoder_page(e, i, noise);
+        size_t len;
+        uint8_t *bytes = txn_encoder_finish(e, &len);
+        EXPECT(n > 0 && len <= ENTRY_BYTES_MAX);
+        struct repl_entry got;
+        EXPECT_OK(repl_entry_read(bytes, len, &got));
+        EXPECT_EQ(got.section_len, OUTCOMES_SECTION_MAX);
+        free(bytes);
+    }
+    free(section);
+}
+
 TEST(txn_codec_drops_an_unfinished_encoder)
 {
     struct rng r = {test_seed()};
     struct txn t = txn_make(4096, 100, &r);
     t.head.parts = 1;
+    t.head.section = t.section;
     struct txn_encoder *e = txn_encoder_new(&t.head, t.n_pages);
     for (uint32_t i = 0; i < t.n_pages; i++)
         txn_encoder_page(e, t.page_no[i], t.pages + i * 4096ul);
@@ -243,7 +287,7 @@ TEST(txn_codec_layout_is_the_documented_one)
     EXPECT_EQ(get_le64(p + 40), 10);
     EXPECT_EQ(get_le64(p + 48), 11);
     EXPECT_EQ(get_le64(p + 56), 12);
-    EXPECT_EQ(get_le32(p + 64), 0);
+    EXPECT_EQ(get_le32(p + AT_SECTION), 0);
     EXPECT_EQ(get_le32(p + AT_PAGES), 2);
     EXPECT(get_le32(p + AT_BODY) == 3 && p[AT_BODY + 4] == 0);
     EXPECT_EQ(get_le32(p + AT_BODY + 5), 512);
@@ -284,10 +328,12 @@ TEST(txn_codec_refuses_what_it_does_not_know)
 {
     struct rng r = {test_seed()};
     struct txn t = txn_make(512, 3, &r);
+    t.head.section_len = 0;
     unsigned n;
     struct txn_part *part = txn_pack(&t, 4096, &n);
     const size_t len = part->len;
     uint8_t *p = mem_alloc(len);
+    EXPECT_EQ(get_le32(part->bytes + AT_SECTION), 0);
     static const struct {
         uint32_t at, bytes, value;
         enum err want;
@@ -305,7 +351,9 @@ TEST(txn_codec_refuses_what_it_does_not_know)
         {20, 4, 2, ERR_CORRUPT},
         {32, 4, 1, ERR_CORRUPT}, /* part 1 of 1 */
         {36, 4, 0, ERR_CORRUPT},
-        {64, 4, 1, ERR_FORMAT}, /* client numbers */
+        {AT_SECTION, 4, 1, ERR_CORRUPT}, /* its length */
+        {AT_SECTION, 4, UINT32_MAX, ERR_CORRUPT},
+        {AT_SECTION, 4, OUTCOMES_SECTION_MAX + 1, ERR_CORRUPT},
         {AT_PAGES, 4, 0, ERR_CORRUPT},
         {AT_PAGES, 4, 2, ERR_CORRUPT},
         {AT_PAGES, 4, 4, ERR_CORRUPT},

@@ -250,7 +250,7 @@ TEST(verify_refuses_damage_behind_the_end_of_a_newer_state)
     replica_write(&l, NULL, "DELETE FROM t WHERE k > 10");
     stock_exec(l.conn, "VACUUM");
     struct repl_txn *t;
-    EXPECT_OK(repl_view_seal(l.view, 1, &t));
+    EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t));
     EXPECT_OK(repl_db_publish(db, t));
     EXPECT(db->pages < pages / 2);
     const sqlite3_int64 at = (sqlite3_int64)(pages - 11) * 1024 + 500;
@@ -319,7 +319,7 @@ TEST(verify_lets_the_writer_read_what_it_does_not_use)
     struct repl_txn *t;
     replica_lead(&l, db);
     stock_exec(l.conn, "PRAGMA auto_vacuum=1; VACUUM");
-    EXPECT_OK(repl_view_seal(l.view, 1, &t));
+    EXPECT_OK(repl_view_seal(l.view, 1, NULL, 0, &t));
     EXPECT_OK(repl_db_publish(db, t));
     replica_write(&l, NULL,
                   "CREATE TABLE t(k, a); CREATE TABLE t1(a); CREATE TABLE t2(a);"

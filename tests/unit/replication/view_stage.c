@@ -58,7 +58,7 @@ bool stage_seal(struct stage *s)
 {
     struct repl_txn *t;
     uint64_t before = repl_view_seq(s->view);
-    EXPECT_OK(repl_view_seal(s->view, 1234, &t));
+    EXPECT_OK(repl_view_seal(s->view, 1234, NULL, 0, &t));
     EXPECT_EQ(repl_view_seq(s->view), before + (t != NULL));
     if (t == NULL)
         return false;

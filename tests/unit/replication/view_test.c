@@ -308,6 +308,49 @@ TEST(view_carries_big_blobs_in_parts)
     stage_close(&s);
 }
 
+/* The section is the caller's, so it may go away after the seal; it is in the last part, the same
+ * each time, and takes pages' room in it and not over the limit. */
+TEST(view_puts_the_section_into_the_last_part)
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    static const char *const sql[] = {"INSERT INTO t VALUES(1)",
+                                      "INSERT INTO t VALUES(randomblob(1500000))"};
+    struct stage s;
+    struct repl_config c = stage_config("main.db");
+    c.entry_bytes_max = 512 * 1024;
+    stage_open(&s, &c);
+    stage_commit(&s, "CREATE TABLE t(a)");
+    uint8_t *section = mem_alloc(OUTCOMES_SECTION_MAX);
+    for (unsigned i = 0; i < 2; i++) {
+        struct repl_txn *t;
+        const size_t len = i == 0 ? 10 : OUTCOMES_SECTION_MAX;
+        memset(section, 'a', len);
+        stock_exec(s.conn, "%s", sql[i]);
+        EXPECT_OK(repl_view_seal(s.view, 7, section, len, &t));
+        memset(section, 'b', len);
+        EXPECT_EQ(repl_txn_parts(t) > 1, i == 1);
+        EXPECT(repl_txn_bytes(t) > len);
+        for (unsigned round = 0; round < 2; round++)
+            for (unsigned k = 0; k < repl_txn_parts(t); k++) {
+                uint8_t *bytes;
+                size_t n;
+                struct repl_entry e;
+                const bool last = k + 1 == repl_txn_parts(t);
+                EXPECT_OK(repl_txn_part(t, k, &bytes, &n));
+                EXPECT(n <= c.entry_bytes_max);
+                EXPECT_OK(repl_entry_read(bytes, n, &e));
+                EXPECT_EQ(e.section_len, last ? len : 0);
+                EXPECT(!last || (e.section[0] == 'a' && e.section[len - 1] == 'a'));
+                free(bytes);
+            }
+        s.flight[s.n_flight++] = t;
+    }
+    free(section);
+    stage_publish_all(&s);
+    stage_close(&s);
+}
+
 TEST(view_bounds_a_transaction)
 {
     thread_become(THREAD_OWNER);
@@ -349,8 +392,8 @@ TEST(view_refuses_two_commits_in_one_seal)
     struct repl_txn *t;
     begin(&s, "main.db");
     stock_exec(s.conn, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
-    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, &t));
-    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, &t)); /* and stays so */
+    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, NULL, 0, &t));
+    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, NULL, 0, &t)); /* and stays so */
     stage_drop_view(&s);
     stage_open_view(&s);
     stage_commit(&s, "CREATE TABLE t(a)");
@@ -408,7 +451,7 @@ TEST(view_seals_nothing_that_is_damaged)
         uint64_t at = o->end - 4120 + places[i];
         o->bytes.chunks[at / o->bytes.chunk - o->bytes.first][at % o->bytes.chunk] ^= 16;
         struct repl_txn *t;
-        EXPECT_ERR(ERR_CORRUPT, repl_view_seal(s.view, 0, &t));
+        EXPECT_ERR(ERR_CORRUPT, repl_view_seal(s.view, 0, NULL, 0, &t));
         EXPECT(t == NULL);
         stage_drop_view(&s);
         stage_open_view(&s);
@@ -425,7 +468,7 @@ TEST(view_refuses_to_seal_during_a_write)
     struct repl_txn *t;
     begin(&s, "main.db");
     stock_exec(s.conn, "CREATE TABLE t(a); BEGIN IMMEDIATE");
-    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, &t));
+    EXPECT_ERR(ERR_MISUSE, repl_view_seal(s.view, 0, NULL, 0, &t));
     stage_close(&s);
 }
 
