@@ -30,8 +30,10 @@ size_t wire_begin(struct buf *b, enum wire_type type, struct wire_id id)
 
 void wire_end(struct buf *b, size_t begun)
 {
-    if (b->failed != ERR_OK)
+    if (b->failed != ERR_OK) { /* the frames before this one are whole */
+        b->len = begun < b->len ? begun : b->len;
         return;
+    }
     CHECK(begun + WIRE_HEAD_BYTES <= b->len);
     size_t length = b->len - begun - WIRE_LENGTH_BYTES;
     if (length > WIRE_FRAME_MAX) {
@@ -214,6 +216,21 @@ void wire_put_error(struct buf *b, struct wire_id id, const struct wire_error *e
     wire_end(b, begun);
 }
 
+void wire_put_error_v1(struct buf *b, const struct wire_error *e)
+{
+    size_t begun = b->len;
+    buf_put_u32(b, 0);
+    buf_put_u8(b, WIRE_ERROR);
+    buf_put_u32(b, 0); /* the request; version 1 has no streams */
+    buf_put_u32(b, (uint32_t)e->code);
+    buf_put_u32(b, (uint32_t)e->sqlite_code);
+    buf_put_u32(b, (uint32_t)e->offset);
+    buf_put_u64(b, e->seq);
+    buf_put_u8(b, e->flags);
+    buf_put_str(b, e->message, e->message_len);
+    wire_end(b, begun);
+}
+
 void wire_put_value(struct buf *b, const struct wire_value *v)
 {
     buf_put_u8(b, (uint8_t)v->type);
@@ -255,6 +272,14 @@ static bool known_type(uint8_t type)
            (type >= WIRE_IMAGE && type <= WIRE_IMAGE_PAGES);
 }
 
+/* Stream 0 is the connection's own; only an ERROR may be about either. */
+static bool on_its_stream(const struct wire_frame *f)
+{
+    bool connections = f->type == WIRE_HELLO || f->type == WIRE_WELCOME || f->type == WIRE_PING ||
+                       f->type == WIRE_PONG || f->type == WIRE_FORGET;
+    return f->type == WIRE_ERROR || connections == (f->id.stream == 0);
+}
+
 enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f, size_t *used)
 {
     *used = 0;
@@ -274,6 +299,9 @@ enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f,
     f->id.stream = get_le32(p + WIRE_LENGTH_BYTES + 1);
     f->id.request = get_le32(p + WIRE_LENGTH_BYTES + 5);
     f->body = rd_of(p + WIRE_HEAD_BYTES, length - HEAD_AFTER_LENGTH);
+    if (!on_its_stream(f))
+        return err_fail(ERR_PROTOCOL, "a frame of type %d on stream %u", (int)f->type,
+                        f->id.stream);
     *used = WIRE_LENGTH_BYTES + length;
     return ERR_OK;
 }
@@ -292,11 +320,13 @@ enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h)
 {
     struct rd *r = &f->body;
     *h = (struct wire_hello){0};
-    h->magic = rd_u32(r);
+    /* Version 1 had no stream in its head: its magic lies where our number of the request is. */
+    h->magic = f->id.request == WIRE_MAGIC ? WIRE_MAGIC : rd_u32(r);
     h->version = rd_u16(r);
     if (r->failed || h->magic != WIRE_MAGIC)
         return err_fail(ERR_PROTOCOL, "not a HELLO of Lectern's native protocol");
-    if (h->version != WIRE_VERSION) /* what follows may look different there */
+    bool other = h->version != WIRE_VERSION || f->id.request == WIRE_MAGIC;
+    if (other) /* what follows may look different there */
         return err_fail(ERR_VERSION, "the client speaks version %u of the protocol, we speak %u",
                         h->version, WIRE_VERSION);
     h->client = rd_str(r, &h->client_len);
@@ -320,30 +350,24 @@ enum err wire_get_welcome(struct wire_frame *f, struct wire_welcome *w)
     return whole(r, "WELCOME");
 }
 
-/* Everything but the limits of one statement, so that nobody after us meets bad bytes. */
-static enum err check_statement(struct rd *r, enum err *too_big)
-{
-    struct wire_statement s;
-    TRY(wire_get_statement(r, &s));
-    if (s.sql_len > SQL_TEXT_MAX)
-        *too_big = err_fail(ERR_TOO_BIG, "a statement of %zu bytes, the limit is %llu", s.sql_len,
-                            SQL_TEXT_MAX);
-    if (s.n_params > SQL_PARAMS_MAX)
-        *too_big = err_fail(ERR_TOO_BIG, "a statement with %u parameters, the limit is %u",
-                            s.n_params, SQL_PARAMS_MAX);
-    return ERR_OK;
-}
-
+/* All of them, so that nobody after us meets bad bytes. What is over a limit ends the check: the
+ * request fails whatever stands behind, and where the frame ends is known. */
 static enum err check_statements(struct rd r, uint32_t n)
 {
-    enum err too_big = ERR_OK;
-    for (uint32_t i = 0; i < n; i++)
-        TRY(check_statement(&r, &too_big));
-    TRY(whole(&r, "request"));
     if (n > BATCH_STATEMENTS_MAX)
         return err_fail(ERR_TOO_BIG, "a batch of %u statements, the limit is %u", n,
                         BATCH_STATEMENTS_MAX);
-    return too_big;
+    for (uint32_t i = 0; i < n; i++) {
+        struct wire_statement s;
+        TRY(wire_get_statement(&r, &s));
+        if (s.sql_len > SQL_TEXT_MAX)
+            return err_fail(ERR_TOO_BIG, "a statement of %zu bytes, the limit is %llu", s.sql_len,
+                            SQL_TEXT_MAX);
+        if (s.n_params > SQL_PARAMS_MAX)
+            return err_fail(ERR_TOO_BIG, "a statement with %u parameters, the limit is %u",
+                            s.n_params, SQL_PARAMS_MAX);
+    }
+    return whole(&r, "request");
 }
 
 static void get_number(struct rd *r, struct wire_number *n)
@@ -356,12 +380,15 @@ static void get_number(struct rd *r, struct wire_number *n)
     n->since = rd_u64(r);
 }
 
-static enum err check_flags(const struct wire_query *q)
+static enum err check_flags(const struct wire_query *q, enum wire_type type)
 {
     const uint16_t known = WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF | WIRE_NUMBERED | WIRE_RESOLVE;
     bool numbered = (q->flags & WIRE_NUMBERED) != 0;
-    if ((q->flags & ~known) != 0 || (!numbered && (q->flags & WIRE_RESOLVE) != 0))
+    bool resolve = (q->flags & WIRE_RESOLVE) != 0;
+    if ((q->flags & ~known) != 0)
         return err_fail(ERR_PROTOCOL, "a request with unknown flags 0x%x", q->flags);
+    if ((numbered && type == WIRE_DESCRIBE) || (resolve && (!numbered || type != WIRE_QUERY)))
+        return err_fail(ERR_PROTOCOL, "a request with flags 0x%x, which it cannot have", q->flags);
     if (numbered && (q->number.number == 0 || q->number.acked >= q->number.number))
         return err_fail(ERR_PROTOCOL, "a request whose number is answered already");
     return ERR_OK;
@@ -384,7 +411,7 @@ enum err wire_get_query(struct wire_frame *f, struct wire_query *q)
         return err_fail(ERR_PROTOCOL, "a request that ends too early");
     if (level > WIRE_STRONG)
         return err_fail(ERR_PROTOCOL, "a request of unknown read level %u", level);
-    TRY(check_flags(q));
+    TRY(check_flags(q, f->type));
     q->level = (enum wire_level)level;
     if (q->n_statements == 0 || (f->type != WIRE_BATCH && q->n_statements != 1))
         return err_fail(ERR_PROTOCOL, "a request of %u statements", q->n_statements);
@@ -499,7 +526,11 @@ enum err wire_get_description(struct wire_frame *f, struct wire_description *d)
     take_texts(r, d->n_params, 1, &d->params);
     d->n_columns = rd_u32(r);
     take_texts(r, d->n_columns, 2, &d->columns);
-    return whole(r, "DESCRIPTION");
+    TRY(whole(r, "DESCRIPTION"));
+    if (d->n_params > SQL_PARAMS_MAX || d->n_columns > SQL_COLUMNS_MAX)
+        return err_fail(ERR_PROTOCOL, "a statement of %u parameters and %u columns", d->n_params,
+                        d->n_columns);
+    return ERR_OK;
 }
 
 enum err wire_get_columns(struct wire_frame *f, uint32_t *n, struct rd *columns)
@@ -507,8 +538,8 @@ enum err wire_get_columns(struct wire_frame *f, uint32_t *n, struct rd *columns)
     *n = rd_u32(&f->body);
     take_texts(&f->body, *n, 2, columns);
     TRY(whole(&f->body, "COLUMNS"));
-    if (*n == 0)
-        return err_fail(ERR_PROTOCOL, "COLUMNS without a column");
+    if (*n == 0 || *n > SQL_COLUMNS_MAX)
+        return err_fail(ERR_PROTOCOL, "an answer of %u columns", *n);
     return ERR_OK;
 }
 
@@ -537,9 +568,21 @@ enum err wire_get_done(struct wire_frame *f, struct wire_done *d)
     return whole(r, "DONE");
 }
 
+/* The answer of a server of version 1 to our HELLO: its code lies where our number of the request
+ * is. */
+static bool is_error_v1(const struct wire_frame *f)
+{
+    struct rd r = f->body;
+    size_t len;
+    (void)rd_bytes(&r, 4 + 4 + 8 + 1); /* SQLite's code, offset, seq, flags */
+    (void)rd_str(&r, &len);
+    return f->id.stream == 0 && f->id.request != 0 && !r.failed && rd_left(&r) == 0;
+}
+
 enum err wire_get_error(struct wire_frame *f, struct wire_error *e)
 {
     struct rd *r = &f->body;
+    bool v1 = is_error_v1(f);
     *e = (struct wire_error){0};
     uint32_t code = rd_u32(r);
     e->sqlite_code = (int32_t)rd_u32(r);
@@ -548,6 +591,9 @@ enum err wire_get_error(struct wire_frame *f, struct wire_error *e)
     e->flags = rd_u8(r);
     e->statement = rd_u32(r);
     e->message = rd_str(r, &e->message_len);
+    if (v1 && (r->failed || rd_left(r) != 0))
+        return err_fail(ERR_VERSION, "the server speaks version 1 of the protocol, we speak %u",
+                        WIRE_VERSION);
     TRY(whole(r, "ERROR"));
     /* A newer server may know codes that we do not; "ok" is not an error. */
     e->code = code == ERR_OK ? ERR_PROTOCOL : err_from_wire(code);

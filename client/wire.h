@@ -87,9 +87,10 @@ struct wire_id {
 enum {
     WIRE_FORWARDED = 1,        /* from another node: do not forward again */
     WIRE_FOREIGN_KEYS_OFF = 2, /* the session said PRAGMA foreign_keys = OFF */
-    WIRE_NUMBERED = 4,         /* `number` and its companions are there */
-    WIRE_RESOLVE = 8, /* numbered: the COMMIT of a transaction whose connection was lost. Never run:
-                         DONE if it was done, ERR_TXN_LOST if it was not and never will be */
+    WIRE_NUMBERED = 4,         /* not DESCRIBE: `number` and its companions are there */
+    /* QUERY, numbered: the COMMIT of a transaction whose connection was lost. Never run: DONE if it
+     * was done, ERR_TXN_LOST if it was not and never will be */
+    WIRE_RESOLVE = 8,
 };
 
 /* Flags of DONE and ERROR: the state of the session after the request. */
@@ -233,11 +234,14 @@ void wire_put_step(struct buf *b, struct wire_id id, const struct wire_step *s);
 void wire_put_description(struct buf *b, struct wire_id id, const struct wire_description *d);
 void wire_put_done(struct buf *b, struct wire_id id, const struct wire_done *d);
 void wire_put_error(struct buf *b, struct wire_id id, const struct wire_error *e);
+/* ERROR as version 1 framed it: the answer to a HELLO of that version (wire_get_hello has said so
+ * in `version`), so that an old program prints the sentence. */
+void wire_put_error_v1(struct buf *b, const struct wire_error *e);
 /* Frames whose body the caller writes with buf_put_*: begin, body, end. COLUMNS: u32 n, n times
  * (str name, str declared type). ROWS: u32 rows, then rows x columns values. */
 size_t wire_begin(struct buf *b, enum wire_type type, struct wire_id id);
-/* A frame that came out longer than WIRE_FRAME_MAX is taken back whole, and B marked ERR_TOO_BIG.
- */
+/* A frame that came out longer than WIRE_FRAME_MAX is taken back whole, and B marked ERR_TOO_BIG;
+ * so is one for which there was no room or no memory. The frames before it stay whole. */
 void wire_end(struct buf *b, size_t begun);
 void wire_put_value(struct buf *b, const struct wire_value *v);
 /* A whole COLUMNS: N names without declared types. */
@@ -254,11 +258,13 @@ struct wire_frame {
 
 /* Looks at the first N bytes of the input. *used = 0: more is needed. Otherwise the frame is whole
  * and takes *used bytes. MAX bounds the length in the frame's head, so the input needs room for
- * MAX + WIRE_LENGTH_BYTES. ERR_TOO_BIG: longer than MAX; ERR_PROTOCOL: an unknown type or too
- * short. After both the stream has no more frames: answer and close. */
+ * MAX + WIRE_LENGTH_BYTES. ERR_TOO_BIG: longer than MAX; ERR_PROTOCOL: an unknown type, too short,
+ * or on a stream where it cannot be (HELLO, WELCOME, PING, PONG, FORGET: 0; ERROR: any; all others:
+ * not 0). After both the input has no more frames: answer and close. */
 MUST_USE enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f,
                             size_t *used);
-/* ERR_PROTOCOL: not our protocol; ERR_VERSION: another version of it (version is set). */
+/* ERR_PROTOCOL: not our protocol; ERR_VERSION: another version of it (version is set; also 1, whose
+ * heads were shorter). */
 MUST_USE enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h);
 MUST_USE enum err wire_get_welcome(struct wire_frame *f, struct wire_welcome *w);
 /* QUERY, BATCH, DESCRIBE. Checks all statements and parameters too (types, lengths, counts), so
@@ -276,7 +282,7 @@ MUST_USE enum err wire_get_forget(struct wire_frame *f, uint32_t *keep);
 MUST_USE enum err wire_get_nothing(struct wire_frame *f);
 MUST_USE enum err wire_get_pong(struct wire_frame *f, struct wire_pong *p);
 MUST_USE enum err wire_get_step(struct wire_frame *f, struct wire_step *s);
-/* Checks the names too. */
+/* Checks the names too, not that `used` is within the text. */
 MUST_USE enum err wire_get_description(struct wire_frame *f, struct wire_description *d);
 /* COLUMNS: checked; COLUMNS: n times str name, str declared type. */
 MUST_USE enum err wire_get_columns(struct wire_frame *f, uint32_t *n, struct rd *columns);
@@ -284,7 +290,8 @@ MUST_USE enum err wire_get_columns(struct wire_frame *f, uint32_t *n, struct rd 
 MUST_USE enum err wire_get_rows(struct wire_frame *f, uint32_t n_columns, uint32_t *rows,
                                 struct rd *values);
 MUST_USE enum err wire_get_done(struct wire_frame *f, struct wire_done *d);
-/* A code that we do not know reads as ERR_PROTOCOL; never ERR_OK. */
+/* A code that we do not know reads as ERR_PROTOCOL; never ERR_OK. Fails with ERR_VERSION: a server
+ * of version 1 does not understand our HELLO. */
 MUST_USE enum err wire_get_error(struct wire_frame *f, struct wire_error *e);
 
 #endif

@@ -130,28 +130,33 @@ static size_t text_length(const char *text) ON_LOOP
     return n;
 }
 
-static void put_error(struct buf *b, struct wire_id id, enum err code, const char *message) ON_LOOP
+/* The connection itself is at fault: one clear error as a client of VERSION reads it, then the end.
+ */
+static void refuse_version(struct session *s, unsigned version, struct wire_id id, enum err code,
+                           const char *message) ON_LOOP
 {
+    struct buf b;
     struct wire_error e = {.code = code,
                            .sqlite_code = err_sqlite_code((int)code),
                            .offset = -1,
                            .message = message,
                            .message_len = strlen(message)};
-    wire_put_error(b, id, &e);
-}
-
-/* The connection itself is at fault: one clear error, then the end. */
-static void refuse(struct session *s, struct wire_id id, enum err code, const char *message) ON_LOOP
-{
-    struct buf b;
     log_info("session", "refused session=%" PRIu64 " error=%s reason=\"%s\"", s->id,
              err_name((int)code), message);
     buf_init(&b, KIB(4));
-    put_error(&b, id, code, message);
+    if (version == 1)
+        wire_put_error_v1(&b, &e);
+    else
+        wire_put_error(&b, id, &e);
     if (buf_status(&b) == ERR_OK)
         framed_send(s->framed, &b);
     buf_fini(&b);
     end_session(s, true);
+}
+
+static void refuse(struct session *s, struct wire_id id, enum err code, const char *message) ON_LOOP
+{
+    refuse_version(s, WIRE_VERSION, id, code, message);
 }
 
 static void on_bad(void *ctx, enum err e)
@@ -365,18 +370,15 @@ static enum err no_such_database(const struct wire_hello *h) ON_LOOP
 
 static void greet(struct session *s, struct wire_frame *f) ON_LOOP
 {
-    struct wire_hello h;
+    struct wire_hello h = {0};
     struct buf b;
     enum err e = f->type == WIRE_HELLO ? wire_get_hello(f, &h)
                                        : err_fail(ERR_PROTOCOL, "the first frame is not HELLO");
-    if (e == ERR_OK && h.version != WIRE_VERSION)
-        e = err_fail(ERR_VERSION, "this server speaks version %u of the protocol, not %u",
-                     WIRE_VERSION, h.version);
     if (e == ERR_OK && h.database_len != 0 &&
         !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
         e = no_such_database(&h);
     if (e != ERR_OK) {
-        refuse(s, f->id, e, err_text());
+        refuse_version(s, h.version, (struct wire_id){0}, e, err_text());
         return;
     }
     s->greeted = true;

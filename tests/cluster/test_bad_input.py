@@ -91,6 +91,24 @@ def test_broken_frames_get_one_error_and_harm_nobody():
         c.check_equal()
 
 
+@case(short=True)
+def test_a_client_of_version_1_reads_why_it_is_refused():
+    """Its heads had no stream: 9 bytes instead of 13, in both directions."""
+    said = struct.pack("<IH", wire.MAGIC, 1) + wire.put_str("old") + wire.put_str("")
+    with Cluster(1) as c, raw(c.node(1), struct.pack("<IBI", len(said) + 5, wire.HELLO, 0) + said,
+                              handshake=False) as old:
+        data = b""
+        while chunk := old.sock.recv(4096):
+            data += chunk
+    length, kind, request = struct.unpack_from("<IBI", data)
+    expect_equal((length, kind, request), (len(data) - 4, wire.ERROR, 0), "head")
+    r = wire.Reader(data[9:])
+    expect_equal([r.unpack(f) for f in "IiiQB"], [16, 15, -1, 0, 0], "VERSION")
+    message = r.str()
+    r.end()
+    expect("version 1" in message and "speak 2" in message, f"no reason: {message}")
+
+
 @case(seconds=90)
 def test_mutated_frames_never_end_a_node():
     rng = random.Random(int(os.environ.get("LECTERN_SEED", "20")))
