@@ -1,0 +1,302 @@
+"""The client library finds its way: leaders, replicas, dead and paused nodes, time limits."""
+
+import socket
+import threading
+
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, free_port, wait_for
+from tests.lib.library import (ANY, CANTOPEN, DONE, ERROR, INTERRUPT, MISUSE, OK, PROTOCOL, TIMEOUT,
+                               UNAVAILABLE, UNKNOWN, Library)
+
+SLACK_MS = 1000 * PATIENCE  # what a call may be over its limit
+# Silence is noticed after a second and a PING of a second and a half; then somebody must lead.
+ONE_TIMEOUT_MS = 5000 * PATIENCE
+
+
+def table(c):
+    with c.client() as q:
+        q.query("CREATE TABLE t(a)")
+
+
+def write_until_at(p, session, node):
+    def there():
+        return p.query(session, "INSERT INTO t VALUES (0)")["address"] == node.address
+    wait_for(there, f"writes go to {node}", 10)
+
+
+@case(short=True)
+def test_library_writes_go_to_the_leader_and_reads_stay_near():
+    with Cluster() as c, Library() as p:
+        table(c)
+        leader = c.leader()
+        p.open(0, c.others(leader)[0].address)
+        write_until_at(p, 0, leader)
+        for i in range(20):
+            a = p.query(0, "INSERT INTO t VALUES (?)", i + 1)
+            expect_equal(a["address"], leader.address, "where a write went")
+            expect_equal((a["changes"], a["rowid"] > 0), (1, True), "changes, rowid")
+        readers = {p.query(0, "SELECT count(*) FROM t")["address"] for _ in range(20)}
+        expect_equal(len(readers), 1, f"nodes that 20 reads went to: {readers}")
+        expect_equal(p.ask("level", 0, "strong", 0)["code"], OK, "level")
+        expect(p.rows(0, "SELECT count(*) FROM t")[0][0] >= 20, "strong read")
+        c.check_equal()
+
+
+@case()
+def test_library_notices_a_new_leader():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        leader = c.leader()
+        write_until_at(p, 0, leader)
+        leader.kill()
+        took = p.query(0, "INSERT INTO t VALUES (1)")["took_ms"]
+        print(f"the first write after kill -9 of the leader took {took:.0f} ms")
+        expect(took < ONE_TIMEOUT_MS, f"a write after kill -9 of the leader took {took} ms")
+        write_until_at(p, 0, c.leader())
+        c.restart(leader)
+        c.wait_serving()
+        expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 1"), [[1]], "done once")
+        c.check_equal()
+
+
+@case(short=True)
+def test_library_a_paused_leader_costs_one_timeout():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        leader = c.leader()
+        write_until_at(p, 0, leader)
+        leader.pause()
+        first = p.query(0, "INSERT INTO t VALUES (1)")["took_ms"]
+        rest = [p.query(0, "INSERT INTO t VALUES (2)")["took_ms"] for _ in range(20)]
+        leader.resume()
+        print(f"paused leader: the first write {first:.0f} ms, the others up to {max(rest):.0f}")
+        expect(first < ONE_TIMEOUT_MS, f"the first write took {first} ms")
+        expect(max(rest) < 1000 * PATIENCE, f"a write after that took {max(rest)} ms")
+        c.wait_serving()
+        expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 1"), [[1]], "done once")
+        expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 2"), [[20]], "each done once")
+        c.check_equal()
+
+
+@case()
+def test_library_a_paused_replica_costs_one_timeout():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        at = p.query(0, "SELECT 1")["address"]
+        node = next(x for x in c.nodes if x.address == at)
+        node.pause()
+        first = p.query(0, "SELECT 1")
+        rest = [p.query(0, "SELECT 1") for _ in range(20)]
+        node.resume()
+        print(f"paused replica: the first read {first['took_ms']:.0f} ms")
+        expect(first["took_ms"] < ONE_TIMEOUT_MS, f"the first read took {first['took_ms']} ms")
+        expect(all(r["took_ms"] < 500 * PATIENCE for r in rest), f"the reads after it: {rest}")
+        expect(all(r["address"] != at for r in rest), "a read went to the paused node")
+
+
+CALLS = (
+    ("exec", 0, "INSERT INTO t VALUES (1)"),
+    ("exec", 0, "SELECT 1"),
+    ("query", 0, "INSERT INTO t VALUES (2) RETURNING a"),
+    ("query", 0, "SELECT a FROM t"),
+    ("prepare", 0, 0, "SELECT 1"),
+    ("batch", 0, "INSERT INTO t VALUES (3)", "INSERT INTO t VALUES (4)"),
+    ("transaction", 0, "INSERT INTO t VALUES (5)"),
+    ("exec", 0, "BEGIN"),
+    ("status", 0),
+)
+LATE = (TIMEOUT, UNAVAILABLE, UNKNOWN, CANTOPEN)
+
+
+def all_calls_end(p, limit):
+    """Each call, with no node answering: its code, and never later than LIMIT and a second."""
+    answers = []
+    for call in CALLS:
+        a = p.ask(*call, code=ANY, seconds=limit / 1000 + 20)
+        expect(a["code"] in LATE, f"{call}: {a}")
+        expect(a["took_ms"] <= limit + SLACK_MS, f"{call} took {a['took_ms']} ms of {limit}")
+        expect(len(a["message"]) > 20, f"{call}: no sentence: {a['message']!r}")
+        p.ask("finalize", 0, code=ANY)
+        p.ask("exec", 0, "ROLLBACK", code=ANY)
+        answers.append((call, a["code"]))
+    return answers
+
+
+def check_told(rows, answers):
+    """What was not UNKNOWN was not done; what was, at most once."""
+    codes = {}
+    for call, code in answers:
+        for text in call:
+            if str(text).startswith("INSERT"):
+                codes[int(text.split("(")[1].split(")")[0])] = code
+    for value, code in codes.items():
+        expect(rows.count([value]) <= (1 if code == UNKNOWN else 0),
+               f"row {value}: told {code}, there {rows.count([value])} times")
+
+
+@case(seconds=180)
+def test_library_every_call_ends_when_all_nodes_are_paused():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        p.query(0, "SELECT 1")
+        p.ask("timeout", 0, 1500)
+        for node in c.nodes:
+            node.pause()
+        answers = all_calls_end(p, 1500)
+        a = p.open(1, c.addresses(), timeout=1500, code=ANY)
+        expect(a["code"] in LATE and a["took_ms"] <= 1500 + SLACK_MS, f"open: {a}")
+        for node in c.nodes:
+            node.resume()
+        c.wait_serving()
+        p.ask("timeout", 0, 20000)
+        check_told(p.rows(0, "SELECT a FROM t"), answers)
+        p.query(0, "INSERT INTO t VALUES (100)")
+        c.check_equal()
+
+
+@case(seconds=180)
+def test_library_every_call_ends_when_all_nodes_are_dead():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        p.query(0, "SELECT 1")
+        p.ask("timeout", 0, 1200)
+        for node in c.nodes:
+            node.kill()
+        answers = all_calls_end(p, 1200)
+        a = p.open(1, c.addresses(), timeout=1200, code=ANY)
+        expect(a["code"] in LATE and a["took_ms"] <= 1200 + SLACK_MS, f"open: {a}")
+        c.start()
+        p.ask("timeout", 0, 20000)
+        check_told(p.rows(0, "SELECT a FROM t"), answers)
+        p.query(0, "INSERT INTO t VALUES (100)")
+        c.check_equal()
+
+
+@case()
+def test_library_without_a_majority_says_so_in_time():
+    with Cluster() as c, Library() as p:
+        table(c)
+        p.open(0, c.addresses())
+        leader = c.leader()
+        write_until_at(p, 0, leader)
+        p.ask("timeout", 0, 1500)
+        for node in c.others(leader):
+            node.kill()
+        a = p.query(0, "INSERT INTO t VALUES (1)", code=ANY)
+        expect(a["code"] in LATE and a["took_ms"] <= 1500 + SLACK_MS, f"write: {a}")
+        p.ask("level", 0, "any", 0)
+        expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 7"), [[0]], "a read at `any`")
+        for node in c.others(leader):
+            c.restart(node)
+        c.wait_serving()
+        p.ask("timeout", 0, 20000)
+        p.query(0, "INSERT INTO t VALUES (2)")
+        c.check_equal()
+
+
+@case(short=True)
+def test_library_interrupt_ends_a_long_statement():
+    with Cluster() as c, Library() as p:
+        p.open(0, c.addresses())
+        for sql in ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+                    "SELECT sum(i) FROM n",):
+            p.ask("interrupt", 0, 300)
+            a = p.ask("exec", 0, sql, code=INTERRUPT)
+            expect(a["took_ms"] < 3000 * PATIENCE, f"interrupted after {a['took_ms']} ms")
+            expect_equal(p.rows(0, "SELECT 1"), [[1]], "afterwards")
+        c.check_alive()
+
+
+# --- other servers --------------------------------------------------------------------------------
+
+
+class Impostor:
+    """Answers whoever connects with REPLY and then says nothing (None: from the start)."""
+
+    def __init__(self, reply):
+        self.reply, self.sockets = reply, []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_exc):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+        for s in self.sockets:
+            s.close()
+
+    def _run(self):
+        while True:
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            self.sockets.append(s)
+            if self.reply is not None:
+                s.sendall(self.reply)
+
+
+HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nwhat?"
+
+
+@case()
+def test_library_tells_other_servers_from_a_lectern():
+    cases = (("HTTP", HTTP, (PROTOCOL, CANTOPEN)),
+             ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n", (PROTOCOL, CANTOPEN)),
+             ("garbage", bytes(range(255, -1, -1)) * 400, (PROTOCOL, CANTOPEN)),
+             ("zeros", bytes(100000), (PROTOCOL, CANTOPEN)),
+             ("silence", None, (CANTOPEN, TIMEOUT, UNAVAILABLE)))
+    with Library() as p:
+        for name, reply, codes in cases:
+            with Impostor(reply) as server:
+                a = p.open(0, server.address, timeout=2000, code=ANY)
+                expect(a["code"] in codes, f"{name}: {a}")
+                expect(server.address in a["message"], f"{name}: no address: {a['message']!r}")
+                expect(a["took_ms"] < 2000 + SLACK_MS, f"{name} took {a['took_ms']} ms")
+                print(f"{name}: {a['code']} {a['message']}")
+                expect_equal(p.query(0, "SELECT 1", code=ANY)["code"] != DONE, True, name)
+                p.ask("close", 0)
+
+
+@case()
+def test_library_says_what_is_wrong_with_an_address():
+    nobody = f"127.0.0.1:{free_port()}"
+    cases = ((nobody, (CANTOPEN,), nobody),
+             ("no-such-host.invalid:7701", (CANTOPEN,), "no-such-host.invalid"),
+             ("lectern://", (ERROR, CANTOPEN, MISUSE), ""),
+             ("lectern://127.0.0.1:99999/", (ERROR, CANTOPEN, MISUSE), "99999"),
+             ("lectern://127.0.0.1:1/?read=newest", (ERROR, CANTOPEN, MISUSE), "newest"),
+             ("lectern://127.0.0.1:1/?colour=red", (ERROR, CANTOPEN, MISUSE), "colour"),
+             ("lectern://127.0.0.1:1/?timeout=soon", (ERROR, CANTOPEN, MISUSE), "soon"),
+             ("postgres://127.0.0.1/db", (ERROR, CANTOPEN, MISUSE), "postgres"),
+             ("lectern://" + "h" * 5000, (ERROR, CANTOPEN, MISUSE), ""))
+    with Library() as p:
+        for url, codes, names in cases:
+            if "timeout=" not in url and "?" not in url and len(url) < 100:
+                url += ("" if "://" in url else "/") + "?timeout=1500"
+            a = p.ask("open", 0, url, code=ANY)
+            expect(a["code"] in codes, f"{url[:60]}: {a}")
+            expect(names in a["message"] and len(a["message"]) > 20, f"{url[:60]}: {a['message']}")
+            expect(a["took_ms"] < 1500 + SLACK_MS, f"{url[:60]} took {a['took_ms']} ms")
+            print(f"{url[:60]}: {a['code']} {a['message']}")
+            p.ask("close", 0)
+
+
+@case()
+def test_library_goes_past_bad_addresses():
+    with Cluster() as c, Impostor(HTTP) as http, Impostor(None) as silent, Library() as p:
+        bad = f"no-such-host.invalid:1,127.0.0.1:{free_port()},{http.address},{silent.address}"
+        a = p.open(0, f"{bad},{c.node(1).address}")
+        print(f"opened past four bad addresses in {a['took_ms']:.0f} ms")
+        for _ in range(5):
+            expect_equal(p.rows(0, "SELECT 1"), [[1]], "a read")
+        c.check_alive()
