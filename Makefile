@@ -92,7 +92,7 @@ UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
 UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
 ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
                   $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) \
-                  $(call objs,$(call src,tests/bench/storage)) \
+                  $(call objs,$(call src,tests/bench/storage) $(call src,tests/bench/library)) \
                   $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)) $(PROGRAM_OBJS))
 
 .DEFAULT_GOAL := all
@@ -191,6 +191,12 @@ $(B)/bench-storage: $(call objs,$(call src,tests/bench/storage) tests/bench/hist
                     $(ROOM_OBJS_replication)
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+
+# What the library costs beside the bare protocol.
+$(B)/bench-library: $(call objs,$(call src,tests/bench/library) tests/bench/histogram.c) \
+                    $(B)/liblectern.a
+	@echo "  LD  $@" >&2
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^
 
 $(B)/sim: $(call objs,$(SIM_MAIN) $(SIM_SRC)) $(ROOM_OBJS_consensus)
 	@echo "  LD  $@" >&2
@@ -304,8 +310,9 @@ fuzz-run: $(FUZZ_BINS)
 	        -artifact_prefix=$(B)/corpus/ $(B)/corpus/$${f##*/} \
 	        $$(ls -d tests/fuzz/corpus/$${f##*/} 2>/dev/null) || exit 1; done
 
-bench: all $(B)/bench ## transactions a second beside local SQLite, as ratios
-	@exec python3 tests/bench/run.py --build $(B)
+bench: all $(B)/bench $(B)/bench-library ## transactions a second beside local SQLite, as ratios
+	@python3 tests/bench/run.py --build $(B)
+	@exec python3 tests/bench/run.py --build $(B) --library
 
 cov: ## line coverage of the unit tests, per room
 	$(call variant,cov) unit-bins

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Three nodes beside local SQLite, on this machine, in one run: `make bench`.
 
+--library measures what the client library costs instead: the same requests through lectern_step
+and lectern_start and over the bare protocol, in turn; the ratio is the library's rate to that.
+
 Measures one-row INSERTs, each a transaction of its own that a majority has synced when it is
 acknowledged, for 1, 8 and 64 clients; local SQLite in WAL mode with synchronous=FULL and NORMAL on
 the same disk; and reads of one row by key. The measurements of one round follow each other, the
@@ -30,12 +33,12 @@ ROWS_READ = 10000
 FULL, NORMAL = "local SQLite, synchronous=FULL", "local SQLite, synchronous=NORMAL"
 
 
-def measure(build, *arguments):
+def measure(build, *arguments, program="bench"):
     """One run of the load generator: {name: number}."""
-    done = subprocess.run([os.path.join(build, "bench"), *map(str, arguments)], check=False,
+    done = subprocess.run([os.path.join(build, program), *map(str, arguments)], check=False,
                           capture_output=True, text=True)
     if done.returncode != 0:
-        raise Failure(f"bench {' '.join(map(str, arguments))}: {done.stderr.strip()}")
+        raise Failure(f"{program} {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return {k: float(v) for k, v in (word.split("=") for word in done.stdout.split())}
 
 
@@ -60,6 +63,38 @@ def one_round(build, cluster, directory, seconds, reads):
     if cluster.leader() is not leader:
         raise Failure("the leader changed during the round: its numbers mean nothing")
     return result
+
+
+def library_round(build, cluster, seconds):
+    """Pairs (bare protocol, library) of the same requests; the bare one asks the leader."""
+    result, leader = {}, cluster.leader()
+    url = f"lectern://{cluster.addresses()}/?timeout=60000"
+    for what in ("insert", "select"):
+        for n, how in ((1, "--step"), (1, None), (64, None)):
+            flags = ["--seconds", seconds, "--clients", n]
+            bare = measure(build, *flags, what, leader.address)
+            name = f"{what}, {n} session{'s' * (n > 1)}, lectern_{'step' if how else 'start'}"
+            result[name] = (bare, measure(build, *flags, *([how] if how else []), what, url,
+                                          program="bench-library"))
+    if cluster.leader() is not leader:
+        raise Failure("the leader changed during the round: its numbers mean nothing")
+    return result
+
+
+def library_report(rounds):
+    width = max(map(len, rounds[0]))
+    print(f"\nmedian of {len(rounds)} rounds; ratio: the library's rate to the bare protocol's in "
+          "the same round (lowest..highest)\n")
+    print(f"{'':{width}}  {'bare/s':>8}  {'lib/s':>8}  {'bare p50':>8}  {'lib p50':>8}  "
+          f"{'bare cpu':>8}  {'lib cpu':>8}  ratio")
+    for name in rounds[0]:
+        def median(side, key, name=name):
+            return statistics.median(r[name][side][key] for r in rounds)
+        ratios = [r[name][1]["rate"] / r[name][0]["rate"] for r in rounds]
+        print(f"{name:{width}}  {median(0, 'rate'):8.0f}  {median(1, 'rate'):8.0f}  "
+              f"{median(0, 'p50_us'):8.0f}  {median(1, 'p50_us'):8.0f}  {median(0, 'cpu'):8.2f}  "
+              f"{median(1, 'cpu'):8.2f}  {statistics.median(ratios):.2f} "
+              f"({min(ratios):.2f}..{max(ratios):.2f})")
 
 
 def machine():
@@ -88,6 +123,7 @@ def main():
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     options.add_argument("--no-reads", action="store_true")
+    options.add_argument("--library", action="store_true")
     given = options.parse_args()
     build = os.path.join(ROOT, given.build)
     # Beside the build, not in /tmp: that may be memory, where a sync costs nothing.
@@ -105,13 +141,15 @@ def main():
                         "ALL SELECT n + 1 FROM i LIMIT ?) SELECT 0, n, 'read me' FROM i",
                         (ROWS_READ,))
             c.wait_equal()
-            for i in range(given.rounds):
+            for _ in range(given.rounds if given.library else 0):
+                rounds.append(library_round(build, c, given.seconds))
+            for i in range(0 if given.library else given.rounds):
                 rounds.append(one_round(build, c, directory, given.seconds, not given.no_reads))
                 print(f"round {i + 1}: " + ", ".join(
                     f"{name} {r['rate']:.0f}/s" for name, r in rounds[-1].items()), flush=True)
             c.check_equal(seconds=60)
             print("afterwards the three databases are equal")
-        report(rounds)
+        (library_report if given.library else report)(rounds)
     except Failure as e:
         print(f"bench failed: {e}", file=sys.stderr)
         return 1
