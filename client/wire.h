@@ -91,6 +91,8 @@ enum {
     /* QUERY, numbered: the COMMIT of a transaction whose connection was lost. Never run: DONE if it
      * was done, ERR_TXN_LOST if it was not and never will be */
     WIRE_RESOLVE = 8,
+    /* Numbered: it was sent before, and that attempt may still be on its way. */
+    WIRE_AGAIN = 16,
 };
 
 /* Flags of DONE and ERROR: the state of the session after the request. */

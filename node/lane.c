@@ -116,6 +116,7 @@ static void stop_leading(struct lane *l) ON_OWNER
     log_info("lane", "stepping-down term=%" PRIu64 " published=%" PRIu64 " sealed=%" PRIu64,
              l->term, repl_db_published(l->db), repl_view_seq(l->view));
     lane_doubt(l);
+    outcomes_lose(l->outcomes);
     lane_end_all(l, "the transaction was rolled back: the leader changed");
     sqlconn_close(l->group);
     l->group = NULL;
@@ -149,14 +150,25 @@ static bool is_own(const struct lane *l, const struct lane_entry *e) ON_OWNER
     return l->view != NULL && e->term == l->term;
 }
 
+/* The entry finished a transaction: what it says of numbered writes. */
+static enum err apply_outcomes(struct lane *l, const struct lane_entry *e) ON_OWNER
+{
+    struct repl_entry entry;
+    TRY(repl_entry_read(e->payload->data, e->payload->len, &entry));
+    return outcomes_apply(l->outcomes, entry.seq, entry.section, entry.section_len);
+}
+
 /* As a follower. */
 static enum err apply(struct lane *l, const struct lane_entry *e) ON_OWNER
 {
     CHECK(l->view == NULL);     /* opened at its own term's barrier, closed before any later term */
     if (e->kind == CNS_BARRIER) /* what the last leader did not finish never comes */
         repl_db_apply_reset(l->db);
+    uint64_t before = repl_db_published(l->db);
     enum err err =
         e->kind == CNS_COMMAND ? repl_db_apply(l->db, e->payload->data, e->payload->len) : ERR_OK;
+    if (err == ERR_OK && repl_db_published(l->db) != before)
+        err = apply_outcomes(l, e);
     if (err == ERR_OK)
         lane_judge(l, e);
     else if (err != ERR_FULL)
@@ -242,7 +254,7 @@ static bool is_behind(const struct lane *l, const struct request *r) ON_OWNER
 
 static void on_request(struct lane *l, struct request *r) ON_OWNER
 {
-    bool within = lane_has_transaction(l, r->session_id);
+    bool within = lane_has_transaction(l, r->session_id) && !request_is_resolve(r);
     r->needs_confirm = r->tried = false;
     if (l->failed) {
         request_fail(r, ERR_STOPPED, "this node stopped serving: see its log");
@@ -250,7 +262,9 @@ static void on_request(struct lane *l, struct request *r) ON_OWNER
     } else if (!within && (l->view == NULL || is_behind(l, r))) {
         request_fail(r, ERR_NOT_LEADER, "this node does not lead");
         lane_answer(l, r);
-    } else if (!within && r->kind != SQL_TRANSACTION) {
+    } else if (request_is_resolve(r)) {
+        lane_resolve(l, r);
+    } else if (!within && (r->is_batch || r->kind != SQL_TRANSACTION)) {
         list_push_back(&l->queue, &r->letter.link);
     } else if (!lane_is_holder(l, r) && !(list_empty(&l->queue) && list_empty(&l->stalled))) {
         list_push_back(&l->stalled, &r->letter.link); /* in turn with those who wait */
@@ -519,6 +533,9 @@ enum err lane_open(const struct config *config, struct mail *loop, struct lane *
         return e;
     }
     l->config = config;
+    l->outcomes = outcomes_new(OUTCOMES_BYTES_MAX);
+    outcomes_begin(l->outcomes, repl_db_published(l->db));
+    buf_init(&l->section, OUTCOMES_SECTION_MAX);
     mail_init(&l->inbox, NULL, NULL);
     list_init(&l->outbox);
     list_init(&l->letters);
@@ -534,6 +551,11 @@ enum err lane_open(const struct config *config, struct mail *loop, struct lane *
 struct repl_db *lane_db(struct lane *l)
 {
     return l->db;
+}
+
+struct outcomes *lane_outcomes(struct lane *l)
+{
+    return l->outcomes;
 }
 
 enum err lane_start(struct lane *l, uint64_t applied)
@@ -585,5 +607,7 @@ void lane_close(struct lane *l)
     drain(l);
     mail_fini(&l->inbox);
     free(l->cut);
+    outcomes_free(l->outcomes);
+    buf_fini(&l->section);
     free(l);
 }

@@ -19,6 +19,7 @@
 #include "replication/replication.h"
 
 struct lane;
+struct outcomes;
 
 /* --- letters --- */
 
@@ -95,6 +96,9 @@ MUST_USE enum err lane_open(const struct config *config, struct mail *loop,
                             struct lane **out) ON_OWNER;
 /* The database, for readers, statistics and the start-up checks. */
 struct repl_db *lane_db(struct lane *lane);
+/* What is known of numbered writes, to be filled from the log before lane_start: it begins with
+ * nothing that the database contains. Thread: main. */
+struct outcomes *lane_outcomes(struct lane *lane);
 /* Starts the thread; from here on everything goes through letters. APPLIED: index of the newest
  * entry that the database contains; the next letter's entry is the one after it. */
 MUST_USE enum err lane_start(struct lane *lane, uint64_t applied) ON_LOOP;

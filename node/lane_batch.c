@@ -32,13 +32,18 @@ static struct request *head(struct list *q)
     return list_empty(q) ? NULL : LIST_ENTRY(q->next, struct request, letter.link);
 }
 
+static bool is_vacuum(const struct request *r)
+{
+    return r->kind == SQL_ALONE && !r->is_batch;
+}
+
 /* Moves the next requests that may share a transaction. */
 static void take_batch(struct lane *l, struct list *batch) ON_OWNER
 {
     unsigned n = 0;
     struct request *first = head(&l->queue), *r;
     while ((r = head(&l->queue)) != NULL && n < BATCH_MAX) {
-        bool alone = r->alone || r->kind == SQL_ALONE;
+        bool alone = r->alone || is_vacuum(r);
         if (n > 0 && (alone || r->foreign_keys != first->foreign_keys))
             break;
         list_remove(&r->letter.link);
@@ -68,14 +73,16 @@ static bool breaks_deferred_key(struct lane *l) ON_OWNER
     return broken != 0;
 }
 
-enum outcome { KEPT, UNDONE, ENDED };
+enum fate { KEPT, UNDONE, ENDED };
 
 /* One request inside the open transaction. ENDED: the transaction is gone. */
-static enum outcome run_one(struct lane *l, struct request *r) ON_OWNER
+static enum fate run_one(struct lane *l, struct request *r) ON_OWNER
 {
+    bool wrote = false;
+    if (lane_knows(l, r))
+        return KEPT;
     int rc = sqlconn_exec(l->group, "SAVEPOINT request");
-    enum err e = rc == SQLITE_OK ? sqlconn_run(l->group, r, l->config->answer_bytes_max)
-                                 : sqlconn_fail(l->group, r, rc);
+    enum err e = rc == SQLITE_OK ? lane_run(l, l->group, r, &wrote) : sqlconn_fail(l->group, r, rc);
     if (sqlite3_get_autocommit(sqlconn_handle(l->group)))
         return ENDED;
     if (e == ERR_OK && breaks_deferred_key(l)) {
@@ -87,11 +94,16 @@ static enum outcome run_one(struct lane *l, struct request *r) ON_OWNER
         return ENDED;
     if (sqlconn_exec(l->group, "RELEASE request") != SQLITE_OK)
         return ENDED;
+    if (e != ERR_OK)
+        lane_note_failed(l, r);
+    else if (wrote)
+        lane_note_done(l, r);
     return e == ERR_OK ? KEPT : UNDONE;
 }
 
 static void roll_back(struct lane *l) ON_OWNER
 {
+    outcomes_undo(l->outcomes, 0);
     if (!sqlite3_get_autocommit(sqlconn_handle(l->group)))
         (void)sqlconn_exec(l->group, "ROLLBACK");
     CHECK(sqlite3_get_autocommit(sqlconn_handle(l->group)));
@@ -104,6 +116,17 @@ static void again_alone(struct lane *l, struct request *r) ON_OWNER
     r->alone = true;
     list_remove(&r->letter.link);
     list_push_front(&l->queue, &r->letter.link);
+}
+
+/* From R on they are for the next transaction: this one's outcomes fill their section. */
+static void put_back(struct lane *l, struct list *batch, struct request *from) ON_OWNER
+{
+    struct list *i;
+    do {
+        i = batch->prev;
+        list_remove(i);
+        list_push_front(&l->queue, i);
+    } while (i != &from->letter.link);
 }
 
 static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
@@ -152,15 +175,20 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
     }
     LIST_EACH(i, batch) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        enum outcome o = run_one(l, r);
+        if (!outcomes_have_room(l->outcomes)) {
+            put_back(l, batch, r);
+            break;
+        }
+        enum fate fate = run_one(l, r);
         if (repl_view_check(l->view) != ERR_OK)
             return disk_failed(l, batch, r);
-        if (o != ENDED)
+        if (fate != ENDED)
             continue;
         if (r->answer.code == ERR_OK)
             return not_by_the_rules(l, batch);
         roll_back(l);
         if (single) {
+            lane_note_failed(l, r);
             lane_depart(l, batch); /* its own error is its answer */
             return true;
         }
@@ -175,6 +203,7 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
     if (single) {
         (void)sqlconn_fail(l->group, head(batch), rc);
         roll_back(l);
+        lane_note_failed(l, head(batch));
         lane_depart(l, batch);
         return true;
     }
@@ -189,10 +218,19 @@ static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
 static void run_alone(struct lane *l, struct list *batch) ON_OWNER
 {
     struct request *r = LIST_ENTRY(batch->next, struct request, letter.link);
+    bool wrote;
+    if (lane_knows(l, r)) {
+        lane_depart(l, batch);
+        return;
+    }
     sqlconn_allow_vacuum(l->group, true);
-    (void)sqlconn_run(l->group, r, l->config->answer_bytes_max); /* the answer holds the error */
+    enum err e = lane_run(l, l->group, r, &wrote);
     sqlconn_allow_vacuum(l->group, false);
     roll_back(l);
+    if (e == ERR_OK)
+        lane_note_done(l, r);
+    else
+        lane_note_failed(l, r);
     lane_depart(l, batch);
 }
 
@@ -223,7 +261,7 @@ void lane_run_batch(struct lane *l)
         fail_batch(l, &batch, SQLITE_ERROR);
         return;
     }
-    if (first->kind == SQL_ALONE) {
+    if (is_vacuum(first)) {
         run_alone(l, &batch);
         return;
     }

@@ -81,11 +81,40 @@ void lane_proposed(struct lane *l, const struct lane_proposal *p)
     lane_ship(l);
 }
 
+/* With the outcomes of its numbered writes. */
+static enum err seal(struct lane *l, struct repl_txn **txn) ON_OWNER
+{
+    buf_reset(&l->section);
+    outcomes_put_section(l->outcomes, &l->section);
+    CHECK(buf_status(&l->section) == ERR_OK); /* lane_batch.c asked for room before each */
+    TRY(repl_view_seal(l->view, clock_wall_ms(), l->section.data, l->section.len, txn));
+    if (*txn != NULL)
+        outcomes_seal(l->outcomes, repl_txn_seq(*txn));
+    return ERR_OK;
+}
+
+/* Nothing was written: are there outcomes that others must hear of nevertheless? */
+static enum err seal_outcomes(struct lane *l, struct list *requests, struct repl_txn **txn) ON_OWNER
+{
+    if (outcomes_need_entry(l->outcomes)) {
+        int rc = lane_write_as_is(l);
+        if (rc == SQLITE_OK)
+            return seal(l, txn);
+        log_warn("lane", "outcomes-unwritten code=%d", rc);
+        lane_cannot_note(l, requests);
+    }
+    outcomes_undo(l->outcomes, 0);
+    return ERR_OK;
+}
+
 void lane_depart(struct lane *l, struct list *requests)
 {
     struct repl_txn *txn = NULL;
-    enum err e = repl_view_seal(l->view, clock_wall_ms(), NULL, 0, &txn);
+    enum err e = seal(l, &txn);
+    if (e == ERR_OK && txn == NULL)
+        e = seal_outcomes(l, requests, &txn);
     if (e != ERR_OK) {
+        outcomes_undo(l->outcomes, 0);
         fail_all(l, requests, e, err_text());
         lane_fail(l, e);
         return;
@@ -155,6 +184,7 @@ bool lane_arrive(struct lane *l)
         return false;
     f->txn = NULL;
     drop(l, f);
+    outcomes_publish(l->outcomes, f->seq);
     trace("publish", f->seq, 0);
     if (e != ERR_OK) {
         /* Committed, so done for the cluster; only this node cannot show it. */

@@ -3,6 +3,7 @@
 #define NODE_LANE_STATE_H
 
 #include "node/lane.h"
+#include "node/outcomes.h"
 #include "node/sqlconn.h"
 
 #define IDLE_CONNS_MAX 8 /* connections kept for the next interactive transactions */
@@ -21,8 +22,9 @@ struct flight {
 struct itxn {
     struct list link;
     uint64_t session_id, began_ms, used_ms;
-    bool busy;            /* a request of it is under way: not idle */
-    struct sqlconn *conn; /* NULL: lost */
+    bool busy;                         /* a request of it is under way: not idle */
+    uint8_t writer[WIRE_WRITER_BYTES]; /* of its numbered requests; zeros: none yet */
+    struct sqlconn *conn;              /* NULL: lost */
     char reason[ERR_TEXT_MAX];
 };
 
@@ -34,6 +36,8 @@ struct lane {
     bool started, stopping, failed;
     const struct config *config;
     struct repl_db *db;
+    struct outcomes *outcomes;
+    struct buf section; /* of the entry that is being sealed */
 
     struct list letters; /* taken from the inbox, not yet handled */
 
@@ -107,6 +111,29 @@ void lane_judge(struct lane *l, const struct lane_entry *e) ON_OWNER;
 /* Answers "unknown" to what waited too long for the log's word. */
 void lane_give_up(struct lane *l, uint64_t now_ms) ON_OWNER;
 
+/* lane_run.c */
+/* Runs R's statement or batch on C; the answer holds the error. *wrote: it may have changed
+ * something, were it only that it could. An error in a batch leaves what ran before it: roll back
+ * to a savepoint. */
+enum err lane_run(struct lane *l, struct sqlconn *c, struct request *r, bool *wrote) ON_OWNER;
+/* The same in a transaction that is open, or opens with it; a batch undoes itself. */
+enum err lane_run_inside(struct lane *l, struct sqlconn *c, struct request *r) ON_OWNER;
+
+/* lane_number.c */
+/* Is R numbered, and not to be run? Then the answer is made: what it answered the first time, or
+ * why it is not run. It must wait for what it saw, like any other. */
+bool lane_knows(struct lane *l, struct request *r) ON_OWNER;
+/* R, if numbered, was done in the transaction that is open, and this is its answer. */
+void lane_note_done(struct lane *l, const struct request *r) ON_OWNER;
+/* R failed, and nothing of it is left: its other attempts are to fail like it. */
+void lane_note_failed(struct lane *l, const struct request *r) ON_OWNER;
+/* A commit that changes no more than page 1's counter; SQLite's code. */
+int lane_write_as_is(struct lane *l) ON_OWNER;
+/* The outcomes of REQUESTS, which wrote nothing, are in no entry. */
+void lane_cannot_note(struct lane *l, struct list *requests) ON_OWNER;
+/* WIRE_RESOLVE, while leading: takes R. */
+void lane_resolve(struct lane *l, struct request *r) ON_OWNER;
+
 /* lane_durable.c */
 /* E was applied or published. */
 void lane_note_entry(struct lane *l, const struct lane_entry *e) ON_OWNER;
@@ -135,6 +162,8 @@ void lane_run_interactive(struct lane *l, struct request *r) ON_OWNER;
 void lane_retry_stalled(struct lane *l) ON_OWNER;
 void lane_end_overdue(struct lane *l, uint64_t now_ms) ON_OWNER;
 void lane_end_session(struct lane *l, uint64_t session_id) ON_OWNER;
+/* The transaction of WRITER, if it is open and known as such: its client gave it up. */
+void lane_lose_writer(struct lane *l, const uint8_t *writer) ON_OWNER;
 /* The view goes away: all transactions are lost, for REASON. */
 void lane_end_all(struct lane *l, const char *reason) ON_OWNER;
 void lane_free_itxns(struct lane *l) ON_OWNER;

@@ -19,6 +19,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define GIVEN_UP "the transaction was rolled back: its client gave it up over another connection"
 
 static struct itxn *find(struct lane *l, uint64_t session_id) ON_OWNER
 {
@@ -139,12 +142,25 @@ static bool must_wait(const struct lane *l, const struct itxn *t, const struct r
            r->answer.sqlite_code != SQLITE_BUSY_SNAPSHOT && l->holder != NULL && l->holder != t;
 }
 
+/* COMMIT, END or RELEASE, as far as the text tells (BEGIN and SAVEPOINT, too). */
+static bool may_commit(const struct request *r)
+{
+    return !r->is_batch && r->kind == SQL_TRANSACTION &&
+           !sql_is_rollback(r->statement.sql, r->statement.sql_len);
+}
+
 /* Will R most likely commit what T wrote? */
 static bool adds_a_flight(const struct lane *l, const struct itxn *t,
                           const struct request *r) ON_OWNER
 {
-    return l->holder == t && r->kind == SQL_TRANSACTION &&
-           !sql_is_rollback(r->statement.sql, r->statement.sql_len);
+    return l->holder == t && may_commit(r);
+}
+
+/* R's client asked from elsewhere, and was told that this COMMIT was not done and never will be. */
+static bool is_given_up(struct lane *l, const struct request *r) ON_OWNER
+{
+    return request_is_numbered(r) && may_commit(r) &&
+           outcomes_is_void(l->outcomes, &r->query.number);
 }
 
 static void explain_snapshot(struct request *r) ON_OWNER
@@ -165,6 +181,11 @@ void lane_run_interactive(struct lane *l, struct request *r)
         answer_lost(l, t, r);
         return;
     }
+    if (t != NULL && is_given_up(l, r)) {
+        lose(l, t, GIVEN_UP);
+        answer_lost(l, t, r);
+        return;
+    }
     if (t == NULL && (l->wants_quiet || l->bars_begins)) {
         list_push_back(&l->stalled, &r->letter.link); /* the WAL starts over in a moment */
         return;
@@ -176,12 +197,14 @@ void lane_run_interactive(struct lane *l, struct request *r)
         return;
     }
     t->busy = true;
+    if (request_is_numbered(r))
+        memcpy(t->writer, r->query.number.writer, sizeof t->writer);
     if (adds_a_flight(l, t, r) && !lane_has_room(l)) {
         list_push_back(&l->stalled, &r->letter.link);
         return;
     }
     sqlite3 *handle = sqlconn_handle(t->conn);
-    (void)sqlconn_run(t->conn, r, l->config->answer_bytes_max); /* the answer holds the error */
+    (void)lane_run_inside(l, t->conn, r); /* the answer holds the error */
     bool open = !sqlite3_get_autocommit(handle);
     if (r->answer.code ==
         ERR_NOT_LEADER) { /* interrupted: the leadership is lost, its letter comes */
@@ -204,6 +227,8 @@ void lane_run_interactive(struct lane *l, struct request *r)
         CHECK(l->holder == NULL || l->holder == t);
         l->holder = t;
     }
+    if (!open && r->answer.code == ERR_OK && may_commit(r))
+        lane_note_done(l, r);
     if (!open)
         end(l, t);
     answer_when_published(l, r);
@@ -267,6 +292,18 @@ void lane_end_session(struct lane *l, uint64_t session_id)
     struct itxn *t = find(l, session_id);
     if (t != NULL)
         end(l, t);
+}
+
+void lane_lose_writer(struct lane *l, const uint8_t *writer)
+{
+    static const uint8_t nobody[WIRE_WRITER_BYTES];
+    if (memcmp(writer, nobody, sizeof nobody) == 0)
+        return;
+    LIST_EACH(i, &l->itxns) {
+        struct itxn *t = LIST_ENTRY(i, struct itxn, link);
+        if (memcmp(t->writer, writer, sizeof t->writer) == 0)
+            lose(l, t, GIVEN_UP);
+    }
 }
 
 void lane_note_answer(struct lane *l, const struct request *r)

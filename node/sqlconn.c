@@ -30,6 +30,7 @@ struct sqlstmt {
     size_t sql_len;
     int columns;
     bool kept, columns_sent;
+    bool strict;           /* prepared while control of transactions was forbidden */
     bool ours;             /* sqlconn_exec's: never lent to a request with the same text */
     bool row_waits;        /* stepped to, not yet put: the block was full */
     int64_t total_changes; /* before the statement */
@@ -153,14 +154,15 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
 /* --- statements --- */
 
 /* A statement of ours was let through the guard as ours: a request's with the same text is another
- * one, judged for itself. */
+ * one, judged for itself. So is one that was let through before transactions were forbidden. */
 static struct sqlstmt *find_kept(struct sqlconn *c, uint64_t hash, const char *sql, size_t n,
                                  bool ours)
 {
+    bool strict = !ours && c->forbid_transactions;
     for (int i = 0; i < KEPT; i++) {
         struct sqlstmt *s = c->kept[i];
-        if (s != NULL && s->hash == hash && s->ours == ours && s->sql_len == n &&
-            memcmp(s->sql, sql, n) == 0)
+        if (s != NULL && s->hash == hash && s->ours == ours && s->strict == strict &&
+            s->sql_len == n && memcmp(s->sql, sql, n) == 0)
             return s;
     }
     return NULL;
@@ -205,6 +207,7 @@ static int prepare(struct sqlconn *c, const char *sql, size_t n, bool ours, stru
     s->stmt = stmt;
     s->hash = hash;
     s->ours = ours;
+    s->strict = !ours && c->forbid_transactions;
     s->sql = mem_alloc(n);
     memcpy(s->sql, sql, n);
     s->sql_len = n;
@@ -353,6 +356,11 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     sqlite3_set_last_insert_rowid(c->conn, r->last_insert_rowid);
     *stmt = s;
     return ERR_OK;
+}
+
+bool sqlconn_writes(const struct sqlstmt *s)
+{
+    return !sqlite3_stmt_readonly(s->stmt);
 }
 
 /* --- rows --- */
