@@ -45,7 +45,8 @@
 #define WIRE_VERSION      2u
 #define WIRE_HEAD_BYTES   13u
 #define WIRE_LENGTH_BYTES 4u
-#define WIRE_WINDOW       262144u /* of a new stream, bytes of ROWS frames */
+#define WIRE_WINDOW       262144u     /* of a new stream, bytes of ROWS frames */
+#define WIRE_WINDOW_MAX   1073741824u /* CREDIT that lifts it above: broken protocol */
 #define WIRE_WRITER_BYTES 16u
 
 enum wire_type {

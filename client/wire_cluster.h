@@ -1,4 +1,4 @@
-/* Room: client. The request that changes the members of the cluster: docs/PROTOCOL.md, section 11.
+/* Room: client. The request that changes the members of the cluster: docs/PROTOCOL.md, section 12.
  *
  *     CLUSTER  ->  COLUMNS ROWS DONE     done: committed, and applied by the node that did it
  *              ->  ERROR                 the sentence says what to do

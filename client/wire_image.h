@@ -1,5 +1,5 @@
 /* Room: client. The frames with which one node fetches the database of another: docs/PROTOCOL.md,
- * section 10. Requests like the others: in order, one at a time, each answered by its frame and
+ * section 11. Requests like the others: in order, one at a time, each answered by its frame and
  * DONE, or by ERROR.
  *
  *     IMAGE_BEGIN   ->  IMAGE         which state this is; pinned: pages come from it alone

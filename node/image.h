@@ -1,5 +1,5 @@
 /* Room: node. Images for other nodes: this node's database, page by page, while it serves
- * (docs/PROTOCOL.md, section 10; node/fetch.c is the other side).
+ * (docs/PROTOCOL.md, section 11; node/fetch.c is the other side).
  *
  *     session -> image_run --+--> IMAGE_BEGIN without pin, IMAGE_ASK_HASHES: answered on the loop
  *                            +--> lane (LANE_IMAGE: pins the published state) -> image_opened
