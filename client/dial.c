@@ -6,61 +6,17 @@
 #include "client/dial.h"
 
 #include "base/clock.h"
+#include "client/resolve.h"
 
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define HOST_MAX 256
-
-struct host_port {
-    char host[HOST_MAX];
-    char port[8];
-};
-
-/* Copies N bytes of text; false when they do not fit. */
-static bool copy(char *to, size_t room, const char *from, size_t n)
-{
-    if (n >= room)
-        return false;
-    memcpy(to, from, n);
-    to[n] = '\0';
-    return true;
-}
-
-static bool split(const char *address, struct host_port *hp)
-{
-    const char *host = address, *colon;
-    size_t host_len;
-    if (address[0] == '[') {
-        const char *close = strchr(address, ']');
-        if (close == NULL || (close[1] != '\0' && close[1] != ':'))
-            return false;
-        host = address + 1;
-        host_len = (size_t)(close - host);
-        colon = close[1] == ':' ? close + 1 : NULL;
-    } else {
-        colon = strrchr(address, ':');
-        if (colon != NULL && strchr(address, ':') != colon)
-            colon = NULL; /* more than one: a bare IPv6 address */
-        host_len = colon == NULL ? strlen(address) : (size_t)(colon - address);
-    }
-    const char *port = colon == NULL ? DIAL_DEFAULT_PORT : colon + 1;
-    if (host_len == 0) {
-        host = "127.0.0.1";
-        host_len = strlen(host);
-    }
-    return port[0] != '\0' && strspn(port, "0123456789") == strlen(port) &&
-           copy(hp->host, sizeof hp->host, host, host_len) &&
-           copy(hp->port, sizeof hp->port, port, strlen(port));
-}
 
 enum err dial_wait(int fd, short events, int wake_fd, uint64_t deadline, short *ready)
 {
@@ -119,14 +75,13 @@ static enum err connect_one(const struct addrinfo *ai, const char *address, uint
 
 enum err dial(const char *address, uint64_t deadline, int wake_fd, int *fd)
 {
-    struct host_port hp;
+    struct resolve_parts p;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     struct addrinfo *all;
-    if (!split(address, &hp))
-        return err_fail(ERR_CONFIG, "\"%s\" is not an address; write host:port", address);
-    int failure = getaddrinfo(hp.host, hp.port, &hints, &all);
+    TRY(resolve_split(address, &p));
+    int failure = getaddrinfo(p.host, p.port, &hints, &all);
     if (failure != 0)
-        return err_fail(ERR_NOT_FOUND, "%s: %s", address, gai_strerror(failure));
+        return resolve_failure(address, failure);
     enum err err = err_fail(ERR_NOT_FOUND, "%s: the name has no address", address);
     for (struct addrinfo *ai = all; ai != NULL && err != ERR_OK && err != ERR_CANCELLED;
          ai = ai->ai_next)

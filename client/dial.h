@@ -8,14 +8,11 @@
 
 #include <stdint.h>
 
-#define DIAL_DEFAULT_PORT "7701"
-
-/* Connects to ADDRESS: "host:port", "[v6]:port", or either part alone ("host", ":port"). *fd is
- * non-blocking, close-on-exec, without Nagle's delay, with keep-alive. ERR_CLOSED: refused,
- * unreachable, or no socket to be had; ERR_TIMEOUT: not before DEADLINE (clock_mono_ms);
- * ERR_CANCELLED: WAKE_FD (-1: none) became readable; ERR_CONFIG: not an address; ERR_NOT_FOUND: the
- * name has no address. Looking a name up takes as long as the system's resolver lets it
- * (resolv.conf), beside the deadline. */
+/* Connects to ADDRESS, as resolve_split takes it. *fd is non-blocking, close-on-exec, without
+ * Nagle's delay, with keep-alive. ERR_CLOSED: refused, unreachable, or no socket to be had;
+ * ERR_TIMEOUT: not before DEADLINE (clock_mono_ms); ERR_CANCELLED: WAKE_FD (-1: none) became
+ * readable; ERR_CONFIG: not an address; ERR_NOT_FOUND: the name has no address. Looking a name up
+ * takes as long as the system's resolver lets it (resolv.conf), beside the deadline. */
 MUST_USE enum err dial(const char *address, uint64_t deadline, int wake_fd, int *fd);
 
 /* Waits until FD is ready for one of EVENTS (poll's; *ready says which, POLLERR and POLLHUP count).

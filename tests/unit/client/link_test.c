@@ -1,0 +1,870 @@
+/* One connection to one node: greeting, frames, silence, and every way to lose it. */
+#include "client/link.h"
+
+#include "base/clock.h"
+#include "base/thread.h"
+#include "tests/lib/fail_alloc.h"
+#include "tests/lib/test.h"
+#include "tests/unit/client/fake_node.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* What a link's owner sees. */
+struct seen {
+    struct loop *loop;
+    struct link *link;
+    unsigned ready, frames, pongs, done, down;
+    uint64_t node_id, cluster_id, seq, pong_seq, bytes, last_done_seq;
+    enum err code;
+    char why[ERR_TEXT_MAX];
+    enum { NEVER, AT_READY, AT_FRAME, AT_DOWN } free_it, fail_it;
+};
+
+static void may_end(struct seen *s, int now)
+{
+    if ((int)s->free_it == now) {
+        link_free(s->link);
+        s->link = NULL;
+    }
+    if ((int)s->fail_it == now)
+        link_fail(s->link, ERR_PROTOCOL, "the test does not like it");
+}
+
+static void on_ready(void *ctx, const struct wire_welcome *w)
+{
+    struct seen *s = ctx;
+    s->ready++;
+    s->node_id = w->node_id;
+    s->cluster_id = w->cluster_id;
+    s->seq = w->seq;
+    EXPECT(w->server_len == 4 && memcmp(w->server, "fake", 4) == 0);
+    EXPECT(link_is_ready(s->link));
+    may_end(s, AT_READY);
+}
+
+static void on_frame(void *ctx, struct wire_frame *f)
+{
+    struct seen *s = ctx;
+    struct wire_pong p;
+    struct wire_done d;
+    EXPECT(s->link != NULL && s->down == 0);
+    s->frames++;
+    s->bytes += rd_left(&f->body);
+    if (f->type == WIRE_PONG) {
+        EXPECT_OK(wire_get_pong(f, &p));
+        s->pongs++;
+        s->pong_seq = p.seq;
+    } else if (f->type == WIRE_DONE) {
+        EXPECT_OK(wire_get_done(f, &d));
+        s->done++;
+        s->last_done_seq = d.seq;
+    }
+    may_end(s, AT_FRAME);
+}
+
+static void on_down(void *ctx, enum err code, const char *why)
+{
+    struct seen *s = ctx;
+    EXPECT(!link_is_ready(s->link));
+    s->down++;
+    s->code = code;
+    (void)snprintf(s->why, sizeof s->why, "%s", why);
+    may_end(s, AT_DOWN);
+}
+
+static enum err try_to_open(struct seen *s, const char *address)
+{
+    struct link_events events = {
+        .ctx = s, .on_ready = on_ready, .on_frame = on_frame, .on_down = on_down};
+    if (s->loop == NULL)
+        TRY(loop_new(&s->loop));
+    return link_new(s->loop, address, "link-test", &events, &s->link);
+}
+
+static void open_link(struct seen *s, const char *address)
+{
+    EXPECT_OK(try_to_open(s, address));
+}
+
+static void close_link(struct seen *s)
+{
+    link_free(s->link);
+    loop_free(s->loop);
+    s->link = NULL;
+    s->loop = NULL;
+}
+
+/* Turns the loop until *COUNT has reached N; ten seconds are a failure. */
+static void turn_until(struct seen *s, const unsigned *count, unsigned n)
+{
+    uint64_t until = clock_mono_ms() + 10000;
+    while (*count < n) {
+        if (clock_mono_ms() > until)
+            test_fail(__FILE__, __LINE__, "%u of %u; down %u: %s", *count, n, s->down, s->why);
+        EXPECT_OK(loop_turn(s->loop, 100));
+    }
+}
+
+static void turn_ms(struct seen *s, uint64_t ms)
+{
+    for (uint64_t until = clock_mono_ms() + ms, now; (now = clock_mono_ms()) < until;)
+        EXPECT_OK(loop_turn(s->loop, (int)(until - now)));
+}
+
+static void expect_down(struct seen *s, enum err code, const char *part)
+{
+    turn_until(s, &s->down, 1);
+    if (s->code != code || strstr(s->why, part) == NULL)
+        test_fail(__FILE__, __LINE__, "down with %s (%s)", err_name((int)s->code), s->why);
+    if (s->link != NULL) {
+        buf_put(link_out(s->link), "x", 1);
+        EXPECT_ERR(ERR_CLOSED, link_send(s->link));
+        link_ping(s->link);
+        link_set_busy(s->link, true);
+    }
+    turn_ms(s, 5);
+    EXPECT_EQ(s->down, 1);
+}
+
+static void put_query(struct link *k, uint32_t request, size_t sql_len)
+{
+    char *sql = malloc(sql_len + 1);
+    struct wire_query q = {0};
+    EXPECT(sql != NULL);
+    memset(sql, ' ', sql_len + 1);
+    size_t begun = wire_begin_query(link_out(k), WIRE_QUERY, (struct wire_id){1, request}, &q);
+    size_t statement = wire_begin_statement(link_out(k), 0, sql, sql_len);
+    wire_end_statement(link_out(k), statement, 0);
+    wire_end_query(link_out(k), begun, 1);
+    free(sql);
+}
+
+static void query(struct link *k, uint32_t request)
+{
+    put_query(k, request, 8);
+    EXPECT_OK(link_send(k));
+}
+
+/* --- as it should be -------------------------------------------------------------------------- */
+
+TEST(link_is_greeted_asks_and_hears)
+{
+    struct fake_node *n = fake_node_start(
+        &(struct fake_options){.node_id = 3, .cluster_id = 77, .seq = 12, .leader_id = 2});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    EXPECT_EQ(s.ready, 0); /* events come from loop_turn */
+    EXPECT_EQ(link_rtt_us(s.link), 0);
+    EXPECT(strcmp(link_address(s.link), fake_node_address(n)) == 0);
+    turn_until(&s, &s.ready, 1);
+    EXPECT(s.node_id == 3 && s.cluster_id == 77 && s.seq == 12);
+    uint64_t rtt = link_rtt_us(s.link);
+    EXPECT(rtt > 0 && rtt < 5000000);
+    for (uint32_t i = 1; i <= 100; i++)
+        query(s.link, i);
+    EXPECT(link_sent_total(s.link) < link_put_total(s.link));
+    turn_until(&s, &s.done, 100);
+    EXPECT_EQ(link_sent_total(s.link), link_put_total(s.link));
+    EXPECT_EQ(s.last_done_seq, 12);
+    fake_node_set_seq(n, 13);
+    link_ping(s.link);
+    link_ping(s.link); /* one is on its way */
+    turn_until(&s, &s.pongs, 1);
+    EXPECT_EQ(s.pong_seq, 13);
+    link_ping(s.link);
+    turn_until(&s, &s.pongs, 2);
+    EXPECT_EQ(fake_node_frames(n, WIRE_PING), 2);
+    EXPECT_EQ(fake_node_frames(n, WIRE_HELLO), 1);
+    EXPECT_EQ(s.down, 0);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* A foreign loop needs no more than the descriptor. */
+TEST(link_is_driven_by_poll_alone)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    struct pollfd p = {.fd = loop_fd(s.loop), .events = POLLIN};
+    for (uint32_t sent = 0; s.done < 20;) {
+        EXPECT(poll(&p, 1, 5000) == 1);
+        EXPECT_OK(loop_turn(s.loop, 0));
+        if (s.ready == 1 && sent == s.done)
+            query(s.link, ++sent);
+    }
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+static bool answer_rows(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    const uint32_t *rows = ctx; /* in one frame, of 9 bytes each */
+    if (f->type != WIRE_QUERY)
+        return false;
+    fake_integers(p, f->id, 1, *rows);
+    wire_put_done(fake_out(p), f->id, &(struct wire_done){.seq = 1});
+    return true;
+}
+
+TEST(link_carries_large_frames_both_ways)
+{
+    uint32_t rows = 1000000;
+    struct fake_node *n =
+        fake_node_start(&(struct fake_options){.answer = answer_rows, .ctx = &rows});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    uint64_t before = link_put_total(s.link);
+    for (uint32_t i = 1; i <= 5; i++) {
+        put_query(s.link, i, MIB(1));
+        EXPECT_OK(link_send(s.link));
+    }
+    EXPECT(link_put_total(s.link) - before > 5 * MIB(1));
+    turn_until(&s, &s.done, 5);
+    EXPECT(s.bytes > 5 * 9000000);
+    EXPECT_EQ(link_sent_total(s.link), link_put_total(s.link));
+    EXPECT_EQ(s.down, 0);
+    EXPECT(link_out(s.link)->cap <= KIB(512)); /* given back */
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* A node within this thread, so that each byte meets a turn of its own. */
+struct by_hand {
+    int listener, fd;
+    char address[32];
+};
+
+static void listen_by_hand(struct by_hand *h, int backlog)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof a;
+    h->fd = -1;
+    h->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT(h->listener >= 0 && bind(h->listener, (struct sockaddr *)&a, size) == 0);
+    EXPECT(listen(h->listener, backlog) == 0);
+    EXPECT(getsockname(h->listener, (struct sockaddr *)&a, &size) == 0);
+    (void)snprintf(h->address, sizeof h->address, "127.0.0.1:%u", ntohs(a.sin_port));
+}
+
+static void end_by_hand(struct by_hand *h)
+{
+    (void)close(h->listener);
+    if (h->fd >= 0)
+        (void)close(h->fd);
+}
+
+TEST(link_takes_bytes_one_at_a_time)
+{
+    struct by_hand h;
+    struct seen s = {0};
+    struct buf b;
+    struct wire_welcome w = {.version = WIRE_VERSION, .server = "fake", .server_len = 4};
+    listen_by_hand(&h, 5);
+    open_link(&s, h.address);
+    EXPECT_OK(loop_turn(s.loop, 100));
+    h.fd = accept(h.listener, NULL, NULL);
+    EXPECT(h.fd >= 0);
+    buf_init(&b, 4096);
+    wire_put_welcome(&b, &w);
+    for (uint32_t i = 1; i <= 5; i++)
+        wire_put_done(&b, (struct wire_id){1, i}, &(struct wire_done){.seq = i});
+    EXPECT_OK(buf_status(&b));
+    for (size_t i = 0; i < b.len; i++) {
+        EXPECT_EQ(s.done, i <= 70 ? 0 : s.done); /* 70: WELCOME and a DONE are longer */
+        EXPECT(send(h.fd, b.data + i, 1, 0) == 1);
+        EXPECT_OK(loop_turn(s.loop, 20));
+    }
+    turn_until(&s, &s.done, 5);
+    EXPECT(s.ready == 1 && s.last_done_seq == 5);
+    buf_fini(&b);
+    close_link(&s);
+    end_by_hand(&h);
+}
+
+TEST(link_knows_what_is_kept_there)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    EXPECT(!link_keeps(s.link, 5));
+    EXPECT(link_keep(s.link, 5, 100));
+    EXPECT(link_keeps(s.link, 5));
+    link_forget(s.link, 4);
+    link_forget(s.link, 5);
+    EXPECT(!link_keeps(s.link, 5));
+    while (fake_node_frames(n, WIRE_FORGET) == 0)
+        EXPECT_OK(loop_turn(s.loop, 10));
+    link_ping(s.link);
+    turn_until(&s, &s.pongs, 1);
+    EXPECT_EQ(fake_node_frames(n, WIRE_FORGET), 1);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* --- freed and failed from its events --------------------------------------------------------- */
+
+TEST(link_is_freed_from_each_of_its_events)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    for (int at = AT_READY; at <= AT_DOWN; at++) {
+        struct seen s = {.free_it = (unsigned)at};
+        open_link(&s, fake_node_address(n));
+        while (s.link != NULL && s.ready == 0)
+            EXPECT_OK(loop_turn(s.loop, 100));
+        if (at == AT_FRAME) {
+            query(s.link, 1);
+            query(s.link, 2); /* its answer is not handed on */
+            while (s.link != NULL)
+                EXPECT_OK(loop_turn(s.loop, 100));
+            EXPECT_EQ(s.frames, 1);
+        } else if (at == AT_DOWN) {
+            fake_node_drop(n, false);
+            turn_until(&s, &s.down, 1);
+        }
+        EXPECT(s.link == NULL);
+        EXPECT_EQ(s.down, at == AT_DOWN);
+        turn_ms(&s, 5);
+        close_link(&s);
+    }
+    fake_node_stop(n);
+}
+
+TEST(link_is_failed_by_its_owner)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    for (int at = NEVER; at <= AT_FRAME; at++) {
+        struct seen s = {.fail_it = (unsigned)at};
+        open_link(&s, fake_node_address(n));
+        if (at == NEVER) { /* while it connects */
+            link_fail(s.link, ERR_PROTOCOL, "the test does not like it");
+            EXPECT_EQ(s.down, 0);
+        } else {
+            turn_until(&s, &s.ready, 1);
+            if (at == AT_FRAME) {
+                query(s.link, 1);
+                query(s.link, 2);
+            }
+        }
+        expect_down(&s, ERR_PROTOCOL, "does not like it");
+        EXPECT_EQ(s.frames, at == AT_FRAME);
+        close_link(&s);
+    }
+    fake_node_stop(n);
+}
+
+TEST(link_is_freed_while_it_connects)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){.silent = true});
+    for (int turns = 0; turns < 4; turns++) {
+        struct seen s = {0};
+        open_link(&s, turns == 3 ? "localhost:1" : fake_node_address(n));
+        for (int i = 0; i < turns; i++)
+            EXPECT_OK(loop_turn(s.loop, 0));
+        close_link(&s);
+    }
+    fake_node_stop(n);
+}
+
+/* --- somebody else is there ------------------------------------------------------------------- */
+
+static void expect_refused(const struct fake_options *o, enum err code, const char *part)
+{
+    struct fake_node *n = fake_node_start(o);
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    expect_down(&s, code, part);
+    EXPECT(strstr(s.why, fake_node_address(n)) != NULL);
+    EXPECT_EQ(s.ready, 0);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+TEST(link_meets_servers_of_another_kind)
+{
+    static const struct {
+        const char *raw;
+        size_t len;
+        const char *part;
+    } strangers[] = {
+        {"HTTP/1.1 400 Bad Request\r\n\r\n", 0,
+         "no Lectern server (its first bytes look like HTTP)"},
+        {"SSH-2.0-OpenSSH_9.2p1\r\n", 0, "look like SSH"},
+        {"220 mail.example.org ESMTP\r\n", 0, "look like a mail or FTP server"},
+        {"\x15\x03\x01\x00\x02\x02\x46", 7, "look like TLS"},
+        {"hello", 0, "its first bytes: hello"},
+        {"\xff\xff\xff\xff", 4, "its first bytes: ff ff ff ff"},
+        {"\x03\x00\x00\x00\x42", 5, "its first bytes: 03 00 00 00 42"}, /* no room for its head */
+        {"\x09\x00\x00\x00\x42\0\0\0\0\0\0\0\0", 13, "no Lectern server"},         /* no WELCOME */
+        {"\x0b\x00\x00\x00\x41\0\0\0\0\0\0\0\0\x02\x00", 15, "no Lectern server"}, /* too short */
+    };
+    for (size_t i = 0; i < sizeof strangers / sizeof strangers[0]; i++) {
+        expect_refused(&(struct fake_options){.raw = strangers[i].raw, .raw_len = strangers[i].len},
+                       ERR_PROTOCOL, strangers[i].part);
+    }
+}
+
+TEST(link_meets_another_version)
+{
+    expect_refused(&(struct fake_options){.version = 7}, ERR_VERSION,
+                   "speaks version 7 of the protocol, this library speaks 2");
+    expect_refused(&(struct fake_options){.refuse = ERR_VERSION}, ERR_VERSION, "no entry today");
+    /* An ERROR with a head of nine bytes, as version 1 has it. */
+    expect_refused(&(struct fake_options){.raw =
+                                              "\x15\0\0\0\x45\0\0\0\0\x10\0\0\0\0\0\0\0\0\0\0\0\0"
+                                              "\0\0\0",
+                                          .raw_len = 25},
+                   ERR_VERSION, "speaks another version of the protocol");
+}
+
+TEST(link_hears_why_it_is_refused)
+{
+    expect_refused(&(struct fake_options){.refuse = ERR_FORBIDDEN}, ERR_FORBIDDEN,
+                   "no entry today");
+    expect_refused(&(struct fake_options){.refuse = ERR_PROTOCOL}, ERR_PROTOCOL, "no entry today");
+    expect_refused(&(struct fake_options){.refuse = ERR_BUSY}, ERR_BUSY, "no entry today");
+}
+
+/* After the greeting: each of these ends the connection, and nothing else. */
+TEST(link_refuses_garbage)
+{
+    static const struct {
+        const char *raw;
+        size_t len;
+    } garbage[] = {
+        {"\xff\xff\xff\xff\xff", 5},                  /* too long */
+        {"\x03\x00\x00\x00", 4},                      /* no room for its head */
+        {"\x10\x00\x00\x00\xfe", 5},                  /* of an unknown type */
+        {"\x09\x00\x00\x00\x02\1\0\0\0\1\0\0\0", 13}, /* a QUERY from a server */
+        {"\x09\x00\x00\x00\x41\0\0\0\0\0\0\0\0", 13}, /* WELCOME again */
+        {"\x09\x00\x00\x00\x48\0\0\0\0\0\0\0\0", 13}, /* an empty PONG */
+        {"\x09\x00\x00\x00\x45\0\0\0\0\0\0\0\0", 13}, /* an empty ERROR */
+    };
+    for (size_t i = 0; i < sizeof garbage / sizeof garbage[0]; i++) {
+        struct fake_node *n = fake_node_start(&(struct fake_options){0});
+        struct seen s = {0};
+        open_link(&s, fake_node_address(n));
+        turn_until(&s, &s.ready, 1);
+        fake_node_send(n, garbage[i].raw, garbage[i].len);
+        expect_down(&s, ERR_PROTOCOL, "broke the protocol");
+        EXPECT_EQ(s.frames, 0);
+        close_link(&s);
+        fake_node_stop(n);
+    }
+}
+
+/* --- nobody is there -------------------------------------------------------------------------- */
+
+TEST(link_is_refused)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    fake_node_kill(n);
+    open_link(&s, fake_node_address(n));
+    EXPECT_EQ(s.down, 0);
+    expect_down(&s, ERR_CLOSED, "cannot connect: Connection refused");
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+TEST(link_wants_an_address)
+{
+    static const char *const wrong[] = {"",    "host:",   "a:b",      "[::1", "[::1]x", "[]:1",
+                                        "h:0", "h:65536", "h:123456", "h:-1", "h: 1"};
+    struct seen s = {0};
+    for (size_t i = 1; i < sizeof wrong / sizeof wrong[0]; i++) {
+        EXPECT_ERR(ERR_CONFIG, try_to_open(&s, wrong[i]));
+        EXPECT(s.link == NULL);
+    }
+    open_link(&s, "this-name-is-nobodys.invalid:7701");
+    turn_until(&s, &s.down, 1);
+    EXPECT(s.code == ERR_NOT_FOUND && strstr(s.why, "nobodys.invalid") != NULL);
+    close_link(&s);
+}
+
+TEST(link_without_a_descriptor_is_down)
+{
+    struct rlimit before, none;
+    struct seen s = {0};
+    open_link(&s, "127.0.0.1:1");
+    EXPECT(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    EXPECT(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    turn_until(&s, &s.down, 1);
+    EXPECT(setrlimit(RLIMIT_NOFILE, &before) == 0); /* a sanitizer opens files at the end */
+    expect_down(&s, ERR_CLOSED, "Too many open files");
+    close_link(&s);
+}
+
+/* SYNs are dropped: the queue of connections that nobody accepts is full. */
+TEST(link_to_a_black_hole_costs_one_timeout)
+{
+    struct by_hand h;
+    struct seen filler[4] = {0}, s = {0};
+    listen_by_hand(&h, 0);
+    for (int i = 0; i < 4; i++) {
+        open_link(&filler[i], h.address);
+        turn_ms(&filler[i], 5);
+    }
+    uint64_t began = clock_mono_ms();
+    open_link(&s, h.address);
+    expect_down(&s, ERR_TIMEOUT, "no connection in time");
+    uint64_t took = clock_mono_ms() - began;
+    EXPECT(took >= LINK_CONNECT_MS && took < LINK_CONNECT_MS + 1500);
+    for (int i = 0; i < 4; i++)
+        close_link(&filler[i]);
+    close_link(&s);
+    end_by_hand(&h);
+}
+
+TEST(link_that_nobody_greets_costs_one_timeout)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){.silent = true});
+    struct seen s = {0};
+    uint64_t began = clock_mono_ms();
+    open_link(&s, fake_node_address(n));
+    expect_down(&s, ERR_TIMEOUT, "nothing says WELCOME");
+    uint64_t took = clock_mono_ms() - began;
+    EXPECT(took >= LINK_CONNECT_MS && took < LINK_CONNECT_MS + 1500);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* --- it ends ---------------------------------------------------------------------------------- */
+
+TEST(link_is_closed_or_reset_by_the_node)
+{
+    for (int reset = 0; reset < 2; reset++) {
+        struct fake_node *n = fake_node_start(&(struct fake_options){0});
+        struct seen s = {0};
+        open_link(&s, fake_node_address(n));
+        turn_until(&s, &s.ready, 1);
+        fake_node_drop(n, reset);
+        expect_down(&s, ERR_CLOSED, reset ? "the connection broke" : "closed the connection");
+        close_link(&s);
+        fake_node_stop(n);
+    }
+}
+
+static bool refuse_and_close(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    (void)ctx;
+    if (f->type != WIRE_QUERY)
+        return false;
+    fake_error(p, (struct wire_id){0}, ERR_STOPPED, "this node\r\n\x1b[2J stops");
+    fake_peer_close(p);
+    return true;
+}
+
+/* The sentence is heard though sending fails: the other end is closed with bytes unread. */
+TEST(link_hears_the_last_words)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){.answer = refuse_and_close});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    query(s.link, 1);
+    expect_down(&s, ERR_STOPPED, "this node???[2J stops");
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+TEST(link_survives_sigpipe)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    fake_node_drop(n, true);
+    struct pollfd p = {.fd = loop_fd(s.loop), .events = POLLIN};
+    EXPECT(poll(&p, 1, 5000) == 1); /* the reset has come */
+    query(s.link, 1);
+    expect_down(&s, ERR_CLOSED, fake_node_address(n));
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* --- silence ---------------------------------------------------------------------------------- */
+
+TEST(link_to_a_paused_node_costs_one_timeout)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    fake_node_pause(n, true);
+    uint64_t began = clock_mono_ms();
+    query(s.link, 1);
+    link_set_busy(s.link, true);
+    for (uint32_t i = 2; s.down == 0 && i < 1000; i++) { /* others go on asking: no sign of life */
+        EXPECT_OK(loop_turn(s.loop, 100));
+        if (s.down == 0)
+            query(s.link, i);
+    }
+    uint64_t took = clock_mono_ms() - began;
+    expect_down(&s, ERR_TIMEOUT, "no answer for 2500 ms");
+    EXPECT(took >= LINK_QUIET_MS + LINK_DEAD_MS && took < LINK_QUIET_MS + LINK_DEAD_MS + 1000);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+static bool answer_nothing(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    (void)ctx;
+    (void)p;
+    return f->type == WIRE_QUERY;
+}
+
+/* A statement may take long: PONGs tell that the node lives. At rest nothing is sent. */
+TEST(link_lives_while_the_node_works)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){.answer = answer_nothing});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    turn_ms(&s, 1200);
+    EXPECT_EQ(fake_node_frames(n, WIRE_PING), 0);
+    query(s.link, 1);
+    link_set_busy(s.link, true);
+    turn_until(&s, &s.pongs, 3);
+    EXPECT_EQ(s.down, 0);
+    link_set_busy(s.link, false);
+    turn_ms(&s, 1200);
+    EXPECT_EQ(fake_node_frames(n, WIRE_PING), 3);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* The program did not turn the loop for long: what has come meanwhile counts. */
+TEST(link_of_a_program_that_was_away_is_not_dead)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){.answer = answer_nothing});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    query(s.link, 1);
+    link_set_busy(s.link, true);
+    while (fake_node_frames(n, WIRE_PING) == 0)
+        EXPECT_OK(loop_turn(s.loop, 100));
+    (void)poll(NULL, 0, 2 * LINK_DEAD_MS); /* busy elsewhere */
+    turn_until(&s, &s.pongs, 2);
+    EXPECT_EQ(s.down, 0);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+struct slow_reader {
+    int fd;
+    uint64_t until_ms, got;
+};
+
+/* Reads little by little, as a slow network delivers; no frame is complete, so no PONG is due. */
+static void *read_slowly(void *arg)
+{
+    struct slow_reader *r = arg;
+    static char bytes[65536];
+    while (clock_mono_ms() < r->until_ms) {
+        ssize_t n = recv(r->fd, bytes, sizeof bytes, 0);
+        if (n <= 0)
+            break;
+        r->got += (uint64_t)n;
+        (void)poll(NULL, 0, 50);
+    }
+    return NULL;
+}
+
+TEST(link_over_a_slow_network_lives)
+{
+    struct by_hand h;
+    struct seen s = {0};
+    struct buf b;
+    struct wire_welcome w = {.version = WIRE_VERSION, .server = "fake", .server_len = 4};
+    pthread_t t;
+    const uint64_t lasts_ms = LINK_QUIET_MS + 2 * LINK_DEAD_MS;
+    listen_by_hand(&h, 5);
+    open_link(&s, h.address);
+    EXPECT_OK(loop_turn(s.loop, 100));
+    h.fd = accept(h.listener, NULL, NULL);
+    EXPECT(h.fd >= 0);
+    buf_init(&b, 4096);
+    wire_put_welcome(&b, &w);
+    EXPECT(send(h.fd, b.data, b.len, 0) == (ssize_t)b.len);
+    buf_fini(&b);
+    turn_until(&s, &s.ready, 1);
+    struct slow_reader r = {.fd = h.fd, .until_ms = clock_mono_ms() + lasts_ms};
+    EXPECT_OK(thread_start(&t, "slow-reader", read_slowly, &r));
+    for (uint32_t i = 1; i <= 30; i++)
+        put_query(s.link, i, MIB(1));
+    EXPECT_OK(link_send(s.link));
+    link_set_busy(s.link, true);
+    turn_ms(&s, lasts_ms - 200);
+    EXPECT_EQ(s.down, 0);
+    EXPECT(link_sent_total(s.link) < link_put_total(s.link)); /* it was slow indeed */
+    EXPECT(pthread_join(t, NULL) == 0);
+    EXPECT(r.got > MIB(1));
+    expect_down(&s, ERR_TIMEOUT, "no answer"); /* and now nobody reads */
+    close_link(&s);
+    end_by_hand(&h);
+}
+
+/* --- several addresses ------------------------------------------------------------------------ */
+
+/* The host of the address of localhost that is tried first, then the other; false: it has one. */
+static bool localhost_has_two(const char *hosts[2])
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *all;
+    bool v6_first = false, v6 = false, v4 = false;
+    EXPECT(getaddrinfo("localhost", "1", &hints, &all) == 0);
+    for (const struct addrinfo *ai = all; ai != NULL; ai = ai->ai_next) {
+        v6 = v6 || ai->ai_family == AF_INET6;
+        v6_first = v6_first || (v6 && !v4);
+        v4 = v4 || ai->ai_family == AF_INET;
+    }
+    freeaddrinfo(all);
+    hosts[0] = v6_first ? "::1" : "127.0.0.1";
+    hosts[1] = v6_first ? "127.0.0.1" : "::1";
+    if (!v6 || !v4)
+        (void)printf("localhost has one address here: not tested\n");
+    return v6 && v4;
+}
+
+TEST(link_tries_all_addresses_of_a_name)
+{
+    const char *hosts[2];
+    if (!localhost_has_two(hosts))
+        return;
+    for (int i = 0; i < 2; i++) { /* one of the two answers; the other refuses */
+        struct fake_node *n = fake_node_start(&(struct fake_options){.host = hosts[i]});
+        struct seen s = {0};
+        char address[32];
+        (void)snprintf(address, sizeof address, "localhost:%u", fake_node_port(n));
+        open_link(&s, address);
+        turn_until(&s, &s.ready, 1);
+        close_link(&s);
+        fake_node_stop(n);
+    }
+}
+
+TEST(link_leaves_an_address_that_does_not_answer)
+{
+    struct seen s = {0};
+    char address[32];
+    const char *hosts[2];
+    if (!localhost_has_two(hosts))
+        return;
+    struct fake_node *deaf =
+        fake_node_start(&(struct fake_options){.host = hosts[0], .silent = true});
+    struct fake_node *n = fake_node_start(
+        &(struct fake_options){.host = hosts[1], .port = fake_node_port(deaf), .node_id = 9});
+    (void)snprintf(address, sizeof address, "localhost:%u", fake_node_port(n));
+    uint64_t began = clock_mono_ms();
+    open_link(&s, address);
+    turn_until(&s, &s.ready, 1);
+    EXPECT_EQ(s.node_id, 9);
+    uint64_t took = clock_mono_ms() - began; /* the share of one of two */
+    EXPECT(took + 50 > LINK_CONNECT_MS / 2 && took < LINK_CONNECT_MS);
+    EXPECT_EQ(fake_node_accepted(deaf), 1);
+    close_link(&s);
+    fake_node_stop(n);
+    fake_node_stop(deaf);
+}
+
+/* --- no room, no memory ----------------------------------------------------------------------- */
+
+TEST(link_refuses_what_does_not_fit_and_goes_on)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
+    put_query(s.link, 1, WIRE_FRAME_MAX);
+    EXPECT_ERR(ERR_TOO_BIG, link_send(s.link));
+    query(s.link, 1);
+    turn_until(&s, &s.done, 1);
+    /* A node that does not read: after four frames it is too much. */
+    fake_node_pause(n, true);
+    enum err e = ERR_OK;
+    unsigned waiting = 0;
+    for (; e == ERR_OK && waiting < 300; waiting++) {
+        put_query(s.link, 2 + waiting, MIB(1));
+        e = link_send(s.link);
+    }
+    EXPECT_ERR(ERR_BUSY, e);
+    EXPECT_EQ(waiting, 256);
+    fake_node_pause(n, false);
+    turn_until(&s, &s.done, waiting); /* the refused one is not among them */
+    query(s.link, 1000);
+    turn_until(&s, &s.done, waiting + 1);
+    EXPECT_EQ(s.down, 0);
+    EXPECT_EQ(fake_node_frames(n, WIRE_QUERY), waiting + 1);
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* Connects, asks, keeps, pings, closes. False: memory failed, and it was told so. */
+static bool whole_life(const char *address)
+{
+    struct seen s = {0};
+    enum err e = try_to_open(&s, address);
+    for (int i = 0; e == ERR_OK && s.ready + s.down == 0 && i < 100; i++)
+        EXPECT_OK(loop_turn(s.loop, 100));
+    if (e == ERR_OK && s.ready == 1) {
+        struct wire_query q = {0};
+        size_t begun = wire_begin_query(link_out(s.link), WIRE_QUERY, (struct wire_id){1, 1}, &q);
+        size_t statement = wire_begin_statement(link_out(s.link), 0, "SELECT 1", 8);
+        wire_end_statement(link_out(s.link), statement, 0);
+        if (buf_status(link_out(s.link)) == ERR_OK)
+            wire_end_query(link_out(s.link), begun, 1);
+        e = link_send(s.link);
+        if (link_keep(s.link, 1, 8))
+            link_forget(s.link, 1);
+        link_ping(s.link);
+    }
+    for (int i = 0; e == ERR_OK && s.done + s.down == 0 && i < 100; i++)
+        EXPECT_OK(loop_turn(s.loop, 100));
+    if (e == ERR_OK && s.down != 0)
+        e = s.code;
+    EXPECT(e == ERR_NOMEM || (e == ERR_OK && s.done == 1));
+    close_link(&s);
+    return e == ERR_OK;
+}
+
+TEST(link_with_the_nth_allocation_failing)
+{
+    uint32_t rows = 30000; /* so that the input grows */
+    struct fake_node *n =
+        fake_node_start(&(struct fake_options){.answer = answer_rows, .ctx = &rows});
+    char by_name[32];
+    uint64_t tries[2] = {0}, told[2] = {0};
+    (void)snprintf(by_name, sizeof by_name, "localhost:%u", fake_node_port(n));
+    if (!fail_alloc_works())
+        (void)printf("no allocation can fail here: not tested\n");
+    for (int all = 0; all < 2; all++) {
+        const char *address = all ? by_name : fake_node_address(n);
+        for (uint64_t i = 1;; i++) {
+            if (all)
+                fail_alloc_from(i);
+            else
+                fail_alloc_at(i);
+            bool lived = whole_life(address);
+            bool failed = fail_alloc_end();
+            EXPECT(lived || failed);
+            tries[all]++;
+            told[all] += !lived;
+            if (!failed)
+                break;
+        }
+    }
+    EXPECT(!fail_alloc_works() || (told[0] >= 6 && tries[0] > 8 && told[1] >= 6));
+    fake_node_stop(n);
+}
