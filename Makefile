@@ -71,7 +71,9 @@ PROGRAM_BINS := $(patsubst %.c,$(B)/programs/%,$(notdir $(PROGRAM_SRC)))
 PROGRAM_OBJS := $(call objs,$(PROGRAM_SRC))
 NODE_SRC   := $(filter-out node/main.c,$(call src,node))
 BASE_OBJS   := $(call objs,$(call src,base))
-CLIENT_OBJS := $(BASE_OBJS) $(call objs,$(CLIENT_SRC))
+# As an archive: the server takes the frames from it and leaves the library alone.
+CLIENT_LIB  := $(B)/client.a
+CLIENT_OBJS := $(BASE_OBJS) $(CLIENT_LIB)
 SHELL_OBJS  := $(CLIENT_OBJS) $(call objs,$(SHELL_SRC))
 ROOM_OBJS_base        := $(BASE_OBJS)
 ROOM_OBJS_client      := $(CLIENT_OBJS)
@@ -90,8 +92,9 @@ FUZZ_BINS    := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(FUZZ_SRC))
 UNIT_ROOMS   := $(sort $(patsubst tests/unit/%/,%,$(dir $(wildcard tests/unit/*/*_test.c))))
 UNIT_BINS    := $(patsubst %,$(B)/tests/check-%,$(UNIT_ROOMS))
 UNIT_OBJS    := $(call objs,$(foreach r,$(UNIT_ROOMS),$(wildcard tests/unit/$(r)/*.c)))
-ALL_OBJS     := $(sort $(LIB_OBJS) $(SHELL_OBJS) $(call objs,$(wildcard node/main.c)) \
-                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(BENCH_OBJS) \
+ALL_OBJS     := $(sort $(filter %.o,$(LIB_OBJS) $(SHELL_OBJS)) \
+                  $(call objs,$(CLIENT_SRC) $(wildcard node/main.c)) \
+                  $(TESTLIB_OBJS) $(UNIT_OBJS) $(filter %.o,$(BENCH_OBJS)) \
                   $(call objs,$(call src,tests/bench/storage) $(call src,tests/bench/library)) \
                   $(call objs,$(SIM_SRC) $(SIM_MAIN) $(FUZZ_SRC)) $(PROGRAM_OBJS))
 
@@ -139,13 +142,19 @@ deps:
 
 # --- what is built --------------------------------------------------------------------------------
 
+# What a program is linked from: archives after the objects that need them.
+LINKED = $(filter-out %.a,$^) $(filter %.a,$^)
+
+$(CLIENT_LIB): $(call objs,$(CLIENT_SRC))
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
 $(B)/lecternd: $(B)/node/main.o $(LIB_OBJS)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 
 $(B)/lectern: $(SHELL_OBJS)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_client)
 
 # One object in which only lectern_* is global: nothing else can clash with a program's own names.
 $(B)/liblectern.a: $(LIBRARY_OBJS)
@@ -178,34 +187,34 @@ define program_rule
 $$(B)/programs/$$(basename $$(notdir $(1))): $$(call objs,$(1)) $$(B)/liblectern.a
 	@mkdir -p $$(@D)
 	@echo "  LD  $$@" >&2
-	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$^
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) -o $$@ $$(LINKED)
 endef
 $(foreach p,$(PROGRAM_SRC),$(eval $(call program_rule,$(p))))
 
 $(B)/bench: $(BENCH_OBJS)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_client)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_client)
 
 # What the storage costs without a cluster: tests/bench/storage/storage.c says how to use it.
 $(B)/bench-storage: $(call objs,$(call src,tests/bench/storage) tests/bench/histogram.c) \
                     $(ROOM_OBJS_replication)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 
 # What the library costs beside the bare protocol.
 $(B)/bench-library: $(call objs,$(call src,tests/bench/library) tests/bench/histogram.c) \
                     $(B)/liblectern.a
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED)
 
 $(B)/sim: $(call objs,$(SIM_MAIN) $(SIM_SRC)) $(ROOM_OBJS_consensus)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 
 $(B)/fuzz/%: $(B)/tests/fuzz/%_fuzz.o $(LIB_OBJS)
 	@mkdir -p $(@D)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 
 # Loaded into a node by tests/power: what it does to its files is written down.
 $(B)/power_recorder.so: tests/power/recorder.c | deps
@@ -223,7 +232,7 @@ $(B)/disk_faults.so: tests/cluster/disk_faults.c | deps
 $(B)/tests/check-%: $(TESTLIB_OBJS)
 	@mkdir -p $(@D)
 	@echo "  LD  $@" >&2
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_server)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 define unit_deps
 $(B)/tests/check-$(1): $$(call objs,$$(wildcard tests/unit/$(1)/*.c)) $$(ROOM_OBJS_$(1))
 endef
