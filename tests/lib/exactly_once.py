@@ -1,7 +1,7 @@
 """Load on the client library while leaders die, and the account afterwards.
 
 tests/programs/load.c writes numbered rows without waiting and says how each ended; trial() kills,
-pauses and stops leaders meanwhile; Account compares what the program was told with what is there:
+pauses, stops or cuts off leaders meanwhile; Account compares what the program was told with what is there:
 
     acknowledged   every row exactly once, under the rowid that the program was told
     unknown        all of its rows, or none
@@ -143,7 +143,9 @@ class Account:
 def harmed(cluster, kind):
     """The leader is harmed within, and well again afterwards."""
     leader = cluster.leader()
-    if kind == "pause":
+    if kind == "cut":
+        leader.cut()
+    elif kind == "pause":
         leader.pause()
     elif kind == "kill -9":
         leader.kill()
@@ -152,7 +154,9 @@ def harmed(cluster, kind):
     try:
         yield leader
     finally:
-        if kind == "pause":
+        if kind == "cut":
+            leader.mend()
+        elif kind == "pause":
             leader.resume()
         else:
             if kind == "SIGTERM":
@@ -161,7 +165,7 @@ def harmed(cluster, kind):
             cluster.restart(leader)
 
 
-def trial(cluster, kills, sessions=(16, 4, 4), between=60, show=lambda text: None):
+def trial(cluster, kills, sessions=(16, 4, 4), between=60, harms=HARMS, show=lambda text: None):
     """KILLS leaders harmed under load; the account, checked on every node."""
     began = time.monotonic()
     with cluster.client() as q:
@@ -170,13 +174,13 @@ def trial(cluster, kills, sessions=(16, 4, 4), between=60, show=lambda text: Non
     with Load(cluster, *sessions) as load:
         load.more(between)
         for i in range(kills):
-            with harmed(cluster, HARMS[i % len(HARMS)]) as node:
+            with harmed(cluster, harms[i % len(harms)]) as node:
                 others = [x for x in cluster.others(node) if x.running]
                 cluster.wait(lambda o=others: any((x.status() or {}).get("role") == "leader"
                                                   for x in o), f"another leader than {node}")
                 load.more(between)
             load.more(between)
-            show(f"{i + 1}: {HARMS[i % len(HARMS)]} of {node}, {load.acknowledged()} outcomes")
+            show(f"{i + 1}: {harms[i % len(harms)]} of {node}, {load.acknowledged()} outcomes")
         cluster.wait_serving(60)
         load.more(between)
         load.end()
