@@ -41,7 +41,8 @@ struct member {
     /* The connection: cluster.c. */
     struct link *link;
     bool ready;
-    uint64_t serial; /* of this connection, never used again */
+    uint64_t sent_total; /* bytes, of the connection that ended last */
+    uint64_t serial;     /* of this connection, never used again */
     uint64_t dialled_ms;
     uint64_t rtt_us;       /* 0: not measured */
     unsigned awaited;      /* answers */
