@@ -61,7 +61,7 @@ CLIENT_SRC := $(filter-out $(SHELL_SRC),$(call src,client))
 # liblectern: the library's own part of base/ and no more. It has no log, and
 # base/mem.h aborts where a library must say NOMEM.
 LIBRARY_SRC  := $(filter-out client/connection.c,$(CLIENT_SRC)) \
-                $(patsubst %,base/%.c,buf check clock err file hash page_hash trace)
+                $(patsubst %,base/%.c,buf check clock err file hash page_hash thread trace)
 LIBRARY_OBJS := $(patsubst %.c,$(B)/lib/%.o,$(LIBRARY_SRC))
 # Sanitizers and coverage leave references that only a program's link resolves.
 LIBRARY_DEFS := $(if $(filter release debug,$(VARIANT)),-Wl$(comma)-z$(comma)defs)

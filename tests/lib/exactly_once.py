@@ -1,7 +1,8 @@
 """Load on the client library while leaders die, and the account afterwards.
 
 tests/programs/load.c writes numbered rows without waiting and says how each ended; trial() kills,
-pauses, stops or cuts off leaders meanwhile; Account compares what the program was told with what is there:
+pauses, stops or cuts off leaders meanwhile; Account compares what the program was told with what
+is there:
 
     acknowledged   every row exactly once, under the rowid that the program was told
     unknown        all of its rows, or none
