@@ -43,6 +43,7 @@
 struct bench_client {
     int fd;
     uint32_t number, request;
+    uint32_t taken; /* bytes of ROWS since the last CREDIT */
     uint64_t sent_ns, seq;
     struct buf in, out;
 };
@@ -84,6 +85,10 @@ static void put_integer(struct buf *b, int64_t v)
 static void send_request(struct bench_client *c)
 {
     const char *sql = bench.reads ? SQL_SELECT : SQL_INSERT;
+    if (c->taken >= WIRE_WINDOW / 2) { /* an answer is smaller than the other half */
+        wire_put_credit(&c->out, 1, c->taken);
+        c->taken = 0;
+    }
     struct wire_query q = {.level = bench.level, .min_seq = c->seq};
     size_t begun = wire_begin_query(&c->out, WIRE_QUERY, (struct wire_id){1, ++c->request}, &q);
     size_t statement = wire_begin_statement(&c->out, 0, sql, strlen(sql));
@@ -156,7 +161,7 @@ static void receive(struct bench_client *c)
             else
                 answered(c, &f);
         } else if (f.type == WIRE_ROWS) {
-            wire_put_credit(&c->out, 1, (uint32_t)used); /* leaves with the next request */
+            c->taken += (uint32_t)used;
         } else if (f.type == WIRE_ERROR) {
             refused(&f);
         }

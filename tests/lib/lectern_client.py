@@ -522,6 +522,23 @@ def test_codecs():
     example = bytes.fromhex("19000000 01 00000000 00000000 4c43544e 0200"
                             "020000006d65 00000000")
     assert hello("me") == example, hello("me").hex()
+    number = Number(b"w" * 16, 3, 2, 8)
+    example = bytes.fromhex(
+        "63000000 02 07000000 01000000 02 0400 00000000 e8030000 0900000000000000 0500000000000000"
+        "77777777777777777777777777777777 0300000000000000 0200000000000000 0800000000000000"
+        "01000000 04000000 02000000 513f 01000000 00000000 00")
+    got = query(1, "Q?", (None,), keep=4, timeout_ms=1000, min_seq=9, last_insert_rowid=5,
+                number=number, stream=7)
+    assert got == example, got.hex()
+    assert credit(7, 5) == bytes.fromhex("0d000000 08 07000000 00000000 05000000")
+    assert forget(5) == bytes.fromhex("0d000000 0a 00000000 00000000 05000000")
+    error = parse_error(bytes.fromhex("19000000 ffffffff 02000000 0300000000000000 05 04000000"
+                                      "03000000") + b"why")
+    assert (error.name, error.sqlite_code, error.offset, error.seq, error.flags, error.statement,
+            error.message) == ("EXPIRED", -1, 2, 3, 5, 4, "why")
+    description = parse_description(bytes.fromhex("09000000 01 01000000 02000000 3a61 01000000"
+                                                  "01000000 62 00000000"))
+    assert description == Description(9, READONLY, [":a"], [("b", "")]), description
     values = [None, 0, -1, 2**63 - 1, -2**63, 0.0, 1e308, "", "h\u00e9\x00", b"", b"\xff\x00"]
     r = Reader(b"".join(put_value(v) for v in values))
     assert [r.value() for _ in values] == values
