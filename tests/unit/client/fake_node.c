@@ -329,8 +329,11 @@ void fake_node_drop(struct fake_node *n, bool reset)
 void fake_node_kill(struct fake_node *n)
 {
     lock(n);
-    if (n->listener >= 0)
+    if (n->listener >= 0) {
+        /* The thread's poll() holds the socket for a moment longer: it listens no more. */
+        (void)shutdown(n->listener, SHUT_RDWR);
         (void)close(n->listener);
+    }
     n->listener = -1;
     fake_node_drop(n, true);
     unlock_and_wake(n);

@@ -1,157 +1,18 @@
-/* One connection to one node: greeting, frames, silence, and every way to lose it. */
+/* One connection to one node: greeting, frames, and every way to end it but silence. */
 #include "client/link.h"
 
 #include "base/clock.h"
-#include "base/thread.h"
 #include "tests/lib/fail_alloc.h"
 #include "tests/lib/test.h"
+#include "tests/unit/client/fake_names.h"
 #include "tests/unit/client/fake_node.h"
+#include "tests/unit/client/link_seen.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-/* What a link's owner sees. */
-struct seen {
-    struct loop *loop;
-    struct link *link;
-    unsigned ready, frames, pongs, done, down;
-    uint64_t node_id, cluster_id, seq, pong_seq, bytes, last_done_seq;
-    enum err code;
-    char why[ERR_TEXT_MAX];
-    enum { NEVER, AT_READY, AT_FRAME, AT_DOWN } free_it, fail_it;
-};
-
-static void may_end(struct seen *s, int now)
-{
-    if ((int)s->free_it == now) {
-        link_free(s->link);
-        s->link = NULL;
-    }
-    if ((int)s->fail_it == now)
-        link_fail(s->link, ERR_PROTOCOL, "the test does not like it");
-}
-
-static void on_ready(void *ctx, const struct wire_welcome *w)
-{
-    struct seen *s = ctx;
-    s->ready++;
-    s->node_id = w->node_id;
-    s->cluster_id = w->cluster_id;
-    s->seq = w->seq;
-    EXPECT(w->server_len == 4 && memcmp(w->server, "fake", 4) == 0);
-    EXPECT(link_is_ready(s->link));
-    may_end(s, AT_READY);
-}
-
-static void on_frame(void *ctx, struct wire_frame *f)
-{
-    struct seen *s = ctx;
-    struct wire_pong p;
-    struct wire_done d;
-    EXPECT(s->link != NULL && s->down == 0);
-    s->frames++;
-    s->bytes += rd_left(&f->body);
-    if (f->type == WIRE_PONG) {
-        EXPECT_OK(wire_get_pong(f, &p));
-        s->pongs++;
-        s->pong_seq = p.seq;
-    } else if (f->type == WIRE_DONE) {
-        EXPECT_OK(wire_get_done(f, &d));
-        s->done++;
-        s->last_done_seq = d.seq;
-    }
-    may_end(s, AT_FRAME);
-}
-
-static void on_down(void *ctx, enum err code, const char *why)
-{
-    struct seen *s = ctx;
-    EXPECT(!link_is_ready(s->link));
-    s->down++;
-    s->code = code;
-    (void)snprintf(s->why, sizeof s->why, "%s", why);
-    may_end(s, AT_DOWN);
-}
-
-static enum err try_to_open(struct seen *s, const char *address)
-{
-    struct link_events events = {
-        .ctx = s, .on_ready = on_ready, .on_frame = on_frame, .on_down = on_down};
-    if (s->loop == NULL)
-        TRY(loop_new(&s->loop));
-    return link_new(s->loop, address, "link-test", &events, &s->link);
-}
-
-static void open_link(struct seen *s, const char *address)
-{
-    EXPECT_OK(try_to_open(s, address));
-}
-
-static void close_link(struct seen *s)
-{
-    link_free(s->link);
-    loop_free(s->loop);
-    s->link = NULL;
-    s->loop = NULL;
-}
-
-/* Turns the loop until *COUNT has reached N; ten seconds are a failure. */
-static void turn_until(struct seen *s, const unsigned *count, unsigned n)
-{
-    uint64_t until = clock_mono_ms() + 10000;
-    while (*count < n) {
-        if (clock_mono_ms() > until)
-            test_fail(__FILE__, __LINE__, "%u of %u; down %u: %s", *count, n, s->down, s->why);
-        EXPECT_OK(loop_turn(s->loop, 100));
-    }
-}
-
-static void turn_ms(struct seen *s, uint64_t ms)
-{
-    for (uint64_t until = clock_mono_ms() + ms, now; (now = clock_mono_ms()) < until;)
-        EXPECT_OK(loop_turn(s->loop, (int)(until - now)));
-}
-
-static void expect_down(struct seen *s, enum err code, const char *part)
-{
-    turn_until(s, &s->down, 1);
-    if (s->code != code || strstr(s->why, part) == NULL)
-        test_fail(__FILE__, __LINE__, "down with %s (%s)", err_name((int)s->code), s->why);
-    if (s->link != NULL) {
-        buf_put(link_out(s->link), "x", 1);
-        EXPECT_ERR(ERR_CLOSED, link_send(s->link));
-        link_ping(s->link);
-        link_set_busy(s->link, true);
-    }
-    turn_ms(s, 5);
-    EXPECT_EQ(s->down, 1);
-}
-
-static void put_query(struct link *k, uint32_t request, size_t sql_len)
-{
-    char *sql = malloc(sql_len + 1);
-    struct wire_query q = {0};
-    EXPECT(sql != NULL);
-    memset(sql, ' ', sql_len + 1);
-    size_t begun = wire_begin_query(link_out(k), WIRE_QUERY, (struct wire_id){1, request}, &q);
-    size_t statement = wire_begin_statement(link_out(k), 0, sql, sql_len);
-    wire_end_statement(link_out(k), statement, 0);
-    wire_end_query(link_out(k), begun, 1);
-    free(sql);
-}
-
-static void query(struct link *k, uint32_t request)
-{
-    put_query(k, request, 8);
-    EXPECT_OK(link_send(k));
-}
 
 /* --- as it should be -------------------------------------------------------------------------- */
 
@@ -236,31 +97,6 @@ TEST(link_carries_large_frames_both_ways)
     EXPECT(link_out(s.link)->cap <= KIB(512)); /* given back */
     close_link(&s);
     fake_node_stop(n);
-}
-
-/* A node within this thread, so that each byte meets a turn of its own. */
-struct by_hand {
-    int listener, fd;
-    char address[32];
-};
-
-static void listen_by_hand(struct by_hand *h, int backlog)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof a;
-    h->fd = -1;
-    h->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    EXPECT(h->listener >= 0 && bind(h->listener, (struct sockaddr *)&a, size) == 0);
-    EXPECT(listen(h->listener, backlog) == 0);
-    EXPECT(getsockname(h->listener, (struct sockaddr *)&a, &size) == 0);
-    (void)snprintf(h->address, sizeof h->address, "127.0.0.1:%u", ntohs(a.sin_port));
-}
-
-static void end_by_hand(struct by_hand *h)
-{
-    (void)close(h->listener);
-    if (h->fd >= 0)
-        (void)close(h->fd);
 }
 
 TEST(link_takes_bytes_one_at_a_time)
@@ -366,13 +202,14 @@ TEST(link_is_failed_by_its_owner)
 TEST(link_is_freed_while_it_connects)
 {
     struct fake_node *n = fake_node_start(&(struct fake_options){.silent = true});
-    for (int turns = 0; turns < 4; turns++) {
+    for (int turns = 0; turns < 6; turns++) {
         struct seen s = {0};
-        open_link(&s, turns == 3 ? "localhost:1" : fake_node_address(n));
-        for (int i = 0; i < turns; i++)
+        open_link(&s, turns > 3 ? FAKE_NAME_HANGS : fake_node_address(n));
+        for (int i = 0; i < turns % 4; i++)
             EXPECT_OK(loop_turn(s.loop, 0));
         close_link(&s);
     }
+    let_names_end();
     fake_node_stop(n);
 }
 
@@ -506,40 +343,6 @@ TEST(link_without_a_descriptor_is_down)
     close_link(&s);
 }
 
-/* SYNs are dropped: the queue of connections that nobody accepts is full. */
-TEST(link_to_a_black_hole_costs_one_timeout)
-{
-    struct by_hand h;
-    struct seen filler[4] = {0}, s = {0};
-    listen_by_hand(&h, 0);
-    for (int i = 0; i < 4; i++) {
-        open_link(&filler[i], h.address);
-        turn_ms(&filler[i], 5);
-    }
-    uint64_t began = clock_mono_ms();
-    open_link(&s, h.address);
-    expect_down(&s, ERR_TIMEOUT, "no connection in time");
-    uint64_t took = clock_mono_ms() - began;
-    EXPECT(took >= LINK_CONNECT_MS && took < LINK_CONNECT_MS + 1500);
-    for (int i = 0; i < 4; i++)
-        close_link(&filler[i]);
-    close_link(&s);
-    end_by_hand(&h);
-}
-
-TEST(link_that_nobody_greets_costs_one_timeout)
-{
-    struct fake_node *n = fake_node_start(&(struct fake_options){.silent = true});
-    struct seen s = {0};
-    uint64_t began = clock_mono_ms();
-    open_link(&s, fake_node_address(n));
-    expect_down(&s, ERR_TIMEOUT, "nothing says WELCOME");
-    uint64_t took = clock_mono_ms() - began;
-    EXPECT(took >= LINK_CONNECT_MS && took < LINK_CONNECT_MS + 1500);
-    close_link(&s);
-    fake_node_stop(n);
-}
-
 /* --- it ends ---------------------------------------------------------------------------------- */
 
 TEST(link_is_closed_or_reset_by_the_node)
@@ -592,191 +395,6 @@ TEST(link_survives_sigpipe)
     expect_down(&s, ERR_CLOSED, fake_node_address(n));
     close_link(&s);
     fake_node_stop(n);
-}
-
-/* --- silence ---------------------------------------------------------------------------------- */
-
-TEST(link_to_a_paused_node_costs_one_timeout)
-{
-    struct fake_node *n = fake_node_start(&(struct fake_options){0});
-    struct seen s = {0};
-    open_link(&s, fake_node_address(n));
-    turn_until(&s, &s.ready, 1);
-    fake_node_pause(n, true);
-    uint64_t began = clock_mono_ms();
-    query(s.link, 1);
-    link_set_busy(s.link, true);
-    for (uint32_t i = 2; s.down == 0 && i < 1000; i++) { /* others go on asking: no sign of life */
-        EXPECT_OK(loop_turn(s.loop, 100));
-        if (s.down == 0)
-            query(s.link, i);
-    }
-    uint64_t took = clock_mono_ms() - began;
-    expect_down(&s, ERR_TIMEOUT, "no answer for 2500 ms");
-    EXPECT(took >= LINK_QUIET_MS + LINK_DEAD_MS && took < LINK_QUIET_MS + LINK_DEAD_MS + 1000);
-    close_link(&s);
-    fake_node_stop(n);
-}
-
-static bool answer_nothing(void *ctx, struct fake_peer *p, struct wire_frame *f)
-{
-    (void)ctx;
-    (void)p;
-    return f->type == WIRE_QUERY;
-}
-
-/* A statement may take long: PONGs tell that the node lives. At rest nothing is sent. */
-TEST(link_lives_while_the_node_works)
-{
-    struct fake_node *n = fake_node_start(&(struct fake_options){.answer = answer_nothing});
-    struct seen s = {0};
-    open_link(&s, fake_node_address(n));
-    turn_until(&s, &s.ready, 1);
-    turn_ms(&s, 1200);
-    EXPECT_EQ(fake_node_frames(n, WIRE_PING), 0);
-    query(s.link, 1);
-    link_set_busy(s.link, true);
-    turn_until(&s, &s.pongs, 3);
-    EXPECT_EQ(s.down, 0);
-    link_set_busy(s.link, false);
-    turn_ms(&s, 1200);
-    EXPECT_EQ(fake_node_frames(n, WIRE_PING), 3);
-    close_link(&s);
-    fake_node_stop(n);
-}
-
-/* The program did not turn the loop for long: what has come meanwhile counts. */
-TEST(link_of_a_program_that_was_away_is_not_dead)
-{
-    struct fake_node *n = fake_node_start(&(struct fake_options){.answer = answer_nothing});
-    struct seen s = {0};
-    open_link(&s, fake_node_address(n));
-    turn_until(&s, &s.ready, 1);
-    query(s.link, 1);
-    link_set_busy(s.link, true);
-    while (fake_node_frames(n, WIRE_PING) == 0)
-        EXPECT_OK(loop_turn(s.loop, 100));
-    (void)poll(NULL, 0, 2 * LINK_DEAD_MS); /* busy elsewhere */
-    turn_until(&s, &s.pongs, 2);
-    EXPECT_EQ(s.down, 0);
-    close_link(&s);
-    fake_node_stop(n);
-}
-
-struct slow_reader {
-    int fd;
-    uint64_t until_ms, got;
-};
-
-/* Reads little by little, as a slow network delivers; no frame is complete, so no PONG is due. */
-static void *read_slowly(void *arg)
-{
-    struct slow_reader *r = arg;
-    static char bytes[65536];
-    while (clock_mono_ms() < r->until_ms) {
-        ssize_t n = recv(r->fd, bytes, sizeof bytes, 0);
-        if (n <= 0)
-            break;
-        r->got += (uint64_t)n;
-        (void)poll(NULL, 0, 50);
-    }
-    return NULL;
-}
-
-TEST(link_over_a_slow_network_lives)
-{
-    struct by_hand h;
-    struct seen s = {0};
-    struct buf b;
-    struct wire_welcome w = {.version = WIRE_VERSION, .server = "fake", .server_len = 4};
-    pthread_t t;
-    const uint64_t lasts_ms = LINK_QUIET_MS + 2 * LINK_DEAD_MS;
-    listen_by_hand(&h, 5);
-    open_link(&s, h.address);
-    EXPECT_OK(loop_turn(s.loop, 100));
-    h.fd = accept(h.listener, NULL, NULL);
-    EXPECT(h.fd >= 0);
-    buf_init(&b, 4096);
-    wire_put_welcome(&b, &w);
-    EXPECT(send(h.fd, b.data, b.len, 0) == (ssize_t)b.len);
-    buf_fini(&b);
-    turn_until(&s, &s.ready, 1);
-    struct slow_reader r = {.fd = h.fd, .until_ms = clock_mono_ms() + lasts_ms};
-    EXPECT_OK(thread_start(&t, "slow-reader", read_slowly, &r));
-    for (uint32_t i = 1; i <= 30; i++)
-        put_query(s.link, i, MIB(1));
-    EXPECT_OK(link_send(s.link));
-    link_set_busy(s.link, true);
-    turn_ms(&s, lasts_ms - 200);
-    EXPECT_EQ(s.down, 0);
-    EXPECT(link_sent_total(s.link) < link_put_total(s.link)); /* it was slow indeed */
-    EXPECT(pthread_join(t, NULL) == 0);
-    EXPECT(r.got > MIB(1));
-    expect_down(&s, ERR_TIMEOUT, "no answer"); /* and now nobody reads */
-    close_link(&s);
-    end_by_hand(&h);
-}
-
-/* --- several addresses ------------------------------------------------------------------------ */
-
-/* The host of the address of localhost that is tried first, then the other; false: it has one. */
-static bool localhost_has_two(const char *hosts[2])
-{
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *all;
-    bool v6_first = false, v6 = false, v4 = false;
-    EXPECT(getaddrinfo("localhost", "1", &hints, &all) == 0);
-    for (const struct addrinfo *ai = all; ai != NULL; ai = ai->ai_next) {
-        v6 = v6 || ai->ai_family == AF_INET6;
-        v6_first = v6_first || (v6 && !v4);
-        v4 = v4 || ai->ai_family == AF_INET;
-    }
-    freeaddrinfo(all);
-    hosts[0] = v6_first ? "::1" : "127.0.0.1";
-    hosts[1] = v6_first ? "127.0.0.1" : "::1";
-    if (!v6 || !v4)
-        (void)printf("localhost has one address here: not tested\n");
-    return v6 && v4;
-}
-
-TEST(link_tries_all_addresses_of_a_name)
-{
-    const char *hosts[2];
-    if (!localhost_has_two(hosts))
-        return;
-    for (int i = 0; i < 2; i++) { /* one of the two answers; the other refuses */
-        struct fake_node *n = fake_node_start(&(struct fake_options){.host = hosts[i]});
-        struct seen s = {0};
-        char address[32];
-        (void)snprintf(address, sizeof address, "localhost:%u", fake_node_port(n));
-        open_link(&s, address);
-        turn_until(&s, &s.ready, 1);
-        close_link(&s);
-        fake_node_stop(n);
-    }
-}
-
-TEST(link_leaves_an_address_that_does_not_answer)
-{
-    struct seen s = {0};
-    char address[32];
-    const char *hosts[2];
-    if (!localhost_has_two(hosts))
-        return;
-    struct fake_node *deaf =
-        fake_node_start(&(struct fake_options){.host = hosts[0], .silent = true});
-    struct fake_node *n = fake_node_start(
-        &(struct fake_options){.host = hosts[1], .port = fake_node_port(deaf), .node_id = 9});
-    (void)snprintf(address, sizeof address, "localhost:%u", fake_node_port(n));
-    uint64_t began = clock_mono_ms();
-    open_link(&s, address);
-    turn_until(&s, &s.ready, 1);
-    EXPECT_EQ(s.node_id, 9);
-    uint64_t took = clock_mono_ms() - began; /* the share of one of two */
-    EXPECT(took + 50 > LINK_CONNECT_MS / 2 && took < LINK_CONNECT_MS);
-    EXPECT_EQ(fake_node_accepted(deaf), 1);
-    close_link(&s);
-    fake_node_stop(n);
-    fake_node_stop(deaf);
 }
 
 /* --- no room, no memory ----------------------------------------------------------------------- */
@@ -846,7 +464,7 @@ TEST(link_with_the_nth_allocation_failing)
         fake_node_start(&(struct fake_options){.answer = answer_rows, .ctx = &rows});
     char by_name[32];
     uint64_t tries[2] = {0}, told[2] = {0};
-    (void)snprintf(by_name, sizeof by_name, "localhost:%u", fake_node_port(n));
+    (void)snprintf(by_name, sizeof by_name, FAKE_NAME_BOTH ":%u", fake_node_port(n));
     if (!fail_alloc_works())
         (void)printf("no allocation can fail here: not tested\n");
     for (int all = 0; all < 2; all++) {
