@@ -104,6 +104,7 @@ static bool begin_token(struct sql_split *s, char c)
     if (c == ';') {
         bool was_blank = s->statement == START;
         take_token(s, TOKEN_SEMI);
+        s->ended = true;
         return s->statement == START && !was_blank;
     }
     if (name_byte(c)) {
@@ -212,4 +213,21 @@ size_t sql_split_feed(struct sql_split *s, const char *p, size_t n, bool *comple
 bool sql_split_blank(const struct sql_split *s)
 {
     return s->statement == START && (s->scan == SCAN_PLAIN || s->scan == SCAN_LINE);
+}
+
+bool sql_split_complete(const struct sql_split *s)
+{
+    return s->ended && sql_split_blank(s);
+}
+
+size_t sql_split_first(const char *p, size_t n)
+{
+    struct sql_split s;
+    sql_split_init(&s);
+    bool complete;
+    size_t used = sql_split_feed(&s, p, n, &complete);
+    /* A comment that the text ends in is blank, too: SQLite takes it so. */
+    if (!complete && s.statement == START && (s.scan == SCAN_BLOCK || s.scan == SCAN_STAR))
+        return 0;
+    return !complete && sql_split_blank(&s) ? 0 : used;
 }

@@ -12,6 +12,7 @@ struct sql_split {
     int statement; /* what the tokens so far make up */
     char word[10]; /* a keyword's letters; longer words are none of ours */
     size_t word_len;
+    bool ended; /* a semicolon has ended something, if only blanks */
 };
 
 void sql_split_init(struct sql_split *s);
@@ -20,5 +21,9 @@ void sql_split_init(struct sql_split *s);
 size_t sql_split_feed(struct sql_split *s, const char *p, size_t n, bool *complete);
 /* Nothing but blanks, comments and semicolons since the last statement's end. */
 bool sql_split_blank(const struct sql_split *s);
+/* What was taken so far ends with a complete statement, as sqlite3_complete says it. */
+bool sql_split_complete(const struct sql_split *s);
+/* Bytes of the first statement of a whole text, with its semicolon; 0: there is none in it. */
+size_t sql_split_first(const char *p, size_t n);
 
 #endif

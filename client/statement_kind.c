@@ -49,15 +49,22 @@ static bool is_word(const char *p, size_t n, const char *word)
     return strlen(word) == n && strncasecmp(p, word, n) == 0;
 }
 
+static bool is_write_word(const char *p, size_t n)
+{
+    static const char *const words[] = {"insert", "update", "delete", "replace"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (is_word(p, n, words[i]))
+            return true;
+    return false;
+}
+
 /* Any of the words that make a WITH a write, also where they are only a name or inside a string. */
 static bool has_write_word(const char *p, const char *end)
 {
-    static const char *const words[] = {"insert", "update", "delete", "replace"};
     while (p < end) {
         size_t n = word_len(p, end);
-        for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-            if (is_word(p, n, words[i]))
-                return true;
+        if (is_write_word(p, n))
+            return true;
         p += n == 0 ? 1 : n;
     }
     return false;
@@ -76,4 +83,21 @@ enum statement_kind statement_kind(const char *sql, size_t n)
     if (is_word(p, len, "commit") || is_word(p, len, "end") || is_word(p, len, "release"))
         return STATEMENT_COMMIT;
     return STATEMENT_WRITE;
+}
+
+bool statement_counts(const char *sql, size_t n)
+{
+    const char *end = sql + n, *p = skip_blanks(sql, end);
+    size_t len = word_len(p, end);
+    return is_write_word(p, len) || (is_word(p, len, "with") && has_write_word(p, end));
+}
+
+int statement_explains(const char *sql, size_t n)
+{
+    const char *end = sql + n, *p = skip_blanks(sql, end);
+    size_t len = word_len(p, end);
+    if (!is_word(p, len, "explain"))
+        return 0;
+    p = skip_blanks(p + len, end);
+    return is_word(p, word_len(p, end), "query") ? 2 : 1;
 }

@@ -3,6 +3,7 @@
 #ifndef CLIENT_STATEMENT_KIND_H
 #define CLIENT_STATEMENT_KIND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum statement_kind {
@@ -13,5 +14,9 @@ enum statement_kind {
 };
 
 enum statement_kind statement_kind(const char *sql, size_t n);
+/* INSERT, UPDATE, DELETE, REPLACE, also behind WITH: what sqlite3_changes speaks of. */
+bool statement_counts(const char *sql, size_t n);
+/* 1: EXPLAIN, 2: EXPLAIN QUERY PLAN, else 0. */
+int statement_explains(const char *sql, size_t n);
 
 #endif

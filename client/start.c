@@ -1,0 +1,185 @@
+/* Room: client.   Thread: under the cluster's lock.   Owns: nothing.
+ *
+ * The same statements and sessions, driven by a foreign event loop. A started statement's rows and
+ * its end are told by face_turn (run.c), outside of the library's own loop, so that a callback may
+ * do anything but poll.
+ *
+ * Invariants: on_end comes once, unless the statement was reset or finalized before.
+ * Not here: batches (batch.c). */
+#include "client/codes.h"
+#include "client/statement.h"
+
+#include <stdlib.h>
+
+/* --- clusters --- */
+
+int lectern_cluster_open(const char *text, lectern_cluster **out)
+{
+    if (out == NULL)
+        return LECTERN_MISUSE;
+    *out = NULL;
+    if (text == NULL)
+        return LECTERN_MISUSE;
+    struct url *url = malloc(sizeof *url);
+    if (url == NULL)
+        return LECTERN_NOMEM;
+    struct lectern_cluster *c = NULL;
+    enum err e = url_parse(text, url);
+    if (e == ERR_OK)
+        e = cluster_new(url, &c);
+    free(url);
+    if (e == ERR_OK) {
+        e = face_new(c);
+        if (e != ERR_OK)
+            cluster_free(c);
+    }
+    if (e == ERR_CONFIG || e == ERR_NOT_FOUND)
+        return LECTERN_CANTOPEN;
+    if (e != ERR_OK)
+        return code_primary(code_of(e, 0));
+    *out = c;
+    return LECTERN_OK;
+}
+
+/* Sessions that were closed while something of theirs ran; it was cancelled and ends soon. */
+static bool only_closing(const struct face *f)
+{
+    LIST_EACH(l, &f->sessions) {
+        if (!LIST_ENTRY(l, struct lectern, link)->closing)
+            return false;
+    }
+    return true;
+}
+
+int lectern_cluster_close(lectern_cluster *c)
+{
+    if (c == NULL)
+        return LECTERN_OK;
+    cluster_lock(c);
+    struct face *f = face_of(c);
+    bool busy = f->telling || !only_closing(f);
+    while (!busy && !list_empty(&f->sessions))
+        busy = face_turn(c, -1) != ERR_OK || !only_closing(f);
+    if (!busy)
+        face_free(c);
+    cluster_unlock(c);
+    if (busy)
+        return LECTERN_BUSY;
+    cluster_free(c);
+    return LECTERN_OK;
+}
+
+int lectern_open_session(lectern_cluster *c, lectern **out)
+{
+    if (out == NULL)
+        return LECTERN_MISUSE;
+    *out = NULL;
+    if (c == NULL)
+        return LECTERN_MISUSE;
+    struct lectern *db = session_new();
+    if (db == NULL)
+        return LECTERN_NOMEM;
+    cluster_lock(c);
+    enum err e = session_join(db, c);
+    if (e == ERR_OK)
+        *out = db;
+    else
+        session_free(db);
+    cluster_unlock(c);
+    return code_primary(code_of(e, 0));
+}
+
+lectern_cluster *lectern_cluster_of(lectern *db)
+{
+    return db == NULL || db->magic != SESSION_ALIVE ? NULL : db->cluster;
+}
+
+int lectern_fd(lectern_cluster *c)
+{
+    return c == NULL ? -1 : loop_fd(cluster_loop(c));
+}
+
+int lectern_poll(lectern_cluster *c, int wait_ms)
+{
+    if (c == NULL)
+        return LECTERN_MISUSE;
+    cluster_lock(c);
+    int code = LECTERN_MISUSE;
+    if (!face_of(c)->telling)
+        code = code_primary(code_of(face_turn(c, wait_ms < -1 ? -1 : wait_ms), 0));
+    cluster_unlock(c);
+    return code;
+}
+
+/* --- statements --- */
+
+/* One row to the program. False: the statement is no longer what it was: reset or finalized. */
+static bool tell_row(struct lectern_stmt *s, struct run *r)
+{
+    if (s->row_callback == NULL)
+        return true;
+    run_pin(r);
+    int stop = s->row_callback(s->callback_arg, s);
+    if (!run_unpin(r))
+        return false;
+    if (stop != 0 && !r->stopped) {
+        r->stopped = true;
+        run_cancel(r);
+    }
+    return true;
+}
+
+static void tell_end(struct lectern_stmt *s)
+{
+    struct lectern *db = s->handle.db;
+    bool stopped = s->run != NULL && s->run->stopped;
+    int code = s->state == STATEMENT_HALTED ? code_primary(s->last) : statement_end(s);
+    if (stopped && (code == LECTERN_INTERRUPT || code == LECTERN_DONE)) {
+        code = session_fail(db, LECTERN_ABORT, "%s", "");
+        s->last = LECTERN_ABORT;
+    }
+    s->started = false;
+    s->state = STATEMENT_READY; /* to be bound and started again at once */
+    if (s->end_callback != NULL)
+        s->end_callback(s->callback_arg, s, code);
+}
+
+static void on_ready(struct run *r)
+{
+    struct lectern_stmt *s = r->owner;
+    if (s->kind != CALL_READ && !r->ended)
+        return; /* its rows are told when it is known that they are true */
+    run_extend(r);
+    int code = LECTERN_ROW;
+    while (!r->stopped && (code = statement_next_row(s)) == LECTERN_ROW)
+        if (!tell_row(s, r))
+            return;
+    if (s->state == STATEMENT_HALTED || r->ended) /* HALTED: failed here, and R is released */
+        tell_end(s);
+}
+
+int lectern_start(lectern_stmt *s, lectern_on_row row, lectern_on_end end, void *arg)
+{
+    if (!statement_enter(s))
+        return LECTERN_MISUSE;
+    struct lectern *db = s->handle.db;
+    struct lectern_cluster *c = db->cluster;
+    int code;
+    if (s->started || s->state == STATEMENT_RUN) {
+        code = session_fail(db, LECTERN_MISUSE, "the statement runs already");
+    } else if (s->prefetched) {
+        code = session_fail(db, LECTERN_MISUSE, "the rows of a batch are here: step them");
+    } else {
+        s->row_callback = row;
+        s->end_callback = end;
+        s->callback_arg = arg;
+        code = statement_begin(s, on_ready);
+        s->started = code == LECTERN_OK;
+        if (!s->started)
+            s->state = STATEMENT_READY;
+        else
+            code = session_ok(db);
+    }
+    session_leave(c);
+    return code;
+}
