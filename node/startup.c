@@ -24,6 +24,7 @@
 #include "node/lost_majority.h"
 #include "node/record.h"
 #include "node/recover.h"
+#include "node/replay.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -205,6 +206,9 @@ static enum err try_database(struct node *n, uint64_t *applied) ON_LOOP
         e = recover_position(lane_db(n->lane), n->cns, &r);
         thread_become(THREAD_LOOP);
     }
+    if (e == ERR_OK && !r.behind)
+        e = replay_outcomes(lane_outcomes(n->lane), n->cns, r.applied,
+                            repl_db_published(lane_db(n->lane)), REPLAY_BYTES_MAX);
     if (e == ERR_OK && !r.behind) {
         *applied = r.applied;
         return ERR_OK;

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/replay.h"
 #include "tests/lib/test.h"
 
 #include <stdlib.h>
@@ -16,6 +17,37 @@ struct held {
     uint64_t due_ms, term;
     struct cns_payload *payload;
 };
+
+struct logged {
+    struct list link;
+    uint64_t index, term;
+    enum cns_kind kind;
+    struct cns_payload *payload;
+};
+
+static enum err scan_log(void *log, cns_visit visit, void *ctx)
+{
+    struct list *all = log;
+    for (struct list *i = all->prev; i != all; i = i->prev) {
+        const struct logged *e = LIST_ENTRY(i, struct logged, link);
+        if (e->kind == CNS_COMMAND &&
+            !visit(ctx, e->index, e->term, e->payload->data, e->payload->len))
+            break;
+    }
+    return ERR_OK;
+}
+
+/* What the node's start does. */
+static void open_lane(struct stage *s) ON_LOOP
+{
+    thread_become(THREAD_OWNER);
+    thread_expect_owner();
+    EXPECT_OK(lane_open(&s->config, &s->loop, &s->lane));
+    thread_become(THREAD_LOOP);
+    EXPECT_OK(replay_from(lane_outcomes(s->lane), scan_log, &s->log, s->index,
+                          repl_db_published(lane_db(s->lane)), REPLAY_BYTES_MAX));
+    EXPECT_OK(lane_start(s->lane, s->index));
+}
 
 void stage_open(struct stage *s, const char *dir)
 {
@@ -35,12 +67,10 @@ void stage_open(struct stage *s, const char *dir)
     mail_init(&s->loop, NULL, NULL);
     list_init(&s->outstanding);
     list_init(&s->answers);
-    thread_become(THREAD_OWNER);
-    thread_expect_owner();
-    EXPECT_OK(lane_open(&s->config, &s->loop, &s->lane));
+    list_init(&s->log);
     thread_become(THREAD_LOOP);
     thread_expect_loop();
-    EXPECT_OK(lane_start(s->lane, 0));
+    open_lane(s);
 }
 
 static void send_entry(struct stage *s, uint64_t term, enum cns_kind kind,
@@ -52,6 +82,11 @@ static void send_entry(struct stage *s, uint64_t term, enum cns_kind kind,
     e->term = term;
     e->kind = kind;
     e->payload = payload;
+    struct logged *logged = MEM_NEW(struct logged);
+    *logged = (struct logged){.index = e->index, .term = term, .kind = kind, .payload = payload};
+    if (payload != NULL)
+        (void)cns_payload_ref(payload);
+    list_push_back(&s->log, &logged->link);
     lane_send(s->lane, &e->letter);
 }
 
@@ -166,29 +201,48 @@ void stage_lead(struct stage *s, uint64_t term)
     EXPECT_EQ(s->serving_term, term);
 }
 
-void stage_depose(struct stage *s, uint64_t term)
+static void drop_outstanding(struct stage *s) ON_LOOP
 {
     struct list *i;
-    send_role(s, false, term);
     while ((i = list_pop_front(&s->outstanding)) != NULL) {
         struct held *h = LIST_ENTRY(i, struct held, link);
         cns_payload_unref(h->payload);
         free(h);
     }
     s->n_outstanding = 0;
+}
+
+void stage_depose(struct stage *s, uint64_t term)
+{
+    send_role(s, false, term);
+    drop_outstanding(s);
     send_entry(s, term, CNS_BARRIER, NULL);
 }
 
-struct request *stage_request(uint64_t session, uint32_t id, const char *sql)
+void stage_copy_log(struct stage *to, const struct stage *from)
+{
+    LIST_EACH(i, &from->log) {
+        const struct logged *e = LIST_ENTRY(i, struct logged, link);
+        if (e->index > to->index)
+            send_entry(to, e->term, e->kind,
+                       e->payload == NULL ? NULL : cns_payload_ref(e->payload));
+    }
+}
+
+struct request *stage_make(uint64_t session, uint32_t id, enum wire_type type, unsigned flags,
+                           const struct wire_number *number, const char *const *sql, unsigned n)
 {
     struct buf b;
     struct wire_frame f;
-    struct wire_query q = {.level = WIRE_SESSION};
+    struct wire_query q = {.level = WIRE_SESSION, .flags = (uint16_t)flags};
     size_t used;
+    if (number != NULL)
+        q.number = *number;
     buf_init(&b, MIB(4));
-    size_t begun = wire_begin_query(&b, WIRE_QUERY, (struct wire_id){1, id}, &q);
-    wire_end_statement(&b, wire_begin_statement(&b, 0, sql, strlen(sql)), 0);
-    wire_end_query(&b, begun, 1);
+    size_t begun = wire_begin_query(&b, type, (struct wire_id){1, id}, &q);
+    for (unsigned i = 0; i < n; i++)
+        wire_end_statement(&b, wire_begin_statement(&b, 0, sql[i], strlen(sql[i])), 0);
+    wire_end_query(&b, begun, n);
     EXPECT_OK(wire_next(b.data, b.len, MIB(4), &f, &used));
     EXPECT(used == b.len);
     const uint8_t *body = f.body.p;
@@ -197,17 +251,27 @@ struct request *stage_request(uint64_t session, uint32_t id, const char *sql)
     struct request *r = request_new(NULL, session, (struct wire_id){1, id}, &q, body, body_len);
     r->kind = sql_classify(r->statement.sql, r->statement.sql_len);
     r->foreign_keys = true;
+    r->is_batch = type == WIRE_BATCH;
     buf_fini(&b);
     return r;
 }
 
-void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
+struct request *stage_request(uint64_t session, uint32_t id, const char *sql)
 {
-    struct request *r = stage_request(session, id, sql);
+    return stage_make(session, id, WIRE_QUERY, 0, NULL, &sql, 1);
+}
+
+void stage_send_request(struct stage *s, struct request *r)
+{
     r->deadline_ms = s->timeout_ms == 0 ? 0 : clock_mono_ms() + s->timeout_ms;
     r->letter.kind = LANE_REQUEST;
     lane_send(s->lane, &r->letter);
     lane_flush(s->lane);
+}
+
+void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
+{
+    stage_send_request(s, stage_request(session, id, sql));
 }
 
 void stage_wait(struct stage *s, unsigned n)
@@ -266,15 +330,20 @@ int64_t stage_number(struct stage *s, const char *sql)
     return n;
 }
 
-void stage_close(struct stage *s)
+static void tell_to_stop(struct stage *s) ON_LOOP
 {
     struct lane_stop *stop = MEM_NEW(struct lane_stop);
     stop->letter.kind = LANE_STOP;
     lane_send(s->lane, &stop->letter);
+}
+
+void stage_close(struct stage *s)
+{
+    tell_to_stop(s);
     stage_end(s);
 }
 
-void stage_end(struct stage *s)
+static void end_lane(struct stage *s) ON_LOOP
 {
     struct list *i;
     uint64_t end = clock_mono_ms() + WAIT_MS;
@@ -287,10 +356,28 @@ void stage_end(struct stage *s)
     stage_step(s, 0); /* words of damage that the last checkpoint met */
     while ((i = list_pop_front(&s->answers)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
-    while ((i = list_pop_front(&s->outstanding)) != NULL) {
-        struct held *h = LIST_ENTRY(i, struct held, link);
-        cns_payload_unref(h->payload);
-        free(h);
+    drop_outstanding(s);
+}
+
+void stage_restart(struct stage *s)
+{
+    tell_to_stop(s);
+    end_lane(s);
+    s->stopped = s->cut = false;
+    s->n_answers = 0;
+    s->serving_term = 0;
+    open_lane(s);
+}
+
+void stage_end(struct stage *s)
+{
+    struct list *i;
+    end_lane(s);
+    while ((i = list_pop_front(&s->log)) != NULL) {
+        struct logged *e = LIST_ENTRY(i, struct logged, link);
+        if (e->payload != NULL)
+            cns_payload_unref(e->payload);
+        free(e);
     }
     mail_fini(&s->loop);
     config_fini(&s->config);

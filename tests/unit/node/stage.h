@@ -15,6 +15,7 @@ struct stage {
     bool keeps_proposals; /* the lane is not told that its parts were proposed */
     bool cut;             /* nothing is committed any more */
     unsigned cut_after;   /* so many entries are committed, then `cut` is set; 0: never */
+    struct list log;      /* struct logged: what was committed, from index 1 on */
     struct list answers;  /* struct request, in the order of their coming */
     unsigned n_answers;
     uint64_t next_session;
@@ -22,6 +23,8 @@ struct stage {
 };
 
 void stage_open(struct stage *s, const char *dir);
+/* The node ends and starts again: the same files, the same log. It follows. */
+void stage_restart(struct stage *s) ON_LOOP;
 void stage_close(struct stage *s) ON_LOOP;
 /* The same, when the lane was told to stop already. */
 void stage_end(struct stage *s) ON_LOOP;
@@ -29,6 +32,14 @@ void stage_end(struct stage *s) ON_LOOP;
 void stage_lead(struct stage *s, uint64_t term) ON_LOOP;
 /* Another node leads from TERM on: entries of older terms that were not committed are lost. */
 void stage_depose(struct stage *s, uint64_t term) ON_LOOP;
+/* The entries that FROM's log has and TO's has not are committed at TO, a follower. */
+void stage_copy_log(struct stage *to, const struct stage *from) ON_LOOP;
+/* A request that came over the wire, of N statements: QUERY or BATCH. NUMBER: NULL, or with
+ * WIRE_NUMBERED in FLAGS. */
+struct request *stage_make(uint64_t session, uint32_t id, enum wire_type type, unsigned flags,
+                           const struct wire_number *number, const char *const *sql, unsigned n);
+/* Sends it as it is. */
+void stage_send_request(struct stage *s, struct request *r) ON_LOOP;
 /* SQL as a QUERY that came over the wire, decoded; request_free it. */
 struct request *stage_request(uint64_t session, uint32_t id, const char *sql);
 void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql) ON_LOOP;
