@@ -77,6 +77,7 @@ struct lectern_cluster {
 
     enum err trouble; /* of the connection that failed last */
     char trouble_text[ERR_TEXT_MAX];
+    void *face; /* of the public calls (client/run.h) */
 };
 
 struct stream {

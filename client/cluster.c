@@ -106,6 +106,16 @@ void cluster_unlock(struct lectern_cluster *c)
     CHECK(pthread_mutex_unlock(&c->lock) == 0);
 }
 
+void cluster_set_face(struct lectern_cluster *c, void *face)
+{
+    c->face = face;
+}
+
+void *cluster_face(const struct lectern_cluster *c)
+{
+    return c->face;
+}
+
 unsigned cluster_sessions(const struct lectern_cluster *c)
 {
     return c->n_streams;
