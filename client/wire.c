@@ -321,12 +321,14 @@ enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h)
     struct rd *r = &f->body;
     *h = (struct wire_hello){0};
     /* Version 1 had no stream in its head: its magic lies where our number of the request is. */
-    h->magic = f->id.request == WIRE_MAGIC ? WIRE_MAGIC : rd_u32(r);
+    bool v1 = f->id.request == WIRE_MAGIC;
+    h->magic = v1 ? WIRE_MAGIC : rd_u32(r);
     h->version = rd_u16(r);
-    if (r->failed || h->magic != WIRE_MAGIC)
+    if (r->failed || h->magic != WIRE_MAGIC || v1 != (h->version == 1)) {
+        h->version = 0;
         return err_fail(ERR_PROTOCOL, "not a HELLO of Lectern's native protocol");
-    bool other = h->version != WIRE_VERSION || f->id.request == WIRE_MAGIC;
-    if (other) /* what follows may look different there */
+    }
+    if (h->version != WIRE_VERSION) /* what follows may look different there */
         return err_fail(ERR_VERSION, "the client speaks version %u of the protocol, we speak %u",
                         h->version, WIRE_VERSION);
     h->client = rd_str(r, &h->client_len);
@@ -392,7 +394,7 @@ static enum err check_flags(const struct wire_query *q, enum wire_type type)
     if ((numbered && type == WIRE_DESCRIBE) || (again && !numbered) ||
         (resolve && (!numbered || type != WIRE_QUERY)))
         return err_fail(ERR_PROTOCOL, "a request with flags 0x%x, which it cannot have", q->flags);
-    if (numbered && (q->number.number == 0 || q->number.acked >= q->number.number))
+    if (numbered && q->number.acked >= q->number.number)
         return err_fail(ERR_PROTOCOL, "a request whose number is answered already");
     return ERR_OK;
 }

@@ -181,6 +181,9 @@ TEST(wire_rows_of_another_width_are_refused)
     struct wire_frame f = sample_frame(&b);
     EXPECT_OK(wire_get_rows(&f, UINT32_MAX, &n, &r));
     EXPECT(n == 0 && rd_left(&r) == 0);
+    buf_patch_u32(&b, begun + WIRE_HEAD_BYTES, UINT32_MAX); /* many, of nothing */
+    f = sample_frame(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_rows(&f, 0, &n, &r));
     buf_fini(&b);
 }
 

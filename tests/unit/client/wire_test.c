@@ -51,7 +51,14 @@ TEST(wire_version_1_reads_why_it_is_refused)
     EXPECT(used == sizeof hello_v1 && f.type == WIRE_HELLO);
     EXPECT_ERR(ERR_VERSION, wire_get_hello(&f, &h));
     EXPECT_EQ(h.version, 1);
+    f.body = rd_of("\2\0", 2); /* no such version has that head */
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_hello(&f, &h));
     buf_init(&b, 1000);
+    wire_put_hello(&b, "me", "");
+    b.data[17] = 1; /* nor version 1 this one */
+    f = sample_frame(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_hello(&f, &h));
+    buf_reset(&b);
     struct wire_error e = {
         .code = ERR_VERSION, .sqlite_code = 15, .offset = -1, .message = "old", .message_len = 3};
     wire_put_error_v1(&b, &e);
@@ -65,7 +72,15 @@ TEST(wire_version_1_reads_why_it_is_refused)
     f = sample_frame(&b);
     EXPECT_ERR(ERR_VERSION, wire_get_error(&f, &e));
     EXPECT(strstr(err_text(), "version 1") != NULL);
-    for (size_t n = b.len - 1; n > WIRE_HEAD_BYTES; n--) { /* and nothing shorter */
+    b.data[9] = 0; /* nothing went wrong there: no error */
+    f = sample_frame(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_error(&f, &e));
+    b.data[9] = 16;
+    buf_put_u8(&b, 0); /* a byte more */
+    set_le32(b.data, (uint32_t)b.len - WIRE_LENGTH_BYTES);
+    f = sample_frame(&b);
+    EXPECT_ERR(ERR_PROTOCOL, wire_get_error(&f, &e));
+    for (size_t n = b.len - 2; n > WIRE_HEAD_BYTES; n--) { /* and nothing shorter */
         set_le32(b.data, (uint32_t)n - WIRE_LENGTH_BYTES);
         b.len = n;
         f = sample_frame(&b);
@@ -127,7 +142,7 @@ TEST(wire_never_writes_a_frame_over_the_limit)
     wire_put_status(&b, sample_id());
     size_t before = b.len;
     v.text.bytes = bytes;
-    v.text.len = (uint32_t)WIRE_FRAME_MAX;
+    v.text.len = (uint32_t)WIRE_FRAME_MAX - (WIRE_HEAD_BYTES - WIRE_LENGTH_BYTES) - 5 + 1;
     size_t begun = wire_begin(&b, WIRE_ROWS, sample_id());
     wire_put_value(&b, &v);
     wire_end(&b, begun);
