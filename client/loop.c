@@ -211,9 +211,11 @@ void loop_task_cancel(struct loop_task *t)
     list_remove(&t->link);
 }
 
-static void run_tasks(struct loop *l)
+/* Whether there were any. */
+static bool run_tasks(struct loop *l)
 {
     struct list now;
+    bool any = !list_empty(&l->tasks);
     list_init(&now);
     list_splice(&now, &l->tasks);
     while (!list_empty(&now)) {
@@ -221,6 +223,7 @@ static void run_tasks(struct loop *l)
         t->waiting = false;
         t->run(t);
     }
+    return any;
 }
 
 /* --- watches ---------------------------------------------------------------------------------- */
@@ -297,9 +300,10 @@ enum err loop_turn(struct loop *l, int wait_ms)
     enum err e = ERR_OK;
     CHECK(!l->turning);
     l->turning = true;
-    run_tasks(l); /* before the wait: what they send may be what is waited for */
+    /* What they did may be what the caller waits for, so it is asked before the wait. */
+    bool ran = run_tasks(l);
     arm(l);
-    if (was_woken(l) || !list_empty(&l->tasks))
+    if (was_woken(l) || ran)
         wait_ms = 0;
     int n = epoll_wait(l->epoll_fd, l->batch, BATCH, wait_ms);
     if (n < 0 && errno != EINTR)
@@ -307,7 +311,7 @@ enum err loop_turn(struct loop *l, int wait_ms)
     l->batch_len = n < 0 ? 0 : n;
     handle_batch(l);
     fire_timers(l);
-    run_tasks(l);
+    (void)run_tasks(l);
     arm(l);
     if (!list_empty(&l->tasks))
         nudge(l);

@@ -42,8 +42,9 @@ void loop_free(struct loop *l);
 /* Readable whenever loop_turn has something to do, timers and tasks included. */
 int loop_fd(const struct loop *l);
 /* Runs the waiting tasks, handles the descriptors that are ready, fires the timers that are due,
- * and runs the tasks that came up. Before the second it waits for at most WAIT_MS (-1: for as long
- * as it takes), less when a signal comes. Not from a callback. ERR_IO: epoll failed. */
+ * and runs the tasks that came up. If no task was waiting, it waits for descriptors and timers at
+ * most WAIT_MS (-1: for as long as it takes), less when a signal comes. Not from a callback.
+ * ERR_IO: epoll failed. */
 MUST_USE enum err loop_turn(struct loop *l, int wait_ms);
 /* The current or next loop_turn returns at once. Async-signal-safe. */
 void loop_wake(struct loop *l);

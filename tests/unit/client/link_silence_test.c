@@ -66,7 +66,7 @@ TEST(link_to_a_paused_node_costs_one_timeout)
     query(s.link, 1);
     link_set_busy(s.link, true);
     for (uint32_t i = 2; s.down == 0 && i < 1000; i++) { /* others go on asking: no sign of life */
-        EXPECT_OK(loop_turn(s.loop, 100));
+        turn_ms(&s, 100);
         if (s.down == 0)
             query(s.link, i);
     }
