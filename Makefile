@@ -105,7 +105,7 @@ ALL_OBJS     := $(sort $(filter %.o,$(LIB_OBJS) $(SHELL_OBJS)) \
 # --- for users ------------------------------------------------------------------------------------
 
 .PHONY: all run demo install clean help deps
-all: $(B)/lecternd $(B)/lectern ## build the server, the shell and the library
+all: $(B)/lecternd $(B)/lectern library ## build the server, the shell and the library
 
 run: all ## start three nodes and open the SQL shell (or run SQL from standard input)
 	@exec deploy/local-cluster --build $(B)
@@ -113,7 +113,7 @@ run: all ## start three nodes and open the SQL shell (or run SQL from standard i
 demo: all ## watch a failover in a minute
 	@exec deploy/demo --build $(B)
 
-install: all library ## install into $(DESTDIR)$(PREFIX)
+install: all ## install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(B)/lecternd $(B)/lectern $(DESTDIR)$(PREFIX)/bin
 	install -D -m 644 client/lectern.h $(DESTDIR)$(PREFIX)/include/lectern.h
@@ -267,9 +267,9 @@ SIM_SEEDS ?= 1000
 .PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov
 .PHONY: lint format
 test: ## everything below a quarter of an hour: unit, cluster, the same under sanitizers
-	$(call variant,release) all unit-bins $(BUILD)/release/power_recorder.so \
+	$(call variant,release) all unit-bins programs $(BUILD)/release/power_recorder.so \
 	    $(BUILD)/release/disk_faults.so
-	$(call variant,asan) all unit-bins
+	$(call variant,asan) all unit-bins programs
 	$(call variant,tsan) unit-bins
 	$(Q)$(RUN) unit:$(BUILD)/release unit:$(BUILD)/asan unit:$(BUILD)/tsan:$(TSAN_ROOMS) \
 	    cluster:$(BUILD)/release cluster-short:$(BUILD)/asan power:$(BUILD)/release
@@ -278,17 +278,17 @@ test-unit: unit-bins ## unit tests of all rooms, in this variant
 	$(Q)$(RUN) unit:$(B)
 
 check-asan: ## unit tests and a short cluster set under AddressSanitizer and UBSan
-	$(call variant,asan) all unit-bins
+	$(call variant,asan) all unit-bins programs
 	$(Q)$(RUN) unit:$(BUILD)/asan cluster-short:$(BUILD)/asan
 
 check-tsan: ## unit tests and a short cluster set under ThreadSanitizer
-	$(call variant,tsan) all unit-bins
+	$(call variant,tsan) all unit-bins programs
 	$(Q)$(RUN) unit:$(BUILD)/tsan:$(TSAN_ROOMS) cluster-short:$(BUILD)/tsan
 
-cluster: all $(B)/disk_faults.so ## three-node tests with real processes; T=NAME picks some
+cluster: all programs $(B)/disk_faults.so ## three-node tests with real processes; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) cluster:$(B)
 
-faults: all ## long runs of kills, pauses and cuts; T=NAME picks some
+faults: all programs ## long runs of kills, pauses and cuts; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
 
 power: all $(B)/power_recorder.so ## a power cut around every sync of a run; half an hour

@@ -56,8 +56,9 @@ def symbols(*flags):
 def test_library_lets_only_its_calls_out():
     calls = header_calls()
     expect(len(calls) > 60, f"the header declares only {len(calls)} calls: is it read right?")
-    expect_equal(symbols("-D", library("liblectern.so")), calls, "names in the shared library")
-    expect_equal(symbols(library("liblectern.a")), calls, "names in the static library")
+    for found in (symbols("-D", library("liblectern.so")), symbols(library("liblectern.a"))):
+        expect_equal(found - calls, set(), "names that leave the library")
+        expect_equal(calls - found, set(), "calls that the library does not have")
 
 
 @case()
@@ -93,7 +94,7 @@ class Installed:
     def __init__(self):
         self.root = tempfile.mkdtemp(prefix="lectern-install-")
         # -o: what this build made is taken as it is; nothing is compiled here.
-        run("make", "-o", "all", "-o", "library", "install", f"B={BUILD}",
+        run("make", "-o", "all", "install", f"B={BUILD}",
             f"DESTDIR={self.root}", "PREFIX=/usr")
         self.lib = os.path.join(self.root, "usr", "lib")
         self.pkgconfig = os.path.join(self.lib, "pkgconfig", "lectern.pc")

@@ -9,6 +9,7 @@ Every answer is a dict: code, name, extended, message, changes, rowid, position,
 A call that takes longer than its limit makes the test fail: no call of the library hangs.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -69,7 +70,7 @@ class Library:
 
     def end(self):
         """Ends the program as a user's program ends; sanitizers have their say."""
-        if not self.process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
             status = self.process.wait(self.seconds)
@@ -86,8 +87,11 @@ class Library:
     def tell(self, command, *arguments):
         """Sends a command; answer() has what it says."""
         line = "\t".join([command, *map(escaped, arguments)])
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failure(f"the program ended: {self.process.wait()} {self.errors}") from None
 
     def answer(self, seconds=None):
         try:

@@ -234,8 +234,8 @@ static int bind_field(lectern_stmt *stmt, int index, const char *text)
 
 static void do_open(void)
 {
-    int s = slot(1);
-    put_state(lectern_open(field(2), &sessions[s]), sessions[s]);
+    int s = slot(1), code = lectern_open(field(2), &sessions[s]);
+    put_state(code, sessions[s]);
 }
 
 static void do_cluster(void)
@@ -245,8 +245,8 @@ static void do_cluster(void)
 
 static void do_session(void)
 {
-    int s = slot(1);
-    put_state(lectern_open_session(clusters[slot(2)], &sessions[s]), sessions[s]);
+    int s = slot(1), code = lectern_open_session(clusters[slot(2)], &sessions[s]);
+    put_state(code, sessions[s]);
 }
 
 static void do_close(void)
