@@ -232,7 +232,7 @@ void cluster_awaited(struct member *m)
         link_set_busy(m->link, false);
 }
 
-/* Will not change by waiting. */
+/* Of a node that never served us: will not change by waiting. */
 static bool is_refusal(enum err code)
 {
     return code == ERR_CONFIG || code == ERR_PROTOCOL || code == ERR_VERSION ||
@@ -262,6 +262,7 @@ static void member_down(struct member *m, enum err code, const char *why)
 {
     struct lectern_cluster *c = m->cluster;
     struct list lost;
+    bool refused = is_refusal(code) && !m->ready;
     char said[ERR_TEXT_MAX];
     (void)snprintf(said, sizeof said, "%s", why); /* it may be the link's */
     list_init(&lost);
@@ -271,7 +272,7 @@ static void member_down(struct member *m, enum err code, const char *why)
     m->link = NULL;
     m->ready = false;
     m->awaited = 0;
-    member_failed(&c->members, m, is_refusal(code) ? code : ERR_OK, clock_mono_ms());
+    member_failed(&c->members, m, refused ? code : ERR_OK, clock_mono_ms());
     c->trouble = code;
     memcpy(c->trouble_text, said, sizeof said);
     news_link_down(c, m);

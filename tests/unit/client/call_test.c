@@ -1,0 +1,577 @@
+/* Room: tests. What a call promises when nodes fail: fake nodes, one session. */
+#include "base/clock.h"
+#include "client/loop.h"
+#include "tests/lib/test.h"
+#include "tests/unit/client/call_world.h"
+
+#include <string.h>
+
+static struct world w;
+static struct asked a, b;
+
+static struct request_seen last_request(void)
+{
+    return world_request(&w, world_seen(&w) - 1);
+}
+
+/* --- without failures ------------------------------------------------------------------------- */
+
+TEST(call_write_goes_to_the_leader_once_it_is_known)
+{
+    world_begin(&w, 3);
+    world_leads(&w, 2);
+    EXPECT_OK(run_sql(&w, "INSERT 1", &a));
+    EXPECT(a.end.changes == 1 && a.end.was_sent);
+    turn_for(&w, 150); /* STATUS is asked as soon as there is a link */
+    for (int i = 0; i < 3; i++) {
+        EXPECT_OK(run_sql(&w, "INSERT 2", &a));
+        EXPECT_EQ(last_request().node, 2);
+    }
+    EXPECT(strcmp(stream_address(w.stream), fake_node_address(w.nodes[1])) == 0);
+    EXPECT_EQ(stream_node(w.stream), 2);
+    EXPECT_EQ(cluster_id(w.cluster), 77);
+    world_end(&w);
+}
+
+TEST(call_members_are_learnt_from_one_address)
+{
+    world_begin_with(&w, 3, 1);
+    world_leads(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT 1", &a));
+    EXPECT_EQ(last_request().node, 1);
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT 2", &a));
+    EXPECT_EQ(last_request().node, 3);
+    world_end(&w);
+}
+
+TEST(call_writes_are_numbered_and_acked_moves)
+{
+    world_begin(&w, 1);
+    for (uint64_t i = 1; i <= 3; i++) {
+        EXPECT_OK(run_sql(&w, "INSERT", &a));
+        struct request_seen r = last_request();
+        EXPECT((r.query.flags & WIRE_NUMBERED) != 0);
+        EXPECT_EQ(r.query.number.number, i);
+        EXPECT_EQ(r.query.number.acked, i - 1);
+        EXPECT_EQ(r.query.number.since, 9 + i); /* WELCOME's, then those of its own writes */
+        EXPECT(r.query.timeout_ms > 9000 && r.query.timeout_ms < 10000);
+        uint8_t none[WIRE_WRITER_BYTES] = {0};
+        EXPECT(memcmp(r.query.number.writer, none, sizeof none) != 0);
+    }
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT((last_request().query.flags & WIRE_NUMBERED) == 0);
+    world_end(&w);
+}
+
+TEST(call_session_carries_position_and_rowid)
+{
+    world_begin(&w, 1);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(stream_position(w.stream), 11);
+    EXPECT_EQ(stream_last_insert_rowid(w.stream), 11);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT_EQ(last_request().query.min_seq, 11);
+    EXPECT_EQ(last_request().query.last_insert_rowid, 11);
+    stream_raise_position(w.stream, 50);
+    stream_raise_position(w.stream, 20);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT_EQ(last_request().query.min_seq, 50);
+    ask_as(&w, &a, WIRE_QUERY, CALL_READ, WIRE_ANY, 0, "SELECT", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT_EQ(last_request().query.min_seq, 0);
+    world_end(&w);
+}
+
+TEST(call_kept_text_travels_once_on_each_link)
+{
+    world_begin(&w, 1);
+    uint32_t keep = cluster_next_keep(w.cluster);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2)
+            fake_node_drop(w.nodes[0], true);
+        ask_as(&w, &a, WIRE_QUERY, CALL_WRITE, WIRE_SESSION, keep, "INSERT kept", 5000);
+        wait_end(&w, &a, 5000);
+        EXPECT_OK(a.end.code);
+        EXPECT_EQ(last_request().keep, keep);
+        EXPECT(strcmp(last_request().sql, i == 1 ? "" : "INSERT kept") == 0);
+    }
+    cluster_forget(w.cluster, keep);
+    turn_for(&w, 20);
+    fake_node_wait(w.nodes[0], WIRE_FORGET, 1);
+    world_end(&w);
+}
+
+TEST(call_batch_and_describe_and_status)
+{
+    world_begin(&w, 2);
+    ask_as(&w, &a, WIRE_BATCH, CALL_WRITE, WIRE_SESSION, 0, "INSERT", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT(a.end.code == ERR_OK && a.steps == 1);
+    ask_as(&w, &a, WIRE_DESCRIBE, CALL_READ, WIRE_SESSION, 0, "INSERT", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT(a.end.code == ERR_OK && a.descriptions == 1);
+    ask_as(&w, &a, WIRE_STATUS, CALL_READ, WIRE_SESSION, 0, "", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT(a.end.code == ERR_OK && a.rows == 2 && a.columns == 1);
+    world_end(&w);
+}
+
+TEST(call_those_of_a_session_run_in_their_order)
+{
+    static struct asked many[20];
+    world_begin(&w, 3);
+    for (unsigned i = 0; i < 20; i++)
+        ask(&w, &many[i], i % 2 == 0 ? "INSERT" : "SELECT", 5000);
+    for (unsigned i = 0; i < 20; i++) {
+        wait_end(&w, &many[i], 5000);
+        EXPECT_OK(many[i].end.code);
+        EXPECT(strcmp(world_request(&w, i).sql, i % 2 == 0 ? "INSERT" : "SELECT") == 0);
+    }
+    world_end(&w);
+}
+
+/* --- nodes that fail -------------------------------------------------------------------------- */
+
+TEST(call_lost_write_is_sent_again_under_its_number)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    stream_raise_position(w.stream, 30);
+    world_does(&w, 1, DO_AND_CLOSE, 1);
+    EXPECT_OK(run_sql(&w, "INSERT again", &a));
+    unsigned n = world_seen(&w);
+    struct request_seen first = world_request(&w, n - 2), second = world_request(&w, n - 1);
+    EXPECT(first.node == 1 && strcmp(second.sql, "INSERT again") == 0);
+    EXPECT_EQ(first.query.number.number, 2);
+    EXPECT(memcmp(&first.query.number, &second.query.number, sizeof first.query.number) == 0);
+    EXPECT_EQ(first.query.number.since, 30);
+    EXPECT_EQ(world_runs(&w, 2), 1);
+    world_end(&w);
+}
+
+TEST(call_leader_change_is_noticed)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    world_leads(&w, 3);
+    world_fails(&w, 1, ERR_NOT_LEADER, 0);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().node, 3);
+    world_end(&w);
+}
+
+TEST(call_elsewhere_leads_to_the_new_leader)
+{
+    world_begin(&w, 2);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    world_leads(&w, 2);
+    turn_for(&w, 1000);
+    EXPECT_OK(run_sql(&w, "INSERT", &a)); /* node 1 passes it on, and says so */
+    EXPECT_EQ(last_request().node, 1);
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().node, 2);
+    world_end(&w);
+}
+
+TEST(call_paused_leader_costs_one_timeout)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().node, 1);
+    world_leads(&w, 2);
+    fake_node_pause(w.nodes[0], true);
+    uint64_t begun = clock_mono_ms();
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    uint64_t took = clock_mono_ms() - begun;
+    EXPECT(took >= 2000 && took < 4000);
+    begun = clock_mono_ms();
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT(clock_mono_ms() - begun < 500);
+    fake_node_pause(w.nodes[0], false);
+    world_end(&w);
+}
+
+TEST(call_no_leader_for_a_while_is_waited_for)
+{
+    world_begin(&w, 3);
+    for (unsigned i = 1; i <= 3; i++)
+        world_fails(&w, i, ERR_NO_LEADER, 2);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(world_runs(&w, 1), 1);
+    for (unsigned i = 0; i < world_seen(&w); i++)
+        EXPECT_EQ(world_request(&w, i).query.number.number, 1);
+    world_end(&w);
+}
+
+TEST(call_errors_of_the_statement_are_told_at_once)
+{
+    world_begin(&w, 2);
+    world_fails(&w, 1, ERR_SQL, 0);
+    world_fails(&w, 2, ERR_SQL, 0);
+    EXPECT_ERR(ERR_SQL, run_sql(&w, "INSERT", &a));
+    EXPECT(strcmp(a.message, "as it was told") == 0);
+    EXPECT_EQ(world_seen(&w), 1);
+    EXPECT_ERR(ERR_SQL, run_sql(&w, "SELECT", &a));
+    EXPECT_EQ(world_seen(&w), 2);
+    world_end(&w);
+}
+
+TEST(call_unknown_of_a_node_is_asked_again)
+{
+    world_begin(&w, 1);
+    world_fails(&w, 1, ERR_UNKNOWN, 2);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(world_seen(&w), 3);
+    EXPECT_EQ(last_request().query.number.number, 1);
+    /* A verdict after an attempt in doubt is a verdict; all else is not. */
+    world_fails(&w, 1, ERR_UNKNOWN, 1);
+    ask(&w, &a, "INSERT", 5000);
+    wait_requests(&w, 1, 4);
+    world_fails(&w, 1, ERR_SQL, 1);
+    wait_end(&w, &a, 5000);
+    EXPECT_ERR(ERR_SQL, a.end.code);
+    world_fails(&w, 1, ERR_UNKNOWN, 1);
+    ask(&w, &a, "INSERT", 5000);
+    wait_requests(&w, 1, 6);
+    world_fails(&w, 1, ERR_FULL, 1);
+    wait_end(&w, &a, 5000);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    world_end(&w);
+}
+
+TEST(call_expired_is_sent_again_with_a_newer_since)
+{
+    world_begin(&w, 1);
+    world_expires(&w, 1, 400);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().query.number.since, 400);
+    EXPECT_EQ(last_request().query.number.number, 1);
+    world_expires(&w, 100, 500);
+    EXPECT_ERR(ERR_UNKNOWN, run_sql(&w, "INSERT", &a));
+    EXPECT(world_seen(&w) < 8);
+    world_expires(&w, 0, 0);
+    world_does(&w, 1, CLOSE, 1); /* sent, and lost: now it is in doubt */
+    ask(&w, &a, "INSERT", 5000);
+    wait_requests(&w, 1, world_seen(&w) + 1);
+    world_expires(&w, 1, 600);
+    wait_end(&w, &a, 5000);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    EXPECT_EQ(world_runs(&w, 3), 0);
+    world_end(&w);
+}
+
+TEST(call_garbage_ends_the_link_and_no_more)
+{
+    world_begin(&w, 2);
+    world_does(&w, 1, GARBAGE, 1);
+    world_does(&w, 2, GARBAGE, 1);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(world_runs(&w, 1), 1);
+    world_end(&w);
+}
+
+/* --- reads ------------------------------------------------------------------------------------ */
+
+TEST(call_reads_stay_at_a_node_and_leave_a_sick_one)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    unsigned at = last_request().node;
+    for (int i = 0; i < 10; i++) {
+        EXPECT_OK(run_sql(&w, "SELECT", &a));
+        EXPECT_EQ(last_request().node, at);
+    }
+    turn_for(&w, 150);
+    world_fails(&w, at, ERR_CORRUPT, 0);
+    world_state(&w, at, "a page is damaged");
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    unsigned other = last_request().node;
+    EXPECT(other != at);
+    for (int i = 0; i < 10; i++) {
+        EXPECT_OK(run_sql(&w, "SELECT", &a));
+        EXPECT_EQ(last_request().node, other);
+    }
+    world_end(&w);
+}
+
+TEST(call_strong_reads_go_to_the_leader)
+{
+    world_begin(&w, 3);
+    world_leads(&w, 2);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    turn_for(&w, 150);
+    ask_as(&w, &a, WIRE_QUERY, CALL_READ, WIRE_STRONG, 0, "SELECT", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT(last_request().node == 2 && last_request().query.level == WIRE_STRONG);
+    world_end(&w);
+}
+
+TEST(call_a_read_is_lost_only_after_rows)
+{
+    world_begin(&w, 2);
+    world_rows(&w, 2, 3);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT(a.frames == 2 && a.rows == 6);
+    world_does(&w, 1, CLOSE, 1);
+    world_does(&w, 2, CLOSE, 1);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT(a.rows == 6 && a.restarts == 0);
+    world_end(&w);
+}
+
+TEST(call_rows_beyond_the_window_need_credit)
+{
+    world_begin(&w, 1);
+    world_rows(&w, 8, 7000); /* about 63,000 bytes each: the fake has no window, we count */
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT(a.frames == 8 && a.bytes > 2 * WIRE_WINDOW / 2);
+    turn_for(&w, 20);
+    unsigned credits = fake_node_frames(w.nodes[0], WIRE_CREDIT);
+    EXPECT(credits >= 3 && credits <= 5); /* one of them for STATUS */
+    world_end(&w);
+}
+
+/* --- transactions ----------------------------------------------------------------------------- */
+
+static void begin_somewhere(void)
+{
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "BEGIN", &a));
+    EXPECT(stream_in_transaction(w.stream));
+}
+
+TEST(call_transaction_stays_where_it_began)
+{
+    world_begin(&w, 3);
+    begin_somewhere();
+    world_leads(&w, 2);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT(last_request().node == 1 && (last_request().query.flags & WIRE_NUMBERED) == 0);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT_EQ(last_request().node, 1);
+    EXPECT_OK(run_sql(&w, "COMMIT", &a));
+    EXPECT(last_request().node == 1 && last_request().query.number.number == 2);
+    EXPECT(!stream_in_transaction(w.stream));
+    world_end(&w);
+}
+
+TEST(call_transaction_is_lost_with_its_link)
+{
+    world_begin(&w, 3);
+    begin_somewhere();
+    world_does(&w, 1, CLOSE, 1);
+    unsigned before = world_seen(&w);
+    ask(&w, &a, "INSERT", 5000);
+    ask(&w, &b, "INSERT that was meant to be inside", 5000);
+    wait_end(&w, &a, 5000);
+    wait_end(&w, &b, 5000);
+    EXPECT_ERR(ERR_TXN_LOST, a.end.code);
+    EXPECT_ERR(ERR_TXN_LOST, b.end.code);
+    EXPECT_EQ(world_seen(&w), before + 1);
+    EXPECT(!stream_in_transaction(w.stream));
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_end(&w);
+}
+
+TEST(call_transaction_lost_while_idle_is_told_by_the_next_call)
+{
+    world_begin(&w, 3);
+    begin_somewhere();
+    fake_node_drop(w.nodes[0], true);
+    turn_for(&w, 50);
+    EXPECT(!stream_in_transaction(w.stream));
+    unsigned before = world_seen(&w);
+    EXPECT_ERR(ERR_TXN_LOST, run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(world_seen(&w), before);
+    EXPECT_OK(run_sql(&w, "BEGIN", &a));
+    fake_node_drop(w.nodes[stream_node(w.stream) - 1], true);
+    turn_for(&w, 50);
+    EXPECT_OK(run_sql(&w, "BEGIN", &a)); /* begins anew: nothing to tell */
+    world_end(&w);
+}
+
+TEST(call_lost_commit_is_resolved)
+{
+    for (int done = 1; done >= 0; done--) {
+        world_begin(&w, 3);
+        begin_somewhere();
+        world_resolves(&w, done ? ERR_OK : ERR_TXN_LOST);
+        world_does(&w, 1, done ? DO_AND_CLOSE : CLOSE, 1);
+        EXPECT_ERR(done ? ERR_OK : ERR_TXN_LOST, run_sql(&w, "COMMIT", &a));
+        struct request_seen r = last_request(), commit = world_request(&w, world_seen(&w) - 2);
+        EXPECT((r.query.flags & WIRE_RESOLVE) != 0 && (commit.query.flags & WIRE_RESOLVE) == 0);
+        EXPECT(memcmp(&r.query.number, &commit.query.number, sizeof r.query.number) == 0);
+        EXPECT(!stream_in_transaction(w.stream));
+        EXPECT_OK(run_sql(&w, "INSERT", &a));
+        world_end(&w);
+    }
+}
+
+TEST(call_vague_answer_to_commit_is_resolved)
+{
+    world_begin(&w, 3);
+    begin_somewhere();
+    world_fails(&w, 1, ERR_UNKNOWN, 1);
+    world_resolves(&w, ERR_OK);
+    EXPECT_OK(run_sql(&w, "COMMIT", &a));
+    EXPECT((last_request().query.flags & WIRE_RESOLVE) != 0);
+    world_end(&w);
+}
+
+TEST(call_commit_that_nobody_resolves_is_unknown)
+{
+    world_begin(&w, 2);
+    begin_somewhere();
+    world_does(&w, 1, CLOSE, 1);
+    world_does(&w, 2, HUSH, 0);
+    world_resolves(&w, ERR_UNKNOWN);
+    ask(&w, &a, "COMMIT", 700);
+    wait_end(&w, &a, 1700);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    world_end(&w);
+}
+
+/* --- deadlines and cancels -------------------------------------------------------------------- */
+
+TEST(call_cluster_of_blackholes_ends_in_time)
+{
+    world_begin(&w, 3);
+    for (unsigned i = 0; i < 3; i++)
+        fake_node_pause(w.nodes[i], true);
+    static const char *const sql[] = {"INSERT", "SELECT", "BEGIN"};
+    for (int i = 0; i < 3; i++) {
+        ask(&w, &a, sql[i], 400);
+        wait_end(&w, &a, 600);
+        EXPECT(a.end.code == ERR_TIMEOUT || a.end.code == ERR_CLOSED);
+        EXPECT(!a.end.was_sent && a.message[0] != 0);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        fake_node_pause(w.nodes[i], false);
+    world_end(&w);
+}
+
+TEST(call_nobody_listens)
+{
+    world_begin(&w, 2);
+    fake_node_kill(w.nodes[0]);
+    fake_node_kill(w.nodes[1]);
+    ask(&w, &a, "INSERT", 500);
+    wait_end(&w, &a, 700);
+    EXPECT_ERR(ERR_CLOSED, a.end.code);
+    ask(&w, &a, "INSERT", 10000);
+    turn_for(&w, 300);
+    fake_node_revive(w.nodes[1]);
+    wait_end(&w, &a, 9000);
+    EXPECT_OK(a.end.code);
+    world_end(&w);
+}
+
+TEST(call_silent_node_and_deadline)
+{
+    world_begin(&w, 1);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_does(&w, 1, HUSH, 0);
+    ask(&w, &a, "INSERT", 300);
+    wait_end(&w, &a, 1300);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    uint32_t stream = last_request().id.stream;
+    fake_node_wait(w.nodes[0], WIRE_CANCEL, 1);
+    ask(&w, &a, "SELECT", 300);
+    turn_for(&w, 150); /* the node is avoided for a moment */
+    wait_end(&w, &a, 1300);
+    EXPECT_ERR(ERR_TIMEOUT, a.end.code);
+    EXPECT(last_request().id.stream != stream);
+    world_does(&w, 1, WELL, 0);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().query.number.acked, 2);
+    EXPECT(fake_node_frames(w.nodes[0], WIRE_CLOSE) >= 2);
+    world_end(&w);
+}
+
+TEST(call_silent_node_loses_the_transaction)
+{
+    world_begin(&w, 1);
+    begin_somewhere();
+    world_does(&w, 1, HUSH, 1);
+    ask(&w, &a, "INSERT", 300);
+    wait_end(&w, &a, 1300);
+    EXPECT_ERR(ERR_TXN_LOST, a.end.code);
+    EXPECT(!stream_in_transaction(w.stream));
+    EXPECT_OK(run_sql(&w, "BEGIN", &a));
+    world_does(&w, 1, HUSH, 1);
+    ask(&w, &a, "COMMIT", 300);
+    wait_end(&w, &a, 1300);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_end(&w);
+}
+
+TEST(call_that_waits_for_its_turn_ends_in_time)
+{
+    world_begin(&w, 1);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_does(&w, 1, HUSH, 1);
+    ask(&w, &a, "SELECT", 700);
+    ask(&w, &b, "INSERT", 200);
+    wait_end(&w, &b, 400);
+    EXPECT(b.end.code == ERR_TIMEOUT && !b.end.was_sent && !a.ended);
+    wait_end(&w, &a, 1700);
+    EXPECT_ERR(ERR_TIMEOUT, a.end.code);
+    world_end(&w);
+}
+
+TEST(call_cancel_in_every_state)
+{
+    world_begin(&w, 1);
+    fake_node_pause(w.nodes[0], true);
+    ask(&w, &a, "INSERT", 5000); /* waits for the link */
+    ask(&w, &b, "INSERT", 5000); /* and its turn */
+    turn_for(&w, 20);
+    call_cancel(b.call);
+    EXPECT(!b.ended);
+    wait_end(&w, &b, 100);
+    EXPECT_ERR(ERR_CANCELLED, b.end.code);
+    call_cancel(a.call);
+    wait_end(&w, &a, 100);
+    EXPECT(a.end.code == ERR_CANCELLED && !a.end.was_sent);
+    fake_node_pause(w.nodes[0], false);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+
+    world_does(&w, 1, HUSH, 1); /* sent, and the node does not react */
+    ask(&w, &a, "SELECT", 5000);
+    wait_requests(&w, 1, world_seen(&w) + 1);
+    call_cancel(a.call);
+    wait_end(&w, &a, 1000);
+    EXPECT_ERR(ERR_CANCELLED, a.end.code);
+
+    world_does(&w, 1, HUSH, 1); /* a write: it may be done yet */
+    ask(&w, &a, "INSERT", 5000);
+    wait_requests(&w, 1, world_seen(&w) + 1);
+    call_cancel(a.call);
+    wait_end(&w, &a, 1000);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+
+    world_fails(&w, 1, ERR_CANCELLED, 1); /* the node says how it ended */
+    EXPECT_ERR(ERR_CANCELLED, run_sql(&w, "INSERT", &a));
+
+    world_fails(&w, 1, ERR_NO_LEADER, 0); /* between two attempts */
+    ask(&w, &a, "INSERT", 5000);
+    wait_requests(&w, 1, world_seen(&w) + 1);
+    turn_for(&w, 5);
+    call_cancel(a.call);
+    wait_end(&w, &a, 1000);
+    EXPECT_ERR(ERR_CANCELLED, a.end.code);
+    world_does(&w, 1, WELL, 0);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_end(&w);
+}
