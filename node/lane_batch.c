@@ -88,6 +88,7 @@ static enum fate run_one(struct lane *l, struct request *r) ON_OWNER
     if (e == ERR_OK && breaks_deferred_key(l)) {
         request_fail(r, ERR_SQL, "FOREIGN KEY constraint failed");
         r->answer.sqlite_code = SQLITE_CONSTRAINT_FOREIGNKEY;
+        r->answer.statement = r->statement_at; /* the last one */
         e = ERR_SQL;
     }
     if (e != ERR_OK && sqlconn_exec(l->group, "ROLLBACK TO request") != SQLITE_OK)

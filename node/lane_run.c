@@ -28,6 +28,14 @@ static enum err run_statement(struct lane *l, struct sqlconn *c, struct request 
     return e;
 }
 
+static enum err refuse_vacuum(struct request *r)
+{
+    if (sql_classify(r->statement.sql, r->statement.sql_len) != SQL_ALONE)
+        return ERR_OK;
+    request_fail(r, ERR_FORBIDDEN, "VACUUM cannot be a part of a batch");
+    return ERR_FORBIDDEN;
+}
+
 /* Control of transactions inside a batch would cut it in two; it is refused where it is prepared.
  */
 static enum err run_statements(struct lane *l, struct sqlconn *c, struct request *r,
@@ -35,6 +43,7 @@ static enum err run_statements(struct lane *l, struct sqlconn *c, struct request
 {
     int64_t changes = 0;
     do {
+        TRY(refuse_vacuum(r));
         TRY(run_statement(l, c, r, wrote));
         struct wire_step step = {r->answer.changes, r->answer.last_insert_rowid};
         wire_put_step(&r->answer.out, r->id, &step);
