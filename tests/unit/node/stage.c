@@ -45,7 +45,7 @@ static void open_lane(struct stage *s) ON_LOOP
     EXPECT_OK(lane_open(&s->config, &s->loop, &s->lane));
     thread_become(THREAD_LOOP);
     EXPECT_OK(replay_from(lane_outcomes(s->lane), scan_log, &s->log, s->index,
-                          repl_db_published(lane_db(s->lane)), REPLAY_BYTES_MAX));
+                          repl_db_published(lane_db(s->lane)), s->replay_bytes_max));
     EXPECT_OK(lane_start(s->lane, s->index));
 }
 
@@ -62,7 +62,7 @@ void stage_open(struct stage *s, const char *dir)
                     "--transaction-idle-timeout",
                     "300",
                     NULL};
-    *s = (struct stage){0};
+    *s = (struct stage){.replay_bytes_max = REPLAY_BYTES_MAX};
     EXPECT_OK(config_load(&s->config, 9, argv, &wish));
     mail_init(&s->loop, NULL, NULL);
     list_init(&s->outstanding);
@@ -101,6 +101,11 @@ static void send_role(struct stage *s, bool leader, uint64_t term) ON_LOOP
 
 static void on_proposal(struct stage *s, struct lane_proposal *p) ON_LOOP
 {
+    if (p->term != s->term) { /* consensus refuses it */
+        cns_payload_unref(p->payload);
+        free(p);
+        return;
+    }
     struct held *h = MEM_NEW(struct held);
     h->due_ms = clock_mono_ms() + s->delay_ms;
     h->term = p->term;
@@ -215,6 +220,7 @@ static void drop_outstanding(struct stage *s) ON_LOOP
 void stage_depose(struct stage *s, uint64_t term)
 {
     send_role(s, false, term);
+    s->term = term;
     drop_outstanding(s);
     send_entry(s, term, CNS_BARRIER, NULL);
 }

@@ -19,6 +19,7 @@ struct stage {
     struct list answers;  /* struct request, in the order of their coming */
     unsigned n_answers;
     uint64_t next_session;
+    uint64_t replay_bytes_max; /* of the log, read at a start */
     bool failed, stopped;
 };
 
