@@ -234,11 +234,14 @@ static void judge_resolved(struct call *c, const struct wire_error *e)
 static void judge(struct call *c, const struct wire_error *e)
 {
     bool write = call_is_write(c);
+    const char *why = c->stop == ERR_TIMEOUT ? "not done within the time limit" : "interrupted";
+    struct wire_error stopped = {
+        .code = c->stop, .offset = -1, .message = why, .message_len = strlen(why)};
     bool ended = e->code == ERR_CANCELLED || e->code == ERR_TIMEOUT || may_retry(c, e->code);
     if (e->code == ERR_UNKNOWN)
         c->doubt = c->doubt || write;
     if (c->stop != ERR_OK && ended && !c->doubt)
-        finish_with(c, e, c->stop);
+        finish_with(c, &stopped, c->stop);
     else if (c->number != 0 && c->stop == ERR_OK && e->code == ERR_UNKNOWN)
         again(c, e);
     else if (c->number != 0 && e->code == ERR_EXPIRED && c->stop == ERR_OK && !c->doubt &&
@@ -257,12 +260,13 @@ static void judge(struct call *c, const struct wire_error *e)
 }
 
 /* What the error says of the node itself. */
-static void note_node(struct member *m, enum err code)
+static void note_node(struct member *m, enum call_kind kind, enum err code)
 {
     struct lectern_cluster *c = m->cluster;
-    if (is_damage(code) || code == ERR_STOPPED) {
+    if (code == ERR_STOPPED || (kind == CALL_READ && is_damage(code))) {
         m->sick = true; /* until STATUS says that it is well */
         member_failed(&c->members, m, ERR_OK, clock_mono_ms());
+        news_wanted(c);
     }
     if (code == ERR_NOT_LEADER || code == ERR_NO_LEADER) {
         if (m->id == c->members.leader_id)
@@ -278,7 +282,7 @@ static enum err take_error(struct call *c, struct wire_frame *f)
     bool of_session = c->type == WIRE_QUERY || c->type == WIRE_BATCH;
     stream_answered(c->stream, c->member,
                     of_session ? (e.flags & WIRE_IN_TRANSACTION) != 0 : c->was_in_txn, e.seq);
-    note_node(c->member, e.code);
+    note_node(c->member, c->kind, e.code);
     leave_member(c);
     if (c->was_in_txn)
         judge_in_transaction(c, &e);

@@ -328,6 +328,48 @@ TEST(call_a_read_is_lost_only_after_rows)
     world_end(&w);
 }
 
+TEST(call_columns_come_again_rows_do_not)
+{
+    world_begin(&w, 1);
+    world_rows(&w, 2, 3);
+    world_does(&w, 1, HEAD_CLOSE, 1);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT(a.restarts == 1 && a.columns == 1 && a.rows == 6);
+    world_does(&w, 1, PART_CLOSE, 1);
+    EXPECT_ERR(ERR_CLOSED, run_sql(&w, "SELECT", &a));
+    EXPECT(a.restarts == 0 && a.rows == 6 && strstr(a.message, "rest of the rows") != NULL);
+    world_does(&w, 1, HEAD_CLOSE, 1);
+    EXPECT_OK(run_sql(&w, "INSERT RETURNING", &a));
+    EXPECT(a.restarts == 1 && a.columns == 1 && a.rows == 6);
+    world_does(&w, 1, PART_CLOSE, 2); /* the first result, and it comes whole in the third try */
+    EXPECT_OK(run_sql(&w, "INSERT RETURNING", &a));
+    EXPECT(a.restarts == 0 && a.columns == 1 && a.frames == 2 && a.rows == 6);
+    EXPECT_EQ(world_runs(&w, 2), 1);
+    world_end(&w);
+}
+
+TEST(call_change_of_members_is_never_sent_twice)
+{
+    world_begin(&w, 2);
+    ask_as(&w, &a, WIRE_CLUSTER, CALL_ADMIN, WIRE_SESSION, 0, "", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT_OK(a.end.code);
+    world_fails(&w, 1, ERR_NO_LEADER, 1); /* refused: surely not begun */
+    world_fails(&w, 2, ERR_NOT_LEADER, 1);
+    ask_as(&w, &a, WIRE_CLUSTER, CALL_ADMIN, WIRE_SESSION, 0, "", 5000);
+    wait_end(&w, &a, 5000);
+    world_does(&w, 1, WELL, 0);
+    world_does(&w, 2, WELL, 0);
+    world_does(&w, 1, CLOSE, 0);
+    world_does(&w, 2, CLOSE, 0);
+    unsigned before = world_seen(&w);
+    ask_as(&w, &a, WIRE_CLUSTER, CALL_ADMIN, WIRE_SESSION, 0, "", 5000);
+    wait_end(&w, &a, 5000);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    EXPECT_EQ(world_seen(&w), before + 1);
+    world_end(&w);
+}
+
 TEST(call_rows_beyond_the_window_need_credit)
 {
     world_begin(&w, 1);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "client/loop.h"
+#include "client/wire_cluster.h"
 #include "tests/lib/test.h"
 
 #include <pthread.h>
@@ -115,12 +116,17 @@ static void note(unsigned node, struct wire_frame *f, const struct wire_query *q
     (void)snprintf(r->sql, sizeof r->sql, "%.*s", (int)s->sql_len, s->sql_len == 0 ? "" : s->sql);
 }
 
-static void answer_select(struct fake_peer *p, struct wire_id id)
+static bool has_rows(const char *sql)
+{
+    return strncmp(sql, "SELECT", 6) == 0 || strstr(sql, "RETURNING") != NULL;
+}
+
+static void answer_rows(struct fake_peer *p, struct wire_id id, bool columns_only)
 {
     struct buf *b = fake_out(p);
     static const char *const v = "v";
     wire_put_columns(b, id, &v, 1);
-    for (unsigned k = 0; k < us.row_frames; k++) {
+    for (unsigned k = 0; k < us.row_frames && !columns_only; k++) {
         size_t begun = wire_begin(b, WIRE_ROWS, id);
         buf_put_u32(b, us.rows);
         for (uint32_t i = 0; i < us.rows; i++)
@@ -155,8 +161,9 @@ static void run(unsigned node, struct fake_peer *p, struct wire_id id, const str
 }
 
 static void answer_well(unsigned node, struct fake_peer *p, struct wire_frame *f,
-                        const struct wire_query *q, const char *sql, bool say)
+                        const struct wire_query *q, const char *sql, enum how how)
 {
+    bool say = how != DO_AND_CLOSE && how != DO_AND_HUSH;
     uint8_t flags = 0;
     struct buf *b = fake_out(p);
     if (f->type == WIRE_DESCRIBE) {
@@ -167,14 +174,42 @@ static void answer_well(unsigned node, struct fake_peer *p, struct wire_frame *f
     run(node, p, f->id, q, sql, &flags);
     if (!say)
         return;
-    if (strncmp(sql, "SELECT", 6) == 0)
-        answer_select(p, f->id);
+    if (has_rows(sql))
+        answer_rows(p, f->id, how == HEAD_CLOSE);
+    if (how == HEAD_CLOSE || how == PART_CLOSE)
+        return;
     for (uint32_t i = 0; f->type == WIRE_BATCH && i < q->n_statements; i++)
         wire_put_step(b, f->id, &(struct wire_step){.changes = 1});
     wire_put_done(
         b, f->id,
         &(struct wire_done){
             .seq = us.seq, .changes = 1, .last_insert_rowid = (int64_t)us.seq, .flags = flags});
+}
+
+static bool closes(enum how how)
+{
+    return how == CLOSE || how == DO_AND_CLOSE || how == HEAD_CLOSE || how == PART_CLOSE;
+}
+
+/* What NODE does this time. */
+static enum how take_how(unsigned node)
+{
+    enum how how = us.node[node - 1].how;
+    if (us.node[node - 1].times > 0 && --us.node[node - 1].times == 0)
+        us.node[node - 1].how = WELL;
+    return how;
+}
+
+/* CLUSTER: done or not, it is only counted. */
+static bool answer_cluster(unsigned node, struct fake_peer *p, struct wire_frame *f)
+{
+    enum how how = take_how(node);
+    note(node, f, &(struct wire_query){0}, &(struct wire_statement){0});
+    if (how == ERR)
+        fake_error(p, f->id, us.node[node - 1].code, "as it was told");
+    if (closes(how))
+        fake_peer_close(p);
+    return how != WELL;
 }
 
 static void answer_query(unsigned node, struct fake_peer *p, struct wire_frame *f)
@@ -187,10 +222,8 @@ static void answer_query(unsigned node, struct fake_peer *p, struct wire_frame *
     note(node, f, &q, &s);
     char sql[64];
     (void)snprintf(sql, sizeof sql, "%.*s", (int)s.sql_len, s.sql_len == 0 ? "" : s.sql);
-    enum how how = us.node[node - 1].how;
     enum err code = us.node[node - 1].code;
-    if (us.node[node - 1].times > 0 && --us.node[node - 1].times == 0)
-        us.node[node - 1].how = WELL;
+    enum how how = take_how(node);
     if ((q.flags & WIRE_RESOLVE) != 0 && how == WELL) {
         if (us.resolve == ERR_OK)
             wire_put_done(fake_out(p), f->id, &(struct wire_done){.seq = us.seq});
@@ -209,8 +242,8 @@ static void answer_query(unsigned node, struct fake_peer *p, struct wire_frame *
     else if (how == GARBAGE)
         wire_end(fake_out(p), wire_begin(fake_out(p), WIRE_DONE, f->id));
     else if (how != CLOSE && how != HUSH)
-        answer_well(node, p, f, &q, sql, how == WELL);
-    if (how == CLOSE || how == DO_AND_CLOSE)
+        answer_well(node, p, f, &q, sql, how);
+    if (closes(how))
         fake_peer_close(p);
 }
 
@@ -223,6 +256,8 @@ static bool answer(void *ctx, struct fake_peer *p, struct wire_frame *f)
         answer_status(p, f->id);
     else if (f->type == WIRE_QUERY || f->type == WIRE_BATCH || f->type == WIRE_DESCRIBE)
         answer_query(place->index + 1, p, f);
+    else if (f->type == WIRE_CLUSTER)
+        ours = answer_cluster(place->index + 1, p, f);
     else
         ours = false;
     unlock();
@@ -441,7 +476,10 @@ void ask_as(struct world *w, struct asked *a, enum wire_type type, enum call_kin
                                  .on_end = on_end};
     *a = (struct asked){.take = true};
     EXPECT_OK(call_new(w->stream, type, kind, &events, &a->call));
-    if (type != WIRE_STATUS)
+    if (type == WIRE_CLUSTER)
+        EXPECT_OK(
+            call_set_change(a->call, &(struct wire_cluster){.op = WIRE_CLUSTER_REMOVE, .id = 3}));
+    else if (type != WIRE_STATUS)
         EXPECT_OK(call_add_statement(a->call, keep, sql, strlen(sql), NULL, 0, 0));
     call_set_level(a->call, level, 0);
     call_start(a->call, clock_mono_ms() + timeout_ms);

@@ -10,7 +10,7 @@
 #define WORLD_NODES    3u
 #define WORLD_SEEN_MAX 512u
 
-/* What a node does with QUERY, BATCH, DESCRIBE. */
+/* What a node does with QUERY, BATCH, DESCRIBE, CLUSTER. */
 enum how {
     WELL,         /* runs it, answers */
     DO_AND_CLOSE, /* runs it, and the connection ends */
@@ -19,6 +19,8 @@ enum how {
     HUSH,         /* neither */
     ERR,          /* answers `code` */
     GARBAGE,      /* a DONE that makes no sense */
+    HEAD_CLOSE,   /* runs it, answers columns, and the connection ends */
+    PART_CLOSE,   /* and rows */
 };
 
 struct request_seen {
@@ -59,7 +61,7 @@ void world_no_status(struct world *w, bool on);
 void world_resolves(struct world *w, enum err code);
 /* The seq of EXPIRED's, and so often it is answered to numbered writes. */
 void world_expires(struct world *w, unsigned times, uint64_t covers);
-/* Each SELECT: so many ROWS frames of so many rows; then how it ends. */
+/* Each SELECT and RETURNING: so many ROWS frames of so many rows. */
 void world_rows(struct world *w, unsigned frames, uint32_t rows);
 
 /* Requests in the order of their coming; copies. */
