@@ -18,7 +18,6 @@
 #include "base/clock.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -38,8 +37,7 @@ struct loop {
     uint64_t now_ms;          /* while timers are fired, else 0 */
     struct list tasks;
     bool turning;
-    bool nudged;       /* wake_fd was written for the tasks */
-    atomic_bool woken; /* by loop_wake */
+    bool nudged; /* wake_fd was written for the tasks, and not read since */
 };
 
 /* In place of a watch in the events of our own descriptors. */
@@ -165,18 +163,12 @@ static void fire_timers(struct loop *l)
 /* --- tasks and waking ------------------------------------------------------------------------- */
 
 /* Keeps errno, for signal handlers. A counter that is full is readable, too. */
-static void write_wake_fd(const struct loop *l)
+void loop_wake(struct loop *l)
 {
     uint64_t one = 1;
     int kept = errno;
     (void)!write(l->wake_fd, &one, sizeof one);
     errno = kept;
-}
-
-void loop_wake(struct loop *l)
-{
-    atomic_store(&l->woken, true);
-    write_wake_fd(l);
 }
 
 static void drain(int fd)
@@ -189,7 +181,7 @@ static void drain(int fd)
 static void nudge(struct loop *l)
 {
     if (!l->nudged)
-        write_wake_fd(l);
+        loop_wake(l);
     l->nudged = true;
 }
 
@@ -211,11 +203,9 @@ void loop_task_cancel(struct loop_task *t)
     list_remove(&t->link);
 }
 
-/* Whether there were any. */
-static bool run_tasks(struct loop *l)
+static void run_tasks(struct loop *l)
 {
     struct list now;
-    bool any = !list_empty(&l->tasks);
     list_init(&now);
     list_splice(&now, &l->tasks);
     while (!list_empty(&now)) {
@@ -223,7 +213,6 @@ static bool run_tasks(struct loop *l)
         t->waiting = false;
         t->run(t);
     }
-    return any;
 }
 
 /* --- watches ---------------------------------------------------------------------------------- */
@@ -277,7 +266,7 @@ static void handle_batch(struct loop *l)
             l->armed_ms = 0;
         } else if (w == &the_wake_up) {
             drain(l->wake_fd);
-            atomic_store(&l->woken, false);
+            l->nudged = false;
         } else if (w != NULL) {
             w->ready(w, l->batch[i].events);
         }
@@ -285,33 +274,20 @@ static void handle_batch(struct loop *l)
     l->batch_len = 0;
 }
 
-/* The tasks that nudged us have run. The order matters: a loop_wake that comes between the two
- * lines is seen by the second, one that comes later by epoll. */
-static bool was_woken(struct loop *l)
-{
-    if (l->nudged)
-        drain(l->wake_fd);
-    l->nudged = false;
-    return atomic_exchange(&l->woken, false);
-}
-
 enum err loop_turn(struct loop *l, int wait_ms)
 {
     enum err e = ERR_OK;
     CHECK(!l->turning);
     l->turning = true;
-    /* What they did may be what the caller waits for, so it is asked before the wait. */
-    bool ran = run_tasks(l);
+    run_tasks(l); /* they nudged: this turn does not wait, what they did may be waited for */
     arm(l);
-    if (was_woken(l) || ran)
-        wait_ms = 0;
     int n = epoll_wait(l->epoll_fd, l->batch, BATCH, wait_ms);
     if (n < 0 && errno != EINTR)
         e = err_fail(ERR_IO, "epoll_wait: %s", strerror(errno));
     l->batch_len = n < 0 ? 0 : n;
     handle_batch(l);
     fire_timers(l);
-    (void)run_tasks(l);
+    run_tasks(l);
     arm(l);
     if (!list_empty(&l->tasks))
         nudge(l);

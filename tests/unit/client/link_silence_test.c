@@ -11,7 +11,9 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* SYNs are dropped: the queue of connections that nobody accepts is full. */
 TEST(link_to_a_black_hole_costs_one_timeout)
@@ -102,20 +104,43 @@ TEST(link_lives_while_the_node_works)
     fake_node_stop(n);
 }
 
-/* The program did not turn the loop for long: what has come meanwhile counts. */
+static void ignore(struct loop_watch *w, uint32_t events)
+{
+    (void)w;
+    (void)events;
+}
+
+/* The program did not turn the loop for long, and when it does, others are ready first, more than
+ * one turn handles: what has come for the link meanwhile counts. */
 TEST(link_of_a_program_that_was_away_is_not_dead)
 {
+    enum { OTHERS = 300 };
     struct fake_node *n = fake_node_start(&(struct fake_options){.answer = answer_nothing});
+    struct loop_watch others[OTHERS] = {0};
     struct seen s = {0};
     open_link(&s, fake_node_address(n));
     turn_until(&s, &s.ready, 1);
     query(s.link, 1);
     link_set_busy(s.link, true);
-    while (fake_node_frames(n, WIRE_PING) == 0)
-        EXPECT_OK(loop_turn(s.loop, 100));
+    fake_node_pause(n, true);
+    turn_ms(&s, LINK_QUIET_MS + 100); /* the PING is on its way */
+    for (int i = 0; i < OTHERS; i++) {
+        others[i].ready = ignore;
+        int fd = eventfd(1, EFD_CLOEXEC);
+        EXPECT(fd >= 0);
+        EXPECT_OK(loop_watch_add(s.loop, &others[i], fd, EPOLLIN));
+    }
+    EXPECT_OK(loop_turn(s.loop, 0));
+    fake_node_pause(n, false);
+    fake_node_wait(n, WIRE_PING, 1);
     (void)poll(NULL, 0, LINK_DEAD_MS + 300); /* busy elsewhere */
-    turn_until(&s, &s.pongs, 2);
+    turn_until(&s, &s.pongs, 1);
     EXPECT_EQ(s.down, 0);
+    for (int i = 0; i < OTHERS; i++) {
+        int fd = others[i].fd;
+        loop_watch_remove(s.loop, &others[i]);
+        (void)close(fd);
+    }
     close_link(&s);
     fake_node_stop(n);
 }
