@@ -402,6 +402,14 @@ struct request_seen world_request(struct world *w, unsigned i)
     return r;
 }
 
+void world_forget_requests(struct world *w)
+{
+    EXPECT(w->n > 0);
+    lock();
+    us.n_seen = us.n_txns = 0;
+    unlock();
+}
+
 unsigned world_runs(struct world *w, uint64_t number)
 {
     EXPECT(w->n > 0 && number < NUMBERS_MAX);
@@ -464,17 +472,23 @@ static void on_end(void *ctx, const struct call_end *end)
     a->call = NULL;
 }
 
+void ask_events(struct call_events *events, struct asked *a)
+{
+    *a = (struct asked){.take = true};
+    *events = (struct call_events){.ctx = a,
+                                   .on_columns = on_columns,
+                                   .on_rows = on_rows,
+                                   .on_step = on_step,
+                                   .on_description = on_description,
+                                   .on_restart = on_restart,
+                                   .on_end = on_end};
+}
+
 void ask_as(struct world *w, struct asked *a, enum wire_type type, enum call_kind kind,
             enum wire_level level, uint32_t keep, const char *sql, uint64_t timeout_ms)
 {
-    struct call_events events = {.ctx = a,
-                                 .on_columns = on_columns,
-                                 .on_rows = on_rows,
-                                 .on_step = on_step,
-                                 .on_description = on_description,
-                                 .on_restart = on_restart,
-                                 .on_end = on_end};
-    *a = (struct asked){.take = true};
+    struct call_events events;
+    ask_events(&events, a);
     EXPECT_OK(call_new(w->stream, type, kind, &events, &a->call));
     if (type == WIRE_CLUSTER)
         EXPECT_OK(

@@ -67,6 +67,8 @@ void world_rows(struct world *w, unsigned frames, uint32_t rows);
 /* Requests in the order of their coming; copies. */
 unsigned world_seen(struct world *w);
 struct request_seen world_request(struct world *w, unsigned i);
+/* None of those before count. */
+void world_forget_requests(struct world *w);
 /* How often a write was run. */
 unsigned world_runs(struct world *w, uint64_t number);
 
@@ -81,6 +83,8 @@ struct asked {
     bool take; /* call_took at once */
 };
 
+/* That note what comes in A, which is emptied; the end frees its call. */
+void ask_events(struct call_events *events, struct asked *a);
 /* Starts; SQL decides the kind as a program would: SELECT, BEGIN, COMMIT, else a write. */
 void ask(struct world *w, struct asked *a, const char *sql, uint64_t timeout_ms);
 void ask_as(struct world *w, struct asked *a, enum wire_type type, enum call_kind kind,
