@@ -236,10 +236,10 @@ static bool share_out(struct lectern_batch *b)
     for (struct item *item; (item = run_first(b->run)) != NULL;) {
         if (i == b->n)
             return false;
-        run_take(b->run, item);
+        run_keep(b->run, item);
         if (item->kind == ITEM_STEP) {
             b->added[i++]->step = item->step;
-            run_used(b->run, item);
+            free(item);
         } else {
             list_push_back(&b->added[i]->items, &item->link);
         }

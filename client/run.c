@@ -229,14 +229,19 @@ static bool others_wait(const struct run *r)
     return started(r) && r->link.next != &r->db->runs;
 }
 
+static uint32_t credit_of(struct item *i)
+{
+    uint32_t bytes = i->frame_bytes;
+    i->frame_bytes = 0;
+    return bytes;
+}
+
 /* Gives back the window of what is held, so that the node goes on. */
 static void gather(struct run *r)
 {
-    uint32_t bytes = 0;
+    uint32_t bytes = r->taken == NULL ? 0 : credit_of(r->taken);
     LIST_EACH(l, &r->items) {
-        struct item *i = LIST_ENTRY(l, struct item, link);
-        bytes += i->frame_bytes;
-        i->frame_bytes = 0;
+        bytes += credit_of(LIST_ENTRY(l, struct item, link));
     }
     if (bytes != 0)
         call_took(r->call, bytes);
@@ -352,12 +357,21 @@ void run_take(struct run *r, struct item *i)
 {
     list_remove(&i->link);
     r->held -= i->kind == ITEM_ROWS ? i->len : 0;
+    r->taken = i;
+}
+
+void run_keep(struct run *r, struct item *i)
+{
+    run_take(r, i);
+    r->taken = NULL;
 }
 
 void run_used(struct run *r, struct item *i)
 {
     if (r != NULL && i->frame_bytes != 0)
         call_took(r->call, i->frame_bytes);
+    if (r != NULL && r->taken == i)
+        r->taken = NULL;
     free(i);
 }
 
@@ -397,6 +411,8 @@ static void account(struct run *r)
     if (r->code == LECTERN_OK && r->counts) {
         db->changes = r->changes;
         db->total_changes += r->changes;
+    } else if (code_primary(r->code) == LECTERN_CONSTRAINT && r->counts) {
+        db->changes = 0; /* as SQLite: it has run, and is undone */
     }
     if (r->code == LECTERN_TXN_LOST && db->in_body)
         db->lost_in_body = true;

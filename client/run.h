@@ -48,6 +48,7 @@ struct run {
     struct list link;  /* session's runs; itself: ended, or not started */
     struct list ready; /* of the face */
     struct list items;
+    struct item *taken;              /* last, and not used up yet; NULL: none */
     void *owner;                     /* NULL: released */
     void (*on_ready)(struct run *r); /* without waiting: something came. NULL: somebody waits */
     unsigned pins;
@@ -82,8 +83,10 @@ MUST_USE bool run_wait_end(struct run *r);
 /* The time limit begins anew. */
 void run_extend(struct run *r);
 struct item *run_first(const struct run *r);
-/* Takes I out of R, still to be given back with run_used. */
+/* Takes I out of R: one at a time, to be given back with run_used before R is released. */
 void run_take(struct run *r, struct item *i);
+/* Takes I, of what is over, for good. */
+void run_keep(struct run *r, struct item *i);
 /* I is used up, freed, and the node may send as much again. R: NULL when it is over. */
 void run_used(struct run *r, struct item *i);
 void run_cancel(struct run *r);

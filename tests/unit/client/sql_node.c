@@ -211,7 +211,7 @@ static int put_rows(struct window *w, struct buf *b, struct wire_id id, sqlite3_
         buf_patch_u32(b, count_at, rows);
         wire_end(b, begun);
         if (w != NULL)
-            w->left -= (int64_t)(b->len - begun - WIRE_LENGTH_BYTES);
+            w->left -= (int64_t)(b->len - begun);
     }
     return rc;
 }
