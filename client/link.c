@@ -15,14 +15,12 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "client/attempt.h"
 #include "client/kept_set.h"
 #include "client/link_greeting.h"
-#include "client/resolve.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,20 +33,18 @@
 #define KEEP_BYTES      KIB(256) /* of memory, when a buffer has become nearly empty */
 #define SILENCE_STEP_MS 250u
 
-enum state { LOOKING_UP, CONNECTING, GREETING, READY, DOWN };
+enum state { CONNECTING, GREETING, READY, DOWN };
 
 struct link {
     struct loop *loop;
     struct link_events events;
     enum state state;
     char *address, *client_name;
-    struct resolve *lookup;
-    struct addrinfo *list, *next; /* NEXT: not tried yet */
+    struct attempt *attempt; /* until READY */
     struct loop_watch watch;
     uint32_t interest; /* what the watch waits for */
     struct loop_timer timer;
     struct loop_task task; /* READY: frames leave; DOWN: on_down */
-    uint64_t connect_by_ms;
     struct buf in, out;
     size_t sent, whole;  /* of `out` */
     uint64_t out_before; /* bytes that were in `out` and are gone */
@@ -75,8 +71,6 @@ struct link {
 static void disconnect(struct link *k)
 {
     int fd = k->watch.fd;
-    resolve_cancel(k->lookup);
-    k->lookup = NULL;
     loop_timer_stop(k->loop, &k->timer);
     if (!k->watch.added)
         return;
@@ -84,11 +78,10 @@ static void disconnect(struct link *k)
     (void)close(fd);
 }
 
-static void free_addresses(struct link *k)
+static void end_attempt(struct link *k)
 {
-    if (k->list != NULL)
-        freeaddrinfo(k->list);
-    k->list = k->next = NULL;
+    attempt_free(k->attempt);
+    k->attempt = NULL;
 }
 
 void link_fail(struct link *k, enum err code, const char *why)
@@ -96,7 +89,7 @@ void link_fail(struct link *k, enum err code, const char *why)
     if (k->state == DOWN)
         return;
     disconnect(k);
-    free_addresses(k);
+    end_attempt(k);
     k->state = DOWN;
     k->down_code = code;
     (void)snprintf(k->why, sizeof k->why, "%s", why);
@@ -124,7 +117,7 @@ void link_free(struct link *k)
     if (k == NULL)
         return;
     disconnect(k);
-    free_addresses(k);
+    end_attempt(k);
     loop_task_cancel(&k->task);
     k->state = DOWN;
     k->freed = true; /* `in` holds the frame that its caller reads */
@@ -364,7 +357,7 @@ static enum err heard_greeting(struct link *k, struct wire_frame *f)
     TRY(e);
     note_round_trip(k);
     loop_timer_stop(k->loop, &k->timer);
-    free_addresses(k);
+    end_attempt(k);
     k->state = READY;
     if (k->busy)
         loop_timer_set(k->loop, &k->timer, k->heard_ms + LINK_QUIET_MS);
@@ -432,7 +425,13 @@ static bool handle_frames(struct link *k)
     return true;
 }
 
-static void next_address(struct link *k, enum err e);
+/* Who answered there said nothing, or left: the name's next address may be better. */
+static void try_next_address(struct link *k, enum err e)
+{
+    disconnect(k);
+    k->state = CONNECTING;
+    attempt_next(k->attempt, e);
+}
 
 /* The connection ended with recv's N. */
 static void lost(struct link *k, ssize_t n)
@@ -445,7 +444,7 @@ static void lost(struct link *k, ssize_t n)
     else
         e = err_fail(ERR_CLOSED, "%s: the connection broke: %s", k->address, strerror(errno));
     if (k->state == GREETING)
-        next_address(k, e);
+        try_next_address(k, e);
     else
         go_down(k, e);
 }
@@ -479,95 +478,19 @@ static bool receive(struct link *k)
 
 /* --- connecting ------------------------------------------------------------------------------- */
 
-static enum err connect_failure(const struct link *k, int failure)
+static void on_connected(void *ctx, int fd, uint64_t until_ms)
 {
-    return err_fail(failure == ENOMEM || failure == ENOBUFS ? ERR_NOMEM : ERR_CLOSED,
-                    "%s: cannot connect: %s", k->address, strerror(failure));
-}
-
-/* All are improvements only: a socket that refuses them still works. Keep-alive finds out about
- * idle connections whose other end is gone: nobody awaits anything there. */
-static void set_options(int fd)
-{
-    const int on = 1, idle_s = 60, interval_s = 15, count = 4;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-}
-
-/* Each address that is left gets its share of the time that is left. */
-static uint64_t share_until(const struct link *k, uint64_t now)
-{
-    uint64_t left = k->connect_by_ms > now ? k->connect_by_ms - now : 0, n = 1;
-    for (const struct addrinfo *ai = k->next; ai != NULL; ai = ai->ai_next)
-        n++;
-    return now + left / n;
-}
-
-static enum err begin_connect(struct link *k, const struct addrinfo *ai)
-{
-    int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
-    if (fd < 0)
-        return connect_failure(k, errno);
-    set_options(fd);
-    enum err e = ERR_OK;
-    if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0 && errno != EINPROGRESS)
-        e = connect_failure(k, errno);
-    if (e == ERR_OK)
-        e = loop_watch_add(k->loop, &k->watch, fd, EPOLLOUT); /* also when it is there already */
+    struct link *k = ctx;
+    enum err e = loop_watch_add(k->loop, &k->watch, fd, EPOLLIN);
     if (e != ERR_OK) {
         (void)close(fd);
-        return e;
-    }
-    k->interest = EPOLLOUT;
-    k->state = CONNECTING;
-    loop_timer_set(k->loop, &k->timer, share_until(k, clock_mono_ms()));
-    return ERR_OK;
-}
-
-/* Tries the addresses that are left; without one that is the end, for the reason E that err_fail
- * was told last. */
-static void next_address(struct link *k, enum err e)
-{
-    disconnect(k);
-    buf_reset(&k->in);
-    while (k->next != NULL) {
-        const struct addrinfo *ai = k->next;
-        k->next = ai->ai_next;
-        e = begin_connect(k, ai);
-        if (e == ERR_OK)
-            return;
-    }
-    go_down(k, e);
-}
-
-/* A connection to a port of this machine on which nobody listens may, by chance, be one to itself
- * (both ends open at once, RFC 9293 3.5): nobody is there, and the port must be free for its owner.
- */
-static bool is_to_itself(int fd)
-{
-    struct sockaddr_storage mine = {0}, other = {0};
-    socklen_t n = sizeof mine, m = sizeof other;
-    return getsockname(fd, (struct sockaddr *)&mine, &n) == 0 &&
-           getpeername(fd, (struct sockaddr *)&other, &m) == 0 && n == m &&
-           memcmp(&mine, &other, n) == 0;
-}
-
-static void on_connected(struct link *k)
-{
-    int failure = 0;
-    socklen_t size = sizeof failure;
-    if (getsockopt(k->watch.fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0)
-        failure = errno;
-    if (failure == 0 && is_to_itself(k->watch.fd))
-        failure = ECONNREFUSED;
-    if (failure != 0) {
-        next_address(k, connect_failure(k, failure));
+        go_down(k, e);
         return;
     }
+    k->interest = EPOLLIN;
     k->state = GREETING;
+    loop_timer_set(k->loop, &k->timer, until_ms);
+    buf_reset(&k->in);
     buf_reset(&k->out);
     k->sent = 0;
     wire_put_hello(&k->out, k->client_name, "");
@@ -580,15 +503,9 @@ static void on_connected(struct link *k)
     send_out(k);
 }
 
-static void on_resolved(void *ctx, enum err e, struct addrinfo *list)
+static void on_failed(void *ctx, enum err e)
 {
-    struct link *k = ctx;
-    k->lookup = NULL;
-    k->list = k->next = list;
-    if (e != ERR_OK)
-        go_down(k, e);
-    else
-        next_address(k, ERR_NOT_FOUND);
+    go_down(ctx, e);
 }
 
 /* --- from the loop ---------------------------------------------------------------------------- */
@@ -599,10 +516,6 @@ static void on_resolved(void *ctx, enum err e, struct addrinfo *list)
 static void on_socket(struct loop_watch *w, uint32_t events)
 {
     struct link *k = LINK_OF(w, watch);
-    if (k->state == CONNECTING) {
-        on_connected(k);
-        return;
-    }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && !receive(k))
         return;
     if ((events & EPOLLOUT) != 0)
@@ -612,22 +525,13 @@ static void on_socket(struct loop_watch *w, uint32_t events)
 static void on_timer(struct loop_timer *t)
 {
     struct link *k = LINK_OF(t, timer);
-    if (k->state == READY) {
+    if (k->state == READY)
         watch_silence(k);
-    } else if (k->state == LOOKING_UP) {
-        go_down(k, err_fail(ERR_TIMEOUT, "%s: looking up the name took more than %u ms", k->address,
-                            LINK_CONNECT_MS));
-    } else if (k->state == CONNECTING) {
-        next_address(k, err_fail(ERR_TIMEOUT,
-                                 "%s: no connection in time: the host is down, or the "
-                                 "network is cut",
-                                 k->address));
-    } else {
-        next_address(k, err_fail(ERR_TIMEOUT,
-                                 "%s: connected, but nothing says WELCOME: the node "
-                                 "is paused, or it is no Lectern server",
-                                 k->address));
-    }
+    else
+        try_next_address(k, err_fail(ERR_TIMEOUT,
+                                     "%s: connected, but nothing says WELCOME: the node is "
+                                     "paused, or it is no Lectern server",
+                                     k->address));
 }
 
 static void on_task(struct loop_task *t)
@@ -657,17 +561,16 @@ enum err link_new(struct loop *l, const char *address, const char *client_name,
     buf_init(&k->out, LINK_OUT_MAX);
     k->address = strdup(address);
     k->client_name = strdup(client_name);
-    enum err e = ERR_OK;
+    struct attempt_events heard = {.ctx = k, .on_connected = on_connected, .on_failed = on_failed};
+    enum err e;
     if (k->address == NULL || k->client_name == NULL)
         e = err_fail(ERR_NOMEM, "out of memory for a connection to %.300s", address);
     else
-        e = resolve_start(l, address, on_resolved, k, &k->lookup);
+        e = attempt_new(l, address, clock_mono_ms() + LINK_CONNECT_MS, &heard, &k->attempt);
     if (e != ERR_OK) {
         link_free(k);
         return e;
     }
-    k->connect_by_ms = clock_mono_ms() + LINK_CONNECT_MS;
-    loop_timer_set(l, &k->timer, k->connect_by_ms);
     *out = k;
     return ERR_OK;
 }
