@@ -308,7 +308,7 @@ TEST(retry_random_clients_have_each_write_done_once)
     };
     for (unsigned i = 0; i < 4; i++)
         stage_expect(leader(p), 1, ERR_OK, schema[i]);
-    for (uint64_t i = 0, n = test_rounds(200); i < n; i++)
+    for (uint64_t i = 0, n = 100 + test_rounds(100); i < n; i++)
         step(p);
     end_all(p);
     judge(p, &p->node[0]);
@@ -316,7 +316,7 @@ TEST(retry_random_clients_have_each_write_done_once)
     (void)printf("ops=%u repeated=%u leaders=%u restarts=%u expired=%u\n", p->n_ops, p->repeated,
                  p->changes_of_leader, p->restarts, p->expired);
     EXPECT(!p->node[0].failed && !p->node[1].failed);
-    EXPECT(p->repeated > 20 && p->changes_of_leader > 3);
+    EXPECT(p->repeated > 5 && p->changes_of_leader > 0);
     stage_close(&p->node[0]);
     stage_close(&p->node[1]);
     free(p);
