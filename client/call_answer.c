@@ -201,7 +201,7 @@ static void again(struct call *c, const struct wire_error *e)
 static void judge_in_transaction(struct call *c, const struct wire_error *e)
 {
     bool open = c->stream->txn != NULL;
-    bool vague = is_elsewhere_or_later(e->code) || e->code == ERR_UNKNOWN || e->code == ERR_TIMEOUT;
+    bool vague = !is_verdict(e->code) && e->code != ERR_TXN_LOST && e->code != ERR_FULL;
     if (!open && c->kind == CALL_COMMIT && vague) {
         c->doubt = c->resolving = true;
         if (c->stop != ERR_OK)
@@ -279,9 +279,7 @@ static enum err take_error(struct call *c, struct wire_frame *f)
 {
     struct wire_error e;
     TRY(wire_get_error(f, &e));
-    bool of_session = c->type == WIRE_QUERY || c->type == WIRE_BATCH;
-    stream_answered(c->stream, c->member,
-                    of_session ? (e.flags & WIRE_IN_TRANSACTION) != 0 : c->was_in_txn, e.seq);
+    stream_answered(c->stream, c->member, (e.flags & WIRE_IN_TRANSACTION) != 0, e.seq);
     note_node(c->member, c->kind, e.code);
     leave_member(c);
     if (c->was_in_txn)

@@ -1,10 +1,14 @@
 /* Room: tests. What a call promises when nodes fail: fake nodes, one session. */
 #include "base/clock.h"
+#include "base/rng.h"
 #include "client/loop.h"
 #include "tests/lib/test.h"
 #include "tests/unit/client/call_world.h"
 
 #include <string.h>
+
+/* After its deadline: the grace, and what a busy machine takes. */
+#define CALL_ENDS_WITHIN_MS 1000u
 
 static struct world w;
 static struct asked a, b;
@@ -614,6 +618,105 @@ TEST(call_cancel_in_every_state)
     wait_end(&w, &a, 1000);
     EXPECT_ERR(ERR_CANCELLED, a.end.code);
     world_does(&w, 1, WELL, 0);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    world_end(&w);
+}
+
+/* --- at random -------------------------------------------------------------------------------- */
+
+static void random_trouble(struct rng *r)
+{
+    static const enum err codes[] = {ERR_NOT_LEADER, ERR_NO_LEADER, ERR_BUSY,    ERR_UNKNOWN,
+                                     ERR_SQL,        ERR_FULL,      ERR_TIMEOUT, ERR_STOPPED};
+    static const enum how hows[] = {CLOSE, DO_AND_CLOSE, HEAD_CLOSE, GARBAGE};
+    unsigned node = 1 + (unsigned)rng_below(r, 3), times = 1 + (unsigned)rng_below(r, 2);
+    if (rng_once_in(r, 25))
+        world_does(&w, node, rng_once_in(r, 2) ? HUSH : DO_AND_HUSH, 1);
+    else if (rng_once_in(r, 3))
+        world_does(&w, node, hows[rng_below(r, 4)], times);
+    else if (rng_once_in(r, 2))
+        world_fails(&w, node, codes[rng_below(r, 8)], times);
+    if (rng_once_in(r, 10))
+        world_leads(&w, 1 + (unsigned)rng_below(r, 3));
+    if (rng_once_in(r, 10))
+        fake_node_drop(w.nodes[node - 1], rng_once_in(r, 2));
+}
+
+/* What was said of the write or COMMIT that bore the newest number. */
+static void check_word(enum err said, uint64_t number)
+{
+    unsigned runs = world_runs(&w, number);
+    if (said == ERR_OK)
+        EXPECT(runs == 1);
+    else if (said != ERR_UNKNOWN)
+        EXPECT(runs != 1);
+}
+
+static uint64_t newest_number(void)
+{
+    uint64_t newest = 0;
+    for (unsigned i = 0; i < world_seen(&w); i++) {
+        uint64_t number = world_request(&w, i).query.number.number;
+        newest = number > newest ? number : newest;
+    }
+    return newest;
+}
+
+/* All attempts at one number are the same write. */
+static void check_attempts(void)
+{
+    for (unsigned i = 1; i < world_seen(&w); i++) {
+        struct request_seen x = world_request(&w, i - 1), y = world_request(&w, i);
+        if (x.query.number.number != 0 && x.query.number.number == y.query.number.number)
+            EXPECT(memcmp(&x.query.number, &y.query.number, sizeof x.query.number) == 0);
+        EXPECT(y.query.number.number == 0 || y.query.number.number >= x.query.number.number);
+    }
+}
+
+static enum err one_of(const char *sql, uint64_t timeout_ms)
+{
+    ask(&w, &a, sql, timeout_ms);
+    wait_end(&w, &a, timeout_ms + CALL_ENDS_WITHIN_MS);
+    check_attempts();
+    return a.end.code;
+}
+
+TEST(call_tells_the_truth_whatever_happens)
+{
+    struct rng r = {.state = test_seed()};
+    uint64_t told = 0;
+    world_begin(&w, 3);
+    world_resolves(&w, ERR_NOT_FOUND);
+    world_rows(&w, 1, 2);
+    for (uint64_t i = 0; i < test_rounds(50) && told < 400; i++) {
+        world_forget_requests(&w);
+        random_trouble(&r);
+        uint64_t timeout = 50 + rng_below(&r, 300);
+        if (rng_once_in(&r, 3)) {
+            (void)one_of("BEGIN", timeout);
+            (void)one_of("INSERT inside", timeout);
+            random_trouble(&r);
+        }
+        const char *sql = stream_in_transaction(w.stream) ? "COMMIT" : "INSERT";
+        enum err said = one_of(sql, timeout);
+        uint64_t number = newest_number();
+        if (number > told) {
+            check_word(said, number);
+            told = number;
+        } else {
+            EXPECT(said != ERR_OK && said != ERR_UNKNOWN); /* never sent */
+        }
+        if (stream_in_transaction(w.stream)) {
+            (void)one_of("ROLLBACK", timeout);
+            told = newest_number() > told ? newest_number() : told;
+        }
+        (void)one_of("SELECT", timeout);
+    }
+    EXPECT(told > 0);
+    for (unsigned node = 1; node <= 3; node++)
+        world_does(&w, node, WELL, 0);
+    turn_for(&w, 100);
+    (void)run_sql(&w, "INSERT", &a); /* may tell of a transaction that was lost */
     EXPECT_OK(run_sql(&w, "INSERT", &a));
     world_end(&w);
 }

@@ -13,6 +13,7 @@
 
 #define NUMBERS_MAX 512
 #define TXNS_MAX    64
+#define VOID        1000u /* runs: never to be */
 
 /* What all nodes share; one world at a time. */
 static struct {
@@ -135,8 +136,8 @@ static void answer_rows(struct fake_peer *p, struct wire_id id, bool columns_onl
     }
 }
 
-/* Runs it; *flags after it. */
-static void run(unsigned node, struct fake_peer *p, struct wire_id id, const struct wire_query *q,
+/* Runs it; *flags after it. False: COMMIT of nothing. */
+static bool run(unsigned node, struct fake_peer *p, struct wire_id id, const struct wire_query *q,
                 const char *sql, uint8_t *flags)
 {
     unsigned peer = fake_peer_number(p);
@@ -147,6 +148,8 @@ static void run(unsigned node, struct fake_peer *p, struct wire_id id, const str
         us.txns[us.n_txns].peer = peer;
         us.txns[us.n_txns++].stream = id.stream;
         in_txn = true;
+    } else if (strncmp(sql, "COMMIT", 6) == 0 && !in_txn) {
+        return false;
     } else if (strncmp(sql, "COMMIT", 6) == 0 || strncmp(sql, "ROLLBACK", 8) == 0) {
         in_txn = is_in_txn(node, peer, id.stream, true) && false;
     }
@@ -158,6 +161,7 @@ static void run(unsigned node, struct fake_peer *p, struct wire_id id, const str
     *flags = in_txn ? WIRE_IN_TRANSACTION : 0;
     if (us.leader != 0 && us.leader != node && strncmp(sql, "SELECT", 6) != 0)
         *flags |= WIRE_ELSEWHERE;
+    return true;
 }
 
 static void answer_well(unsigned node, struct fake_peer *p, struct wire_frame *f,
@@ -171,9 +175,13 @@ static void answer_well(unsigned node, struct fake_peer *p, struct wire_frame *f
             wire_put_description(b, f->id, &(struct wire_description){.used = 1});
         return;
     }
-    run(node, p, f->id, q, sql, &flags);
+    bool ran = run(node, p, f->id, q, sql, &flags);
     if (!say)
         return;
+    if (!ran) {
+        fake_error(p, f->id, ERR_SQL, "no transaction is active");
+        return;
+    }
     if (has_rows(sql))
         answer_rows(p, f->id, how == HEAD_CLOSE);
     if (how == HEAD_CLOSE || how == PART_CLOSE)
@@ -225,10 +233,16 @@ static void answer_query(unsigned node, struct fake_peer *p, struct wire_frame *
     enum err code = us.node[node - 1].code;
     enum how how = take_how(node);
     if ((q.flags & WIRE_RESOLVE) != 0 && how == WELL) {
-        if (us.resolve == ERR_OK)
+        bool numbered_well = q.number.number < NUMBERS_MAX;
+        enum err say = us.resolve;
+        if (say == ERR_NOT_FOUND && numbered_well)
+            say = us.runs[q.number.number] == 1 ? ERR_OK : ERR_TXN_LOST;
+        if (say == ERR_TXN_LOST && numbered_well)
+            us.runs[q.number.number] = VOID;
+        if (say == ERR_OK)
             wire_put_done(fake_out(p), f->id, &(struct wire_done){.seq = us.seq});
         else
-            fake_error(p, f->id, us.resolve, "so it is");
+            fake_error(p, f->id, say, "so it is");
         return;
     }
     if ((q.flags & WIRE_NUMBERED) != 0 && us.expires > 0) {
@@ -237,6 +251,9 @@ static void answer_query(unsigned node, struct fake_peer *p, struct wire_frame *
                        &(struct wire_error){.code = ERR_EXPIRED, .offset = -1, .seq = us.covers});
         return;
     }
+    if (how == ERR && code == ERR_SQL && (q.flags & WIRE_NUMBERED) != 0 &&
+        q.number.number < NUMBERS_MAX && us.runs[q.number.number] == 1)
+        how = WELL; /* who would run it looks first, and finds it done */
     if (how == ERR)
         fake_error(p, f->id, code, "as it was told");
     else if (how == GARBAGE)

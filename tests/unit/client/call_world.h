@@ -57,7 +57,8 @@ void world_leads(struct world *w, unsigned node);
 void world_state(struct world *w, unsigned node, const char *state);
 /* STATUS is answered with ERROR. */
 void world_no_status(struct world *w, bool on);
-/* What RESOLVE is answered with: DONE or an error. */
+/* What RESOLVE is answered with: DONE or an error; ERR_NOT_FOUND: as it really was, and what was
+ * not done never will be. */
 void world_resolves(struct world *w, enum err code);
 /* The seq of EXPIRED's, and so often it is answered to numbered writes. */
 void world_expires(struct world *w, unsigned times, uint64_t covers);
