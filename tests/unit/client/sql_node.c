@@ -40,6 +40,7 @@ struct sql_node {
     struct kept kept[KEPT_MAX];
     struct window windows[STREAMS_MAX];
     struct paused paused;
+    unsigned peer;
     pthread_mutex_t lock; /* of what follows */
     enum err fail;
     char fail_text[128];
@@ -197,11 +198,11 @@ static void put_value(struct buf *b, sqlite3_stmt *stmt, int i)
 }
 
 /* Rows until the end, the window or an error. SQLITE_ROW: stopped at a row that is not put yet. */
-static int put_rows(struct window *w, struct buf *b, struct wire_id id, sqlite3_stmt *stmt,
-                    bool row_ready)
+static int put_rows(struct window *w, bool bounded, struct buf *b, struct wire_id id,
+                    sqlite3_stmt *stmt, bool row_ready)
 {
     int rc = row_ready ? SQLITE_ROW : sqlite3_step(stmt);
-    while (rc == SQLITE_ROW && (w == NULL || w->left > 0)) {
+    while (rc == SQLITE_ROW && (!bounded || w->left > 0)) {
         size_t begun = wire_begin(b, WIRE_ROWS, id), count_at = b->len;
         uint32_t rows = 0;
         buf_put_u32(b, 0);
@@ -210,8 +211,7 @@ static int put_rows(struct window *w, struct buf *b, struct wire_id id, sqlite3_
                 put_value(b, stmt, i);
         buf_patch_u32(b, count_at, rows);
         wire_end(b, begun);
-        if (w != NULL)
-            w->left -= (int64_t)(b->len - begun);
+        w->left -= (int64_t)(b->len - begun);
     }
     return rc;
 }
@@ -220,7 +220,7 @@ static void go_on(struct sql_node *n, struct buf *b)
 {
     struct paused p = n->paused;
     int before = sqlite3_total_changes(n->db);
-    int rc = put_rows(window_of(n, p.id.stream), b, p.id, p.stmt, p.row_ready);
+    int rc = put_rows(window_of(n, p.id.stream), true, b, p.id, p.stmt, p.row_ready);
     if (rc == SQLITE_ROW) {
         n->paused.row_ready = true;
         return;
@@ -261,7 +261,7 @@ static void run_batch(struct sql_node *n, struct buf *b, struct wire_id id, stru
         if (stmt != NULL && sqlite3_column_count(stmt) > 0)
             put_columns(b, id, stmt);
         if (stmt != NULL)
-            rc = put_rows(NULL, b, id, stmt, false);
+            rc = put_rows(window_of(n, id.stream), false, b, id, stmt, false);
         if (rc != SQLITE_DONE) {
             b->len = begun;
             put_error(n, b, id, i);
@@ -330,9 +330,24 @@ static bool fails_now(struct sql_node *n, struct fake_peer *p, struct wire_id id
     return fail != ERR_OK;
 }
 
+/* Of a connection that is no more: its transaction, its windows, its texts. */
+static void forget_connection(struct sql_node *n)
+{
+    (void)sqlite3_finalize(n->paused.stmt);
+    n->paused.stmt = NULL;
+    if (!sqlite3_get_autocommit(n->db))
+        (void)sqlite3_exec(n->db, "ROLLBACK", NULL, NULL, NULL);
+    memset(n->windows, 0, sizeof n->windows);
+    for (unsigned i = 0; i < KEPT_MAX; i++)
+        forget(n, n->kept[i].keep);
+}
+
 static bool answer(void *ctx, struct fake_peer *p, struct wire_frame *f)
 {
     struct sql_node *n = ctx;
+    if (fake_peer_number(p) != n->peer)
+        forget_connection(n);
+    n->peer = fake_peer_number(p);
     struct buf *b = fake_out(p);
     struct wire_query q;
     uint32_t v;
