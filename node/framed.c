@@ -29,7 +29,8 @@ struct framed {
     struct framed_events events;
     struct buf partial;
     size_t max, backlog;
-    bool closing, paused, in_input, looking_up, timer_open, opened;
+    uint64_t bytes_read;
+    bool closing, in_input, looking_up, timer_open, opened;
     unsigned handles; /* not yet closed */
 };
 
@@ -79,7 +80,7 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 static size_t hand_out(struct framed *f, const uint8_t *p, size_t n)
 {
     size_t at = 0;
-    while (!f->closing && !f->paused) {
+    while (!f->closing) {
         struct wire_frame frame;
         size_t used = 0;
         enum err e = wire_next(p + at, n - at, f->max, &frame, &used);
@@ -127,10 +128,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     if (n == UV_EOF && f->events.on_eof != NULL && !f->closing) {
         (void)uv_read_stop(stream);
         f->events.on_eof(f->events.ctx);
-    } else if (n < 0)
+    } else if (n < 0) {
         lost(f, n == UV_EOF ? "closed by the other side" : uv_strerror((int)n));
-    else if (n > 0)
+    } else if (n > 0) {
+        f->bytes_read += (uint64_t)n;
         take_input(f, (const uint8_t *)buf->base, (size_t)n);
+    }
 }
 
 static void set_options(struct framed *f)
@@ -295,27 +298,9 @@ size_t framed_backlog(const struct framed *f)
     return uv_stream_get_write_queue_size((const uv_stream_t *)&f->tcp);
 }
 
-/* In a turn of its own: the one who goes on reading must not be called back at once. */
-static void on_resume(uv_timer_t *timer)
+uint64_t framed_bytes_read(const struct framed *f)
 {
-    struct framed *f = timer->data;
-    thread_expect_loop();
-    if (f->paused || f->closing)
-        return;
-    take_input(f, scratch, 0);     /* what was read before the pause */
-    if (!f->paused && !f->closing) /* after an end of input: it is reported again */
-        (void)uv_read_start((uv_stream_t *)&f->tcp, on_alloc, on_read);
-}
-
-void framed_pause(struct framed *f, bool paused)
-{
-    if (f->closing || f->paused == paused)
-        return;
-    f->paused = paused;
-    if (paused)
-        (void)uv_read_stop((uv_stream_t *)&f->tcp);
-    else
-        (void)uv_timer_start(&f->timer, on_resume, 0, 0);
+    return f->bytes_read;
 }
 
 static void on_flush_timeout(uv_timer_t *timer)

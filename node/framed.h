@@ -37,8 +37,8 @@ void framed_limit(struct framed *f, size_t max) ON_LOOP;
 void framed_send(struct framed *f, struct buf *b) ON_LOOP;
 /* Bytes that the other side has not taken yet. */
 size_t framed_backlog(const struct framed *f) ON_LOOP;
-/* Stops and goes on reading; frames already read are kept. */
-void framed_pause(struct framed *f, bool paused) ON_LOOP;
+/* All bytes that were read from it: it grows while the other side is alive and sends. */
+uint64_t framed_bytes_read(const struct framed *f) ON_LOOP;
 /* Closes (after what was sent went out, when FLUSH, but for 2 seconds at most) and frees; no event
  * follows. */
 void framed_close(struct framed *f, bool flush) ON_LOOP;

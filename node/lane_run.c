@@ -76,6 +76,8 @@ enum err lane_run(struct lane *l, struct sqlconn *c, struct request *r, bool *wr
 enum err lane_run_inside(struct lane *l, struct sqlconn *c, struct request *r)
 {
     bool wrote;
+    if (r->is_describe)
+        return sqlconn_describe(c, r);
     if (!r->is_batch || sqlite3_get_autocommit(sqlconn_handle(c)))
         return lane_run(l, c, r, &wrote);
     int rc = sqlconn_exec(c, "SAVEPOINT batch");

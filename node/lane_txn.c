@@ -121,7 +121,7 @@ static enum err begin(struct lane *l, const struct request *r, struct itxn **out
 /* The client hears of the end at its next request; ROLLBACK is what it would want anyway. */
 static void answer_lost(struct lane *l, struct itxn *t, struct request *r) ON_OWNER
 {
-    if (!sql_is_rollback(r->statement.sql, r->statement.sql_len))
+    if (r->is_describe || !sql_is_rollback(r->statement.sql, r->statement.sql_len))
         request_fail(r, ERR_TXN_LOST, t->reason);
     end(l, t);
     lane_answer(l, r);

@@ -1,7 +1,8 @@
 /* Room: node. Thread: loop.
  *
  * The loop's side of the journey of a write:
- *   session -> route -> [lane: run, seal] -> proposal -> consensus -> on_entry -> [lane: publish]
+ *   connection -> session -> route -> [lane: run, seal] -> proposal -> consensus -> on_entry ->
+ * [lane: publish]
  *   -> session_answer -> client */
 #include "node/node.h"
 
@@ -13,6 +14,7 @@
 #include "base/sizes.h"
 #include "node/admin.h"
 #include "node/confirm.h"
+#include "node/connection.h"
 #include "node/disk_watch.h"
 #include "node/fetch.h"
 #include "node/gossip.h"
@@ -24,6 +26,7 @@
 #include "node/route.h"
 #include "node/session.h"
 #include "node/startup.h"
+#include "node/upstream.h"
 
 #include <inttypes.h>
 #include <signal.h>
@@ -318,7 +321,8 @@ static void leave(struct node *n) ON_LOOP
 {
     set_stage(n, NODE_LEAVING);
     route_refuse_all(n, ERR_STOPPED, "this node is stopping");
-    sessions_close_all(n);
+    connections_close_all(n);
+    upstream_close_all(n);
 }
 
 static void begin_stop(struct node *n) ON_LOOP
@@ -403,7 +407,11 @@ static void on_timer(uv_timer_t *timer)
         try_transfer(n);
     if (n->stage == NODE_SERVING || n->stage == NODE_HANDING_OVER)
         route_timer(n, now);
+    connections_timer(n, now);
     sessions_timer(n, now);
+    upstream_timer(n, now);
+    if (n->readers != NULL)
+        readers_expire(n->readers, now);
     images_timer(n, now);
     disk_watch_timer(n->disk, now);
     if (n->stage == NODE_SERVING) {
@@ -538,7 +546,10 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
 {
     *n = (struct node){.config = config, .past = past, .role = CNS_FOLLOWER};
     list_init(&n->proposals);
+    list_init(&n->connections);
     list_init(&n->sessions);
+    list_init(&n->watched);
+    list_init(&n->leader_links);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
     list_init(&n->wait_admin);

@@ -57,16 +57,20 @@ struct node {
     bool failed;         /* the database or the log stopped: nothing is served, only STATUS */
     char failure[ERR_TEXT_MAX];
 
-    struct list proposals; /* struct lane_proposal: wait for room */
-    struct list sessions;
-    uint64_t next_session_id;
+    struct list proposals;   /* struct lane_proposal: wait for room */
+    struct list connections; /* connection.c: of clients */
+    uint64_t next_connection_id;
     unsigned n_connections;
-    uint64_t n_in_lane;      /* requests that the lane has */
-    struct list wait_leader; /* struct request: until there is a leader to run them */
-    struct list wait_seq;    /* struct request: until this node has published a sequence */
-    struct list confirms;    /* confirm.c: answers that wait for a majority's word */
-    struct list wait_admin;  /* struct request: changes of the members (admin.c) */
-    struct list wait_reads;  /* struct strong_read: ReadIndex rounds and their index */
+    struct list sessions; /* session.c: their streams */
+    struct list watched;  /* struct session, by `watch`: wait for their clients */
+    uint64_t next_session_id;
+    struct list leader_links; /* upstream.c: connections to a leader elsewhere */
+    uint64_t n_in_lane;       /* requests that the lane has */
+    struct list wait_leader;  /* struct request: until there is a leader to run them */
+    struct list wait_seq;     /* struct request: until this node has published a sequence */
+    struct list confirms;     /* confirm.c: answers that wait for a majority's word */
+    struct list wait_admin;   /* struct request: changes of the members (admin.c) */
+    struct list wait_reads;   /* struct strong_read: ReadIndex rounds and their index */
 
     enum node_stage stage;
     uint64_t stage_since_ms;

@@ -96,6 +96,8 @@ static enum err begin(struct readers *p, struct request *r, struct reader_conn *
         return e;
     }
     reader_watch_begin(p->watch, &(*conn)->reading, r);
+    if (r->is_describe) /* complete with that: no statement is left to run */
+        return sqlconn_describe((*conn)->sql, r);
     return sqlconn_begin((*conn)->sql, r, true, stmt);
 }
 

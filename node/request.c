@@ -81,16 +81,27 @@ bool request_next_statement(struct request *r)
     return true;
 }
 
+void request_drop_query(struct request *r)
+{
+    for (uint32_t i = 0; i < r->n_kept; i++)
+        kept_unref(r->kept[i]);
+    free(r->kept);
+    free(r->frame);
+    r->kept = NULL;
+    r->frame = NULL;
+    r->n_kept = 0;
+    r->frame_len = 0;
+    r->query.n_statements = 0;
+    r->statement = (struct wire_statement){0};
+}
+
 void request_free(struct request *r)
 {
     buf_fini(&r->answer.out);
     free(r->answer.message);
     free(r->cluster);
     free(r->no_room);
-    for (uint32_t i = 0; i < r->n_kept; i++)
-        kept_unref(r->kept[i]);
-    free(r->kept);
-    free(r->frame);
+    request_drop_query(r);
     free(r);
 }
 

@@ -115,8 +115,9 @@ struct request *request_new(struct session *session, uint64_t session_id, struct
 /* The texts of its statements that come without one, in their order: takes KEPT (malloc'ed) and a
  * reference to each. Thread: loop. */
 void request_use_kept(struct request *r, struct kept **kept, uint32_t n);
-/* Is it the COMMIT that answers for a transaction (WIRE_RESOLVE), or a write that is done at most
- * once? */
+/* It will not run: its bytes go, what is answered stays. */
+void request_drop_query(struct request *r);
+/* Is it a write that is done at most once? Only the question what became of it? */
 bool request_is_numbered(const struct request *r);
 bool request_is_resolve(const struct request *r);
 /* BATCH: `statement` is the first one (again), or the next one; false: that was the last. */

@@ -48,6 +48,21 @@ static void run_read(struct session *s, struct request *r) ON_LOOP
     readers_run(s->node->readers, r);
 }
 
+/* What R's client has seen, or R's session by requests sent ahead. */
+static uint64_t wanted_seq(const struct session *s, const struct request *r) ON_LOOP
+{
+    return r->query.min_seq > s->seen_seq ? r->query.min_seq : s->seen_seq;
+}
+
+static void read_when_seen(struct session *s, struct request *r) ON_LOOP
+{
+    struct node *n = s->node;
+    if (repl_db_published(lane_db(n->lane)) >= wanted_seq(s, r))
+        run_read(s, r);
+    else
+        list_push_back(&n->wait_seq, &r->letter.link);
+}
+
 static void drop_strong(struct strong_read *w) ON_LOOP
 {
     if (!w->asked)
@@ -63,7 +78,7 @@ static void run_strong(struct strong_read *w) ON_LOOP
     if (w->began_ms > s->node->vouched_ms)
         s->node->vouched_ms = w->began_ms;
     drop_strong(w);
-    run_read(s, r);
+    read_when_seen(s, r);
 }
 
 static void on_read_index(struct cns_read *read, enum err e, uint64_t index)
@@ -100,11 +115,6 @@ static void ask_strong(struct session *s, struct request *r) ON_LOOP
     cns_read_index(s->node->cns, &w->read, s->give_up_ms > now ? s->give_up_ms - now : 1);
 }
 
-static uint64_t wanted_seq(const struct session *s, const struct request *r) ON_LOOP
-{
-    return r->query.min_seq > s->seen_seq ? r->query.min_seq : s->seen_seq;
-}
-
 static void route_read(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
@@ -117,14 +127,11 @@ static void route_read(struct session *s, struct request *r) ON_LOOP
         run_read(s, r);
         return;
     case WIRE_SESSION:
-        if (repl_db_published(lane_db(n->lane)) >= wanted_seq(s, r))
-            run_read(s, r);
-        else
-            list_push_back(&n->wait_seq, &r->letter.link);
+        read_when_seen(s, r);
         return;
     case WIRE_BOUNDED:
         if (n->vouched_ms != 0 && clock_mono_ms() <= n->vouched_ms + r->query.bound_ms)
-            run_read(s, r);
+            read_when_seen(s, r);
         else
             ask_strong(s, r);
         return;
@@ -174,7 +181,7 @@ static bool try_forward(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
     const struct gossip_news *leader = gossip_of(n->gossip, n->leader_id);
-    if (s->forwarded || n->role == CNS_LEADER || leader == NULL || leader->address[0] == 0)
+    if (r->forwarded || n->role == CNS_LEADER || leader == NULL || leader->address[0] == 0)
         return false;
     s->at = AT_UPSTREAM;
     upstream_send(s, r, n->leader_id, leader->address);
@@ -185,7 +192,7 @@ static bool try_forward(struct session *s, struct request *r) ON_LOOP
 static void wait_for_leader(struct session *s, struct request *r) ON_LOOP
 {
     struct node *n = s->node;
-    if (s->forwarded && n->role != CNS_LEADER)
+    if (r->forwarded && n->role != CNS_LEADER)
         fail(s, ERR_NOT_LEADER, "this node is not the leader");
     else
         list_push_back(&n->wait_leader, &r->letter.link);
@@ -216,27 +223,43 @@ static void route_cluster(struct session *s, struct request *r) ON_LOOP
 }
 /* --- settings of the session --- */
 
+/* What SQLite would say of it: it changes nothing that the leader has. */
+static void describe_foreign_keys(struct request *r, bool asks) ON_LOOP
+{
+    struct buf columns;
+    struct wire_description d = {.used = (uint32_t)r->statement.sql_len,
+                                 .flags = WIRE_STATEMENT_READONLY};
+    buf_init(&columns, KIB(1));
+    if (asks) {
+        buf_put_cstr(&columns, "foreign_keys");
+        buf_put_cstr(&columns, "");
+        d.n_columns = 1;
+    }
+    d.params = rd_of(columns.data, 0);
+    d.columns = rd_of(columns.data, columns.len);
+    wire_put_description(&r->answer.out, r->id, &d);
+    buf_fini(&columns);
+}
+
 static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
 {
     int value = sql_foreign_keys_value(r->statement.sql, r->statement.sql_len);
-    if (value < 0) {
+    if (r->is_describe) {
+        describe_foreign_keys(r, value < 0);
+    } else if (value < 0) {
         struct buf *b = &r->answer.out;
         struct wire_value v = {.type = WIRE_INTEGER};
-        v.integer = s->foreign_keys;
+        v.integer = r->foreign_keys;
         wire_put_columns(b, r->id, &(const char *){"foreign_keys"}, 1);
         size_t begun = wire_begin(b, WIRE_ROWS, r->id);
         buf_put_u32(b, 1);
         wire_put_value(b, &v);
         wire_end(b, begun);
     } else if (s->home == HOME_NONE) { /* inside a transaction it does nothing, as in SQLite */
-        s->foreign_keys = value != 0;
+        r->foreign_keys = value != 0;
     }
     r->answer.in_transaction = s->home != HOME_NONE;
-    r->answer.last_insert_rowid = s->last_insert_rowid;
-    if (s->home == HOME_UPSTREAM) { /* keep the home: session_answer takes it from the flag */
-        struct answer *a = &r->answer;
-        a->in_transaction = true;
-    }
+    r->answer.last_insert_rowid = r->last_insert_rowid;
     session_answer(s, r);
 }
 
@@ -253,10 +276,32 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
     r->deadline_ms = now + (timeout != 0 ? timeout : c->statement_ms);
     s->give_up_ms =
         now + (timeout != 0 && timeout < c->leader_wait_ms ? timeout : c->leader_wait_ms);
-    if (r->query.flags & WIRE_FORWARDED) /* the session is at the other node; it knows */
-        s->last_insert_rowid = r->query.last_insert_rowid;
-    r->last_insert_rowid = s->last_insert_rowid;
-    r->foreign_keys = r->foreign_keys && s->foreign_keys;
+}
+
+/* A statement that this node may answer. */
+static void dispatch_sql(struct session *s, struct request *r) ON_LOOP
+{
+    if (request_is_resolve(r) && s->home != HOME_NONE) {
+        fail(s, ERR_MISUSE, "the outcome of a COMMIT cannot be asked for inside a transaction");
+    } else if (request_is_resolve(r)) {
+        route_write(s, r);
+    } else if (r->kind == SQL_FOREIGN_KEYS) {
+        route_foreign_keys(s, r);
+    } else if (s->home == HOME_LANE) {
+        run_in_lane(s, r);
+    } else if (s->home == HOME_UPSTREAM) {
+        s->at = AT_UPSTREAM;
+        upstream_send(s, r, 0, NULL);
+    } else if (r->is_describe) {
+        route_read(s, r);
+    } else if (r->kind == SQL_EMPTY) {
+        r->answer.last_insert_rowid = r->last_insert_rowid;
+        session_answer(s, r);
+    } else if (r->kind == SQL_READ) {
+        route_read(s, r);
+    } else {
+        route_write(s, r);
+    }
 }
 
 static void dispatch(struct session *s, struct request *r) ON_LOOP
@@ -283,20 +328,8 @@ static void dispatch(struct session *s, struct request *r) ON_LOOP
         image_run(s, r);
     } else if (r->cluster != NULL) {
         route_cluster(s, r);
-    } else if (r->kind == SQL_FOREIGN_KEYS) {
-        route_foreign_keys(s, r);
-    } else if (s->home == HOME_LANE) {
-        run_in_lane(s, r);
-    } else if (s->home == HOME_UPSTREAM) {
-        s->at = AT_UPSTREAM;
-        upstream_send(s, r, 0, NULL);
-    } else if (r->kind == SQL_EMPTY) {
-        r->answer.last_insert_rowid = s->last_insert_rowid;
-        session_answer(s, r);
-    } else if (r->kind == SQL_READ) {
-        route_read(s, r);
     } else {
-        route_write(s, r);
+        dispatch_sql(s, r);
     }
 }
 
@@ -404,9 +437,9 @@ void route_forget(struct session *s)
         if (w->session == s)
             drop_strong(w);
     }
-    if (s->framed != NULL && r->cluster != NULL && admin_has_begun(r))
+    if (s->connection != NULL && r->cluster != NULL && admin_has_begun(r))
         fail(s, ERR_UNKNOWN,
              "interrupted, but the change was begun: look at `lectern cluster list`");
-    else if (s->framed != NULL)
+    else if (s->connection != NULL)
         fail(s, ERR_CANCELLED, "interrupted");
 }

@@ -1,42 +1,67 @@
 /* Room: node. Thread: loop.
  * Invariants: at most one request of a session is under way; answers leave in the order of the
- * requests; s->at says who has the current one, and only that one may answer it. */
+ * requests; s->at says who has the current one, and only that one may answer it. `watch` is linked
+ * while frames, or a reader's statement, wait for the client.
+ *
+ * An answer leaves frame by frame: ROWS only while the window is above zero, nothing while the
+ * connection's backlog is too long. A client that takes nothing for SLOW_MS ends its own statement.
+ *
+ * What a client hears of a numbered write of which an attempt may have been done (`in_doubt`) is
+ * the word of a leader that looked it up, or ERR_UNKNOWN; never a code that means "surely not run".
+ * Not here: connections and frames (connection.c), where a request runs (route.c). */
 #include "node/session.h"
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/sizes.h"
-#include "node/admin.h"
+#include "node/connection.h"
 #include "node/image.h"
 #include "node/route.h"
 #include "node/upstream.h"
 
 #include <inttypes.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define HELLO_MS    5000 /* a connection without HELLO is closed: it may be half open, or hostile */
-#define BACKLOG_MAX KIB(512) /* not taken by the client: its statement pauses */
-#define MESSAGE_MAX KIB(32)  /* of an error */
-#define SLOW_MS     10000    /* a client that takes no byte of an answer for so long is gone */
-#define ACCEPTS     1024     /* the kernel's queue of new connections */
+#define MESSAGE_MAX KIB(32) /* of an error */
+#define SLOW_MS     10000   /* a client that takes no row of an answer for so long ends it */
 
-struct listener {
-    uv_tcp_t tcp;
-    struct node *node;
-};
+/* Requests that wait for their turn. A stream that is over QUEUE_BYTES (or holds one request) may
+ * use the first half of the connection's room, the others have both: a greedy one refuses itself.
+ */
+#define QUEUE_MAX        256u
+#define QUEUE_BYTES      MIB(1)
+#define GREEDY_BYTES_MAX MIB(64)
+#define ALL_BYTES_MAX    MIB(128)
+/* Complete answers of one connection that wait for windows; one alone may be above. */
+#define HELD_BYTES_MAX MIB(64)
 
-/* --- the end of a session --- */
+/* --- the life of a session --- */
 
-static void free_if_done(struct session *s)
+struct session *session_new(struct connection *c, uint32_t stream)
 {
-    if (s->framed != NULL || s->current != NULL)
+    struct session *s = MEM_NEW(struct session);
+    s->node = c->node;
+    s->connection = c;
+    s->stream = stream;
+    s->id = ++s->node->next_session_id;
+    s->foreign_keys = true;
+    s->window = WIRE_WINDOW;
+    list_init(&s->pending);
+    list_init(&s->watch);
+    list_init(&s->stall);
+    list_push_back(&s->node->sessions, &s->link);
+    return s;
+}
+
+static void free_if_done(struct session *s) ON_LOOP
+{
+    if (s->connection != NULL || s->current != NULL || s->beginning)
         return;
-    CHECK(s->upstream == NULL && s->n_pending == 0);
+    CHECK(s->upstream == NULL && s->n_pending == 0 && list_empty(&s->watch) &&
+          list_empty(&s->stall));
     list_remove(&s->link);
     free(s);
 }
@@ -48,6 +73,13 @@ static void tell_gone(struct session *s) ON_LOOP
     g->letter.kind = LANE_GONE;
     g->session_id = s->id;
     lane_send(s->node->lane, &g->letter);
+}
+
+/* Accounts for what waits of the current answer. */
+static void hold(struct session *s, size_t bytes) ON_LOOP
+{
+    s->connection->held_bytes += bytes - s->held;
+    s->held = bytes;
 }
 
 static void drop_current(struct session *s) ON_LOOP
@@ -62,9 +94,11 @@ static void drop_current(struct session *s) ON_LOOP
         break;
     case AT_BLOCKED: /* goes back to its reader, which ends it */
         s->at = AT_READER;
+        buf_reset(&r->answer.out);
         readers_run(s->node->readers, r);
         return;
     case AT_UPSTREAM:
+    case AT_SENDING:
         break;
     case AT_LANE:
     case AT_READER:
@@ -77,14 +111,16 @@ static void drop_current(struct session *s) ON_LOOP
     request_free(r);
 }
 
-static void end_session(struct session *s, bool flush) ON_LOOP
+void session_end(struct session *s)
 {
+    struct connection *c = s->connection;
     struct list *i;
-    if (s->framed == NULL)
-        return;
-    framed_close(s->framed, flush);
-    s->framed = NULL;
-    s->node->n_connections--;
+    hold(s, 0);
+    list_remove(&s->watch);
+    list_remove(&s->stall);
+    c->n_requests -= s->n_pending + (s->current != NULL);
+    c->pending_bytes -= s->pending_bytes;
+    s->connection = NULL;
     while ((i = list_pop_front(&s->pending)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
     s->n_pending = 0;
@@ -98,25 +134,87 @@ static void end_session(struct session *s, bool flush) ON_LOOP
     free_if_done(s);
 }
 
-static void on_close(void *ctx, const char *why)
+/* --- the line of requests --- */
+
+/* One at a time, and none for a client that does not take the answers it has asked for. */
+static bool may_begin(struct session *s) ON_LOOP
 {
-    struct session *s = ctx;
-    thread_expect_loop();
-    log_debug("session", "closed session=%" PRIu64 " why=\"%s\"", s->id, why);
-    end_session(s, false);
+    if (s->connection == NULL || s->current != NULL || s->n_pending == 0)
+        return false;
+    if (!connection_is_full(s->connection))
+        return true;
+    connection_stall(s->connection, s);
+    return false;
 }
 
-/* The client closed its sending side: what it asked is still answered. */
-static void on_eof(void *ctx)
+/* Begins the next request, if any. It may be answered at once, so this is a loop, not a chain of
+ * calls; and it may end the connection: S may be gone afterwards. */
+static void next(struct session *s) ON_LOOP
 {
-    struct session *s = ctx;
-    thread_expect_loop();
-    s->ending = true;
-    if (s->current == NULL && s->n_pending == 0)
-        end_session(s, true);
+    if (s->beginning)
+        return; /* called from the loop below */
+    s->beginning = true;
+    while (may_begin(s)) {
+        s->current = LIST_ENTRY(list_pop_front(&s->pending), struct request, letter.link);
+        s->n_pending--;
+        s->pending_bytes -= s->current->frame_len;
+        s->connection->pending_bytes -= s->current->frame_len;
+        s->at = AT_ROUTE;
+        route(s, s->current);
+    }
+    s->beginning = false;
+    free_if_done(s);
 }
 
-/* --- answers --- */
+/* The current request is over; S may be freed. */
+static void finish(struct session *s, struct request *r) ON_LOOP
+{
+    CHECK(s->current == r);
+    struct connection *c = s->connection;
+    s->current = NULL;
+    s->at = AT_NOBODY;
+    s->overdue = false;
+    list_remove(&s->watch);
+    list_remove(&s->stall);
+    request_free(r);
+    if (c == NULL) {
+        free_if_done(s);
+        return;
+    }
+    hold(s, 0);
+    bool more = s->n_pending > 0;
+    connection_answered(c);
+    if (more) /* so C is still there */
+        next(s);
+}
+
+static bool has_room(const struct session *s, const struct request *r) ON_LOOP
+{
+    const struct connection *c = s->connection;
+    bool modest = s->pending_bytes + r->frame_len <= QUEUE_BYTES;
+    bool alone = c->pending_bytes == 0;
+    size_t all = c->pending_bytes + r->frame_len;
+    return s->n_pending < QUEUE_MAX &&
+           (alone || all <= GREEDY_BYTES_MAX || (modest && all <= ALL_BYTES_MAX));
+}
+
+void session_take(struct session *s, struct request *r)
+{
+    bool waits = s->current != NULL || s->n_pending > 0 || connection_is_full(s->connection);
+    if (waits && r->answer.code == ERR_OK && !has_room(s, r)) {
+        request_fail(
+            r, ERR_BUSY,
+            "too many requests, or bytes of them, wait on this stream: read answers first");
+        request_drop_query(r);
+    }
+    list_push_back(&s->pending, &r->letter.link);
+    s->n_pending++;
+    s->pending_bytes += r->frame_len;
+    s->connection->pending_bytes += r->frame_len;
+    next(s);
+}
+
+/* --- the end of an answer --- */
 
 /* SQLite's messages quote the statement, which may be long: they are cut, at a whole character. */
 static size_t text_length(const char *text) ON_LOOP
@@ -130,53 +228,26 @@ static size_t text_length(const char *text) ON_LOOP
     return n;
 }
 
-/* The connection itself is at fault: one clear error as a client of VERSION reads it, then the end.
- */
-static void refuse_version(struct session *s, unsigned version, struct wire_id id, enum err code,
-                           const char *message) ON_LOOP
+static void put_done(struct request *r, uint8_t flags) ON_LOOP
 {
-    struct buf b;
-    struct wire_error e = {.code = code,
-                           .sqlite_code = err_sqlite_code((int)code),
-                           .offset = -1,
-                           .message = message,
-                           .message_len = strlen(message)};
-    log_info("session", "refused session=%" PRIu64 " error=%s reason=\"%s\"", s->id,
-             err_name((int)code), message);
-    buf_init(&b, KIB(4));
-    if (version == 1)
-        wire_put_error_v1(&b, &e);
-    else
-        wire_put_error(&b, id, &e);
-    if (buf_status(&b) == ERR_OK)
-        framed_send(s->framed, &b);
-    buf_fini(&b);
-    end_session(s, true);
-}
-
-static void refuse(struct session *s, struct wire_id id, enum err code, const char *message) ON_LOOP
-{
-    refuse_version(s, WIRE_VERSION, id, code, message);
-}
-
-static void on_bad(void *ctx, enum err e)
-{
-    thread_expect_loop();
-    refuse(ctx, (struct wire_id){0}, e, err_text());
+    struct answer *a = &r->answer;
+    struct wire_done d = {.seq = a->seq,
+                          .changes = a->changes,
+                          .last_insert_rowid = a->last_insert_rowid,
+                          .flags = flags};
+    if (!r->is_describe) /* that ends with its DESCRIPTION */
+        wire_put_done(&a->out, r->id, &d);
 }
 
 static void put_end_frame(struct request *r) ON_LOOP
 {
     struct answer *a = &r->answer;
     uint8_t flags = (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
-                              (r->session->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS));
+                              (r->elsewhere ? WIRE_ELSEWHERE : 0) |
+                              (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS));
     request_make_room_for_end(r);
     if (a->code == ERR_OK) {
-        struct wire_done d = {.seq = a->seq,
-                              .changes = a->changes,
-                              .last_insert_rowid = a->last_insert_rowid,
-                              .flags = flags};
-        wire_put_done(&a->out, r->id, &d);
+        put_done(r, flags);
         return;
     }
     const char *message = a->message == NULL ? err_default_text((int)a->code) : a->message;
@@ -185,6 +256,7 @@ static void put_end_frame(struct request *r) ON_LOOP
                            .offset = a->offset,
                            .seq = a->seq,
                            .flags = flags,
+                           .statement = a->statement,
                            .message = message,
                            .message_len = text_length(message)};
     wire_put_error(&a->out, r->id, &e);
@@ -202,46 +274,16 @@ static void put_end(struct request *r) ON_LOOP
     CHECK(buf_status(&r->answer.out) == ERR_OK); /* a short sentence in an empty buffer */
 }
 
-/* One at a time, and none for a client that does not take the answers it has asked for. */
-static bool must_wait(const struct session *s) ON_LOOP
+/* The rest of the answer is dropped. What was done is not told to have failed. */
+static void cut(struct request *r, enum err code, const char *why) ON_LOOP
 {
-    return s->current != NULL || framed_backlog(s->framed) > BACKLOG_MAX;
-}
-
-/* Begins the next request, if any. S may be gone afterwards. */
-static void next(struct session *s) ON_LOOP
-{
-    struct list *i = must_wait(s) ? NULL : list_pop_front(&s->pending);
-    if (i == NULL)
+    char sentence[ERR_TEXT_MAX];
+    bool done = r->answer.code == ERR_OK && r->kind != SQL_READ && !r->is_describe;
+    if (r->answer.code != ERR_OK && r->answer.code != ERR_CANCELLED)
         return;
-    s->current = LIST_ENTRY(i, struct request, letter.link);
-    s->n_pending--;
-    s->pending_bytes -= s->current->frame_len;
-    if (s->n_pending < SESSION_PENDING_MAX / 2 && s->pending_bytes < SESSION_PENDING_BYTES_MAX / 2)
-        framed_pause(s->framed, false);
-    s->at = AT_ROUTE;
-    route(s, s->current); /* may answer at once, and end the session: S may be gone */
-}
-
-/* The current request is over; S may be freed. */
-static void finish(struct session *s, struct request *r) ON_LOOP
-{
-    CHECK(s->current == r);
-    s->current = NULL;
-    s->at = AT_NOBODY;
-    request_free(r);
-    if (s->framed == NULL)
-        free_if_done(s);
-    else if (s->ending && s->n_pending == 0)
-        end_session(s, true);
-    else
-        next(s);
-}
-
-static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
-{
-    return !s->forwarded && s->home == HOME_NONE && r->answer.code == ERR_NOT_LEADER &&
-           s->node->fetch == NULL;
+    (void)snprintf(sentence, sizeof sentence, "%s%s", done ? "the statement was done, but " : "",
+                   why);
+    request_fail(r, done ? ERR_ROWS_LOST : code, sentence);
 }
 
 /* Whose disk it is: the client may not know which node ran its statement. */
@@ -249,12 +291,163 @@ static void name_the_node(const struct session *s, struct request *r) ON_LOOP
 {
     char sentence[ERR_TEXT_MAX + 32];
     int32_t sqlite_code = r->answer.sqlite_code;
-    if ((r->answer.code != ERR_CORRUPT && r->answer.code != ERR_IO) || r->answer.message == NULL)
+    uint32_t statement = r->answer.statement;
+    if ((r->answer.code != ERR_CORRUPT && r->answer.code != ERR_IO) || r->answer.message == NULL ||
+        r->elsewhere)
         return;
     (void)snprintf(sentence, sizeof sentence, "node %" PRIu64 ": %s", s->node->config->id,
                    r->answer.message);
     request_fail(r, r->answer.code, sentence);
     r->answer.sqlite_code = sqlite_code;
+    r->answer.statement = statement;
+}
+
+/* Codes of which a leader that knows the number, and nobody else, is the source. EXPIRED is not
+ * one: to a client that has sent its write once it means "send it again". */
+static bool is_definite(enum err code) ON_LOOP
+{
+    return code == ERR_OK || code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE ||
+           code == ERR_TOO_BIG || code == ERR_ROWS_LOST || code == ERR_TXN_LOST ||
+           code == ERR_UNKNOWN;
+}
+
+static void admit_doubt(struct request *r) ON_LOOP
+{
+    char sentence[ERR_TEXT_MAX];
+    if (!r->in_doubt || is_definite(r->answer.code))
+        return;
+    (void)snprintf(sentence, sizeof sentence,
+                   "the leader was lost before it answered, and none could say whether this was "
+                   "written (%s): look before you repeat it",
+                   r->answer.message == NULL ? err_default_text((int)r->answer.code)
+                                             : r->answer.message);
+    request_fail(r, ERR_UNKNOWN, sentence);
+}
+
+/* --- sending --- */
+
+/* How much of the current answer may leave now, in whole frames; the window is used up by it. */
+static size_t allowed(struct session *s, const struct buf *out) ON_LOOP
+{
+    size_t at = 0;
+    while (at < out->len) {
+        size_t size = WIRE_LENGTH_BYTES + get_le32(out->data + at);
+        if (out->data[at + WIRE_LENGTH_BYTES] == WIRE_ROWS) {
+            if (s->window <= 0)
+                break;
+            s->window -= (int64_t)size;
+        }
+        at += size;
+    }
+    CHECK(at <= out->len);
+    return at;
+}
+
+/* Sends what may be sent of the current answer. True: nothing of it is left. */
+static bool send_some(struct session *s) ON_LOOP
+{
+    struct buf *out = &s->current->answer.out;
+    if (out->len == 0)
+        return true;
+    if (connection_is_full(s->connection)) {
+        connection_stall(s->connection, s);
+        return false;
+    }
+    size_t n = allowed(s, out);
+    if (n == out->len) {
+        framed_send(s->connection->framed, out);
+        return true;
+    }
+    if (n > 0) {
+        struct buf some;
+        buf_init(&some, n);
+        buf_put(&some, out->data, n);
+        CHECK(buf_status(&some) == ERR_OK);
+        framed_send(s->connection->framed, &some);
+        buf_fini(&some);
+        buf_consume(out, n);
+    }
+    return false;
+}
+
+/* The current request waits for its client from now on, if it did not yet. */
+static void watch(struct session *s) ON_LOOP
+{
+    if (!list_empty(&s->watch))
+        return;
+    list_push_back(&s->node->watched, &s->watch);
+    s->took_ms = clock_mono_ms();
+}
+
+/* The current request is answered, and its answer has its end: sends what may be sent. */
+static void send_answer(struct session *s) ON_LOOP
+{
+    struct request *r = s->current;
+    s->at = AT_SENDING;
+    bool sent = send_some(s);
+    size_t others = s->connection->held_bytes - s->held;
+    if (!sent && r->answer.code == ERR_OK && others > 0 &&
+        others + r->answer.out.len > HELD_BYTES_MAX) {
+        cut(r, ERR_BUSY, "this connection's streams hold too many answers that it does not take");
+        put_end(r);
+        sent = send_some(s);
+    }
+    if (sent) {
+        finish(s, r);
+        return;
+    }
+    hold(s, r->answer.out.len);
+    watch(s);
+}
+
+/* --- answers --- */
+
+/* This node could not: nothing was done, or R's number makes another attempt harmless. */
+static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
+{
+    bool lost = r->answer.code == ERR_NOT_LEADER ||
+                (r->answer.code == ERR_UNKNOWN && request_is_numbered(r));
+    return lost && !r->forwarded && s->home == HOME_NONE && s->node->fetch == NULL;
+}
+
+/* True: R is on its way again. */
+static bool try_again(struct session *s, struct request *r) ON_LOOP
+{
+    if (r->answer.not_read_only) {
+        request_clear_answer(r);
+        s->at = AT_ROUTE;
+        route_write(s, r);
+        return true;
+    }
+    if (!runs_elsewhere(s, r))
+        return false;
+    r->in_doubt = r->in_doubt || r->answer.code == ERR_UNKNOWN;
+    if (clock_mono_ms() > s->give_up_ms) {
+        request_fail(r, ERR_NO_LEADER, "the leader could not be reached in time");
+        return false;
+    }
+    request_clear_answer(r);
+    s->at = AT_ROUTE;
+    list_push_back(&s->node->wait_leader, &r->letter.link);
+    return true;
+}
+
+/* What the session carries from R on. */
+static void note_state(struct session *s, struct request *r) ON_LOOP
+{
+    struct answer *a = &r->answer;
+    bool ran = !r->is_status && !r->is_describe && r->cluster == NULL && r->image_frame == 0;
+    if (s->at == AT_UPSTREAM)
+        s->home = a->in_transaction ? HOME_UPSTREAM : HOME_NONE;
+    else if (s->home != HOME_UPSTREAM)
+        s->home = a->in_transaction ? HOME_LANE : HOME_NONE;
+    if (ran && a->code == ERR_OK)
+        s->last_insert_rowid = a->last_insert_rowid;
+    else
+        a->last_insert_rowid = s->last_insert_rowid;
+    s->foreign_keys = r->foreign_keys;
+    if (a->seq > s->seen_seq)
+        s->seen_seq = a->seq;
 }
 
 void session_answer(struct session *s, struct request *r)
@@ -262,428 +455,176 @@ void session_answer(struct session *s, struct request *r)
     CHECK(s->current == r && r->session == s);
     if (s->at == AT_LANE)
         s->node->n_in_lane--;
-    if (s->framed == NULL) {
-        if (r->answer.in_transaction)
+    if (s->connection == NULL) {
+        if (r->answer.in_transaction && s->at == AT_LANE)
             tell_gone(s);
         finish(s, r);
         return;
     }
-    if (r->answer.not_read_only || runs_elsewhere(s, r)) {
-        bool at_once = r->answer.not_read_only;
-        request_clear_answer(r);
-        s->at = AT_ROUTE;
-        if (at_once) {
-            route_write(s, r);
-            return;
-        }
-        if (clock_mono_ms() <= s->give_up_ms) {
-            list_push_back(&s->node->wait_leader, &r->letter.link);
-            return;
-        }
-        request_fail(r, ERR_NO_LEADER, "the leader could not be reached in time");
-    }
-    if (s->home != HOME_UPSTREAM || r->answer.code == ERR_TXN_LOST)
-        s->home = r->answer.in_transaction ? HOME_LANE : HOME_NONE;
-    if (r->answer.code == ERR_OK && !r->is_status && r->cluster == NULL)
-        s->last_insert_rowid = r->answer.last_insert_rowid;
-    if (r->answer.seq > s->seen_seq)
-        s->seen_seq = r->answer.seq;
-    if (s->overdue) {
-        s->overdue = false;
-        request_fail(r, ERR_TIMEOUT, "timed out while its client took the rows too slowly");
-    }
+    if (s->at == AT_UPSTREAM && !r->answer.in_transaction)
+        upstream_release(s);
+    if (try_again(s, r))
+        return;
+    note_state(s, r);
+    if (s->overdue)
+        cut(r, ERR_TIMEOUT, "its client took the rows too slowly");
+    admit_doubt(r);
     name_the_node(s, r);
     put_end(r);
-    framed_send(s->framed, &r->answer.out);
-    finish(s, r);
+    send_answer(s);
 }
 
 void session_rows(struct session *s, struct request *r)
 {
     CHECK(s->current == r && s->at == AT_READER);
-    if (s->framed != NULL) {
-        framed_send(s->framed, &r->answer.out);
-        if (framed_backlog(s->framed) > BACKLOG_MAX) {
-            s->at = AT_BLOCKED;
-            s->blocked_backlog = framed_backlog(s->framed);
-            s->blocked_ms = clock_mono_ms();
-            return;
-        }
+    if (s->connection == NULL) {
+        buf_reset(&r->answer.out);
+        readers_run(s->node->readers, r); /* it is cancelled, and comes back */
+        return;
     }
-    buf_reset(&r->answer.out);
-    readers_run(s->node->readers, r);
+    s->at = AT_BLOCKED;
+    session_resume(s);
 }
 
-bool session_relay(struct session *s, struct wire_frame *f)
+bool session_relay(struct session *s)
 {
-    struct buf b;
-    size_t n = rd_left(&f->body);
-    buf_init(&b, n + KIB(1));
-    size_t begun = wire_begin(&b, f->type, f->id);
-    buf_put(&b, f->body.p, n);
-    wire_end(&b, begun);
-    CHECK(buf_status(&b) == ERR_OK);
-    framed_send(s->framed, &b);
-    buf_fini(&b);
-    return framed_backlog(s->framed) <= BACKLOG_MAX;
+    CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
+    if (s->overdue)
+        buf_reset(&s->current->answer.out);
+    if (send_some(s)) {
+        list_remove(&s->watch);
+        return true;
+    }
+    watch(s);
+    return false;
 }
 
-void session_relayed(struct session *s, bool in_transaction)
-{
-    s->home = in_transaction ? HOME_UPSTREAM : HOME_NONE;
-    finish(s, s->current);
-}
-
+/* Its reader goes on. */
 static void unblock(struct session *s) ON_LOOP
 {
+    list_remove(&s->watch);
+    list_remove(&s->stall);
     s->at = AT_READER;
     buf_reset(&s->current->answer.out);
     readers_run(s->node->readers, s->current);
 }
 
-static void on_drain(void *ctx)
+void session_resume(struct session *s)
 {
-    struct session *s = ctx;
-    thread_expect_loop();
-    if (s->at == AT_BLOCKED)
-        unblock(s);
-    else if (s->at == AT_UPSTREAM)
+    s->took_ms = clock_mono_ms();
+    switch (s->at) {
+    case AT_BLOCKED:
+        if (send_some(s) && s->window > 0 && !connection_is_full(s->connection)) {
+            unblock(s);
+            return;
+        }
+        watch(s);
+        if (connection_is_full(s->connection))
+            connection_stall(s->connection, s);
+        return;
+    case AT_SENDING:
+        send_answer(s);
+        return;
+    case AT_UPSTREAM:
         upstream_resume(s);
-    else
+        return;
+    case AT_NOBODY:
         next(s);
-}
-
-/* --- frames --- */
-
-/* The name comes from the network and goes into the log: printable, and without quotes. */
-static enum err no_such_database(const struct wire_hello *h) ON_LOOP
-{
-    char name[65];
-    size_t n = h->database_len < sizeof name - 1 ? h->database_len : sizeof name - 1;
-    for (size_t i = 0; i < n; i++) {
-        char c = h->database[i];
-        name[i] = c > ' ' && c <= '~' && c != '"' && c != '\\' ? c : '?';
-    }
-    name[n] = 0;
-    return err_fail(ERR_NOT_FOUND, "there is no database '%s' here", name);
-}
-
-static void greet(struct session *s, struct wire_frame *f) ON_LOOP
-{
-    struct wire_hello h = {0};
-    struct buf b;
-    enum err e = f->type == WIRE_HELLO ? wire_get_hello(f, &h)
-                                       : err_fail(ERR_PROTOCOL, "the first frame is not HELLO");
-    if (e == ERR_OK && h.database_len != 0 &&
-        !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
-        e = no_such_database(&h);
-    if (e != ERR_OK) {
-        refuse_version(s, h.version, (struct wire_id){0}, e, err_text());
+        return;
+    case AT_ROUTE:
+    case AT_LANE:
+    case AT_READER:
+    case AT_IMAGE:
         return;
     }
-    s->greeted = true;
-    framed_limit(s->framed, WIRE_FRAME_MAX);
-    buf_init(&b, KIB(4));
-    struct wire_welcome w = {
-        .version = WIRE_VERSION,
-        .node_id = s->node->config->id,
-        .cluster_id = s->node->config->cluster_id,
-        .seq = s->node->lane == NULL ? 0 : repl_db_published(lane_db(s->node->lane)),
-        .server = LECTERN_VERSION,
-        .sqlite = sqlite3_libversion()};
-    w.server_len = strlen(w.server);
-    w.sqlite_len = strlen(w.sqlite);
-    wire_put_welcome(&b, &w);
-    framed_send(s->framed, &b);
-    buf_fini(&b);
 }
 
-static void take(struct session *s, struct request *r) ON_LOOP
+/* --- what the client says of a request under way --- */
+
+enum err session_credit(struct session *s, uint32_t bytes)
 {
-    list_push_back(&s->pending, &r->letter.link);
-    s->n_pending++;
-    s->pending_bytes += r->frame_len;
-    bool full =
-        s->n_pending >= SESSION_PENDING_MAX || s->pending_bytes >= SESSION_PENDING_BYTES_MAX;
-    if (full && must_wait(s))
-        framed_pause(s->framed, true); /* back-pressure, not an error */
-    next(s);
+    if (s->window + bytes > WIRE_WINDOW_MAX)
+        return err_fail(ERR_PROTOCOL, "stream %u is given credit beyond %u bytes", s->stream,
+                        WIRE_WINDOW_MAX);
+    s->window += bytes;
+    if (bytes > 0 && !list_empty(&s->watch) && list_empty(&s->stall))
+        session_resume(s);
+    return ERR_OK;
 }
 
-/* A request without a text: STATUS, or a place for an answer that is known already. */
-static struct request *empty_request(struct session *s, struct wire_id id) ON_LOOP
-{
-    static const uint8_t nothing[1];
-    struct wire_query q = {.statements = rd_of(nothing, 0)};
-    return request_new(s, s->id, id, &q, nothing, sizeof nothing);
-}
-
-/* A whole frame whose request is over a limit: it fails in its turn, and the connection goes on. */
-static void take_refused(struct session *s, struct wire_id id, enum err e) ON_LOOP
-{
-    struct request *r = empty_request(s, id);
-    request_fail_text(r, e);
-    take(s, r);
-}
-
-static void on_query(struct session *s, struct wire_frame *f) ON_LOOP
-{
-    const uint8_t *body = f->body.p;
-    size_t body_len = rd_left(&f->body);
-    struct wire_query q;
-    enum err e = wire_get_query(f, &q);
-    if (e == ERR_TOO_BIG) {
-        take_refused(s, f->id, e);
-        return;
-    }
-    if (e != ERR_OK) {
-        refuse(s, f->id, e, err_text());
-        return;
-    }
-    struct request *r = request_new(s, s->id, f->id, &q, body, body_len);
-    r->kind = sql_classify(r->statement.sql, r->statement.sql_len);
-    if (q.flags & WIRE_FORWARDED)
-        s->forwarded = true;
-    r->foreign_keys = (q.flags & WIRE_FOREIGN_KEYS_OFF) == 0;
-    take(s, r);
-}
-
-static void on_status(struct session *s, struct wire_frame *f) ON_LOOP
-{
-    struct request *r = empty_request(s, f->id);
-    r->is_status = true;
-    take(s, r);
-}
-
-static void on_cluster(struct session *s, struct wire_frame *f) ON_LOOP
-{
-    struct wire_cluster w;
-    enum err e = wire_get_cluster(f, &w);
-    if (e != ERR_OK) {
-        refuse(s, f->id, e, err_text());
-        return;
-    }
-    struct request *r = empty_request(s, f->id);
-    r->cluster = admin_request_new(&w);
-    if ((w.flags & WIRE_CLUSTER_FORWARDED) != 0)
-        s->forwarded = true;
-    take(s, r);
-}
-
-/* Another node fetches this one's database. */
-static void on_image(struct session *s, struct wire_frame *f) ON_LOOP
-{
-    const uint8_t *body = f->body.p;
-    struct wire_query q = {.statements = rd_of(body, 0)};
-    struct request *r = request_new(s, s->id, f->id, &q, body, rd_left(&f->body));
-    r->image_frame = f->type;
-    take(s, r);
-}
-
-static void cancel_pending(struct session *s, struct wire_id id) ON_LOOP
+static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
 {
     LIST_EACH(i, &s->pending) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        if (r->id.request == id.request)
+        if (r->id.request == request)
             atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     }
 }
 
-static void on_cancel(struct session *s, struct wire_id id) ON_LOOP
+void session_cancel(struct session *s, uint32_t request)
 {
     struct request *r = s->current;
-    if (r == NULL ||
-        r->id.request != id.request) { /* of those that wait: it ends when it comes to its turn */
-        cancel_pending(s, id);
+    if (r == NULL || r->id.request != request) { /* those that wait end when their turn comes */
+        cancel_pending(s, request);
         return;
     }
     atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
-    if (s->at == AT_UPSTREAM)
+    if (s->at == AT_UPSTREAM) {
         upstream_cancel(s);
-    else if (s->at == AT_ROUTE)
+    } else if (s->at == AT_ROUTE) {
         route_forget(s);
-    else if (s->at == AT_BLOCKED) /* its reader ends it */
+    } else if (s->at == AT_BLOCKED) { /* its reader ends it */
         unblock(s);
+    } else if (s->at == AT_SENDING && r->answer.code == ERR_OK) {
+        cut(r, ERR_CANCELLED, "interrupted");
+        put_end(r);
+        send_answer(s);
+    }
 }
 
-static void on_frame(void *ctx, struct wire_frame *f)
-{
-    struct session *s = ctx;
-    thread_expect_loop();
-    if (!s->greeted) {
-        greet(s, f);
-        return;
-    }
-    if (f->type >= WIRE_IMAGE_BEGIN && f->type <= WIRE_IMAGE_ASK_PAGES && rd_left(&f->body) > 0) {
-        on_image(s, f);
-        return;
-    }
-    if (f->type != WIRE_QUERY && f->type != WIRE_CREDIT && f->type != WIRE_CLUSTER &&
-        rd_left(&f->body) != 0) {
-        refuse(s, f->id, ERR_PROTOCOL, "a frame that a client does not send here, or too long");
-        return;
-    }
-    switch (f->type) {
-    case WIRE_QUERY:
-        on_query(s, f);
-        return;
-    case WIRE_STATUS:
-        on_status(s, f);
-        return;
-    case WIRE_CANCEL:
-        on_cancel(s, f->id);
-        return;
-    case WIRE_CLUSTER:
-        on_cluster(s, f);
-        return;
-    case WIRE_CREDIT:
-        return;
-    case WIRE_BATCH:
-    case WIRE_DESCRIBE:
-    case WIRE_CLOSE:
-    case WIRE_FORGET:
-    case WIRE_PING:
-    case WIRE_STEP:
-    case WIRE_DESCRIPTION:
-    case WIRE_PONG:
-    case WIRE_HELLO:
-    case WIRE_WELCOME:
-    case WIRE_COLUMNS:
-    case WIRE_ROWS:
-    case WIRE_DONE:
-    case WIRE_ERROR:
-    case WIRE_IMAGE_BEGIN:
-    case WIRE_IMAGE_ASK_HASHES:
-    case WIRE_IMAGE_ASK_PAGES:
-    case WIRE_IMAGE:
-    case WIRE_IMAGE_HASHES:
-    case WIRE_IMAGE_PAGES:
-        break;
-    }
-    refuse(s, f->id, ERR_PROTOCOL, "a frame that a client does not send here");
-}
+/* --- clients that take nothing --- */
 
-/* --- the listener --- */
-
-static void on_connection(uv_stream_t *stream, int status)
+/* Its statement ends, whatever became of it. A reader's keeps a connection, and an old snapshot. */
+static void end_slow(struct session *s) ON_LOOP
 {
-    struct listener *l = stream->data;
-    struct node *n = l->node;
-    thread_expect_loop();
-    if (status < 0) {
-        log_warn("session", "accept reason=\"%s\"", uv_strerror(status));
-        return;
-    }
-    struct session *s = MEM_NEW(struct session);
-    struct framed_events events = {.ctx = s,
-                                   .on_frame = on_frame,
-                                   .on_bad = on_bad,
-                                   .on_eof = on_eof,
-                                   .on_drain = on_drain,
-                                   .on_close = on_close};
-    s->framed = framed_accept(&n->loop, stream, &events);
-    if (s->framed == NULL) {
-        free(s);
-        return;
-    }
-    s->node = n;
-    s->id = ++n->next_session_id;
-    s->born_ms = clock_mono_ms();
-    s->foreign_keys = true;
-    list_init(&s->pending);
-    list_push_back(&n->sessions, &s->link);
-    if (++n->n_connections > n->config->connections_max)
-        refuse(s, (struct wire_id){0}, ERR_BUSY, "too many connections (max-connections)");
-    else if (n->stage != NODE_SERVING)
-        refuse(s, (struct wire_id){0}, ERR_STOPPED, "this node is stopping");
-}
-
-/* A blocked statement keeps one of the few reader connections, and an old snapshot. */
-static void blocked_timer(struct session *s, uint64_t now_ms) ON_LOOP
-{
-    size_t backlog = framed_backlog(s->framed);
-    if (backlog < s->blocked_backlog) {
-        s->blocked_backlog = backlog;
-        s->blocked_ms = now_ms;
-    }
-    if (now_ms > s->blocked_ms + SLOW_MS) {
-        log_info("session", "closed session=%" PRIu64 " why=\"its client takes no answers\"",
-                 s->id);
-        end_session(s, false);
-    } else if (now_ms > s->current->deadline_ms) {
-        s->overdue = true;
-        atomic_store_explicit(&s->current->cancelled, true, memory_order_relaxed);
+    struct request *r = s->current;
+    s->overdue = true;
+    atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
+    if (s->at == AT_BLOCKED) {
         unblock(s);
-    } else if (atomic_load_explicit(&s->current->cancelled, memory_order_relaxed)) {
+    } else if (s->at == AT_UPSTREAM) {
+        list_remove(&s->watch);
+        list_remove(&s->stall);
+        buf_reset(&r->answer.out);
+        upstream_resume(s);
+        upstream_cancel(s);
+    } else if (r->answer.code == ERR_OK) {
+        cut(r, ERR_TIMEOUT, "its client took the rows too slowly");
+        put_end(r);
+        send_answer(s);
+    }
+}
+
+static void watch_timer(struct session *s, uint64_t now_ms) ON_LOOP
+{
+    const struct request *r = s->current;
+    /* While the connection is full its own timer judges the client. */
+    bool silent = list_empty(&s->stall) && now_ms > s->took_ms + SLOW_MS;
+    if (s->overdue)
+        return;
+    if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))
+        end_slow(s);
+    else if (s->at == AT_BLOCKED && atomic_load_explicit(&r->cancelled, memory_order_relaxed))
         unblock(s); /* it held the WAL back (reader_watch.c): its reader ends it */
-    }
 }
 
 void sessions_timer(struct node *n, uint64_t now_ms)
 {
-    LIST_EACH(i, &n->sessions) {
-        struct session *s = LIST_ENTRY(i, struct session, link);
-        if (s->framed != NULL && !s->greeted && now_ms > s->born_ms + HELLO_MS)
-            refuse(s, (struct wire_id){0}, ERR_TIMEOUT, "no HELLO came");
-        else if (s->at == AT_BLOCKED)
-            blocked_timer(s, now_ms);
-        else if (s->framed != NULL && s->upstream != NULL)
-            upstream_timer(s, now_ms);
+    struct list all, *i;
+    list_init(&all);
+    list_splice(&all, &n->watched);
+    while ((i = list_pop_front(&all)) != NULL) {
+        list_push_back(&n->watched, i);
+        watch_timer(LIST_ENTRY(i, struct session, watch), now_ms);
     }
-    if (n->readers != NULL)
-        readers_expire(n->readers, now_ms);
-}
-
-static enum err bind_to(struct listener *l, const char *address)
-{
-    const char *colon = strrchr(address, ':');
-    CHECK(colon != NULL);                                   /* config.c checked */
-    bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
-    char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    uv_getaddrinfo_t lookup;
-    int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
-    if (rc == 0) {
-        rc = uv_tcp_bind(&l->tcp, lookup.addrinfo->ai_addr, 0);
-        uv_freeaddrinfo(lookup.addrinfo);
-    }
-    if (rc == 0)
-        rc = uv_listen((uv_stream_t *)&l->tcp, ACCEPTS, on_connection);
-    free(host);
-    if (rc != 0)
-        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
-                        address, uv_strerror(rc));
-    return ERR_OK;
-}
-
-static void on_listener_closed(uv_handle_t *h)
-{
-    free(h->data);
-}
-
-enum err listener_open(struct node *n, struct listener **out)
-{
-    struct listener *l = MEM_NEW(struct listener);
-    l->node = n;
-    int rc = uv_tcp_init(&n->loop, &l->tcp);
-    CHECK(rc == 0);
-    l->tcp.data = l;
-    enum err e = bind_to(l, n->config->listen);
-    if (e != ERR_OK) {
-        listener_close(l);
-        return e;
-    }
-    *out = l;
-    return ERR_OK;
-}
-
-void listener_close(struct listener *l)
-{
-    uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
-}
-
-void sessions_close_all(struct node *n)
-{
-    LIST_EACH(i, &n->sessions)
-        end_session(LIST_ENTRY(i, struct session, link), true);
 }

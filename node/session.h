@@ -1,73 +1,87 @@
-/* Room: node. A client's session: its connection, its requests one after the other, and what it
- * carries from one to the next (an open transaction, foreign_keys, last_insert_rowid, the newest
- * sequence seen).
+/* Room: node. One stream of a client's connection: a session, with its requests one after the
+ * other, its window, and its open transaction.
  *
- *   listener -> session -> route -> lane | readers | upstream -> session_answer -> client
+ *   connection -> session -> route -> lane | readers | upstream -> session_answer -> client
  *
- * A session outlives its connection until its running request came back. Thread: loop. */
+ * It keeps nothing else that SQL can see: foreign_keys, last_insert_rowid and the newest sequence
+ * travel with each request (docs/CLIENT.md). A session outlives its stream until its running
+ * request came back. Thread: loop. */
 #ifndef NODE_SESSION_H
 #define NODE_SESSION_H
 
 #include "base/sizes.h"
-#include "node/framed.h"
 #include "node/node.h"
 
-/* Sent ahead on one connection, before it is read no further; one request may be above it. */
-#define SESSION_PENDING_MAX       64
-#define SESSION_PENDING_BYTES_MAX MIB(1)
-
+struct connection;
 struct image;
 struct upstream;
 
-/* Who has `current`. */
-enum session_at { AT_NOBODY, AT_ROUTE, AT_LANE, AT_READER, AT_BLOCKED, AT_UPSTREAM, AT_IMAGE };
+/* Who has `current`. BLOCKED: nobody, its reader's statement is parked until the client takes rows.
+ * SENDING: nobody, it is answered and waits for the client to take the rest. */
+enum session_at {
+    AT_NOBODY,
+    AT_ROUTE,
+    AT_LANE,
+    AT_READER,
+    AT_BLOCKED,
+    AT_UPSTREAM,
+    AT_IMAGE,
+    AT_SENDING,
+};
 
 enum session_home { HOME_NONE, HOME_LANE, HOME_UPSTREAM };
 
 struct session {
-    struct list link;
+    struct list link; /* of node.sessions */
     struct node *node;
-    uint64_t id;
-    struct framed *framed; /* NULL: the client is gone */
-    bool greeted, ending;  /* ending: the client sends no more; closed after the last answer */
-    uint64_t born_ms;
+    uint64_t id;                   /* of this node, given once */
+    struct connection *connection; /* NULL: the stream has ended */
     struct list pending;
-    unsigned n_pending;
-    size_t pending_bytes;
     struct request *current;
+    size_t pending_bytes;
+    uint32_t n_pending;
+    uint32_t stream;
     enum session_at at;
     enum session_home home; /* where the open transaction lives */
-    bool foreign_keys, forwarded;
-    int64_t last_insert_rowid;
-    uint64_t seen_seq;
+    bool foreign_keys;      /* as the last request had it: for answers to those that do not say */
+    bool pinned_image;      /* it asked for a pinned one: no other will do */
+    bool beginning;         /* next() is at work on it: it is not to be freed */
+    bool overdue;           /* `current` ended because its client takes nothing */
+    int64_t last_insert_rowid; /* the same */
+    uint64_t seen_seq;         /* by the requests before: those sent ahead see what they did */
     struct upstream *upstream;
     struct image *image; /* that another node fetches pages from (image.c), or NULL */
-    bool pinned_image;   /* it asked for a pinned one: no other will do */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */
-    /* AT_BLOCKED: what the client had not taken when it last took something, and when that was. */
-    size_t blocked_backlog;
-    uint64_t blocked_ms;
-    bool overdue; /* the deadline of `current` passed while it was blocked */
+    int64_t window;    /* bytes of ROWS that the client still takes; may be below 0 by one frame */
+    size_t held;       /* of the answer, waiting for the window */
+    uint64_t took_ms;  /* when the client last gave credit, or the wait for it began */
+    struct list watch; /* of node.watched: waits for its client */
+    struct list stall; /* of connection.stalled: waits for the connection's backlog */
 };
 
-/* Listens on config->listen. */
-MUST_USE enum err listener_open(struct node *n, struct listener **out) ON_LOOP;
-void listener_close(struct listener *l) ON_LOOP; /* no new connections */
-/* Closes all clients' connections; what runs comes back in its time. */
-void sessions_close_all(struct node *n) ON_LOOP;
-/* Closes connections that never said HELLO; ends what waits too long for a client that takes
- * nothing, or for a reader. */
-void sessions_timer(struct node *n, uint64_t now_ms) ON_LOOP;
+/* --- for the connection --- */
 
-/* A request of this session is answered (by the lane, a reader or the router): sends it, goes on.
- */
+struct session *session_new(struct connection *c, uint32_t stream) ON_LOOP;
+/* The stream ends: what waits is dropped, what runs is cancelled, a transaction rolled back. S may
+ * be gone afterwards. */
+void session_end(struct session *s) ON_LOOP;
+/* A request came. S may be gone afterwards, as after all below. */
+void session_take(struct session *s, struct request *r) ON_LOOP;
+void session_cancel(struct session *s, uint32_t request) ON_LOOP;
+/* ERR_PROTOCOL: more credit than can be counted. */
+MUST_USE enum err session_credit(struct session *s, uint32_t bytes) ON_LOOP;
+/* The connection's backlog is gone. */
+void session_resume(struct session *s) ON_LOOP;
+
+/* --- for those that run its requests --- */
+
+/* R is answered: sends it as the window lets it, then goes on with the next. */
 void session_answer(struct session *s, struct request *r) ON_LOOP;
-/* Some rows; R goes on when the client has taken them. */
+/* Some rows of a reader; R goes on when the client has taken them. */
 void session_rows(struct session *s, struct request *r) ON_LOOP;
-/* Frames of the leader's answer to a forwarded request, as they are; false when the client is slow:
- * stop reading until upstream_resume. */
-bool session_relay(struct session *s, struct wire_frame *f) ON_LOOP;
-/* The forwarded request is answered; DONE or ERROR was relayed. */
-void session_relayed(struct session *s, bool in_transaction) ON_LOOP;
+/* Frames of the leader were added to the current request's answer: true, all of them are sent. */
+bool session_relay(struct session *s) ON_LOOP;
+/* Ends what waits too long for a client that takes nothing. */
+void sessions_timer(struct node *n, uint64_t now_ms) ON_LOOP;
 
 #endif

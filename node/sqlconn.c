@@ -309,26 +309,35 @@ static enum err refuse_tail(struct request *r)
     return ERR_MISUSE;
 }
 
-enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, struct sqlstmt **stmt)
+/* Prepares (or finds) the first statement of R's text; *s = NULL: there is none. TAIL: what is
+ * behind it. An error is in R's answer. */
+static enum err prepare_request(struct sqlconn *c, struct request *r, struct sqlstmt **s,
+                                const char **tail)
 {
-    struct sqlstmt *s = NULL;
-    size_t skipped = sql_skip_space(r->statement.sql, r->statement.sql_len);
-    const char *sql = r->statement.sql + skipped, *tail,
-               *end = r->statement.sql + r->statement.sql_len;
-    *stmt = NULL;
+    const struct wire_statement *w = &r->statement;
+    size_t skipped = sql_skip_space(w->sql, w->sql_len);
+    *s = NULL;
     guard_reset(&c->guard);
     c->tick_stopped = false;
     c->running = r;
     (void)err_fail(ERR_OK, "%s", ""); /* what stands there later is of this statement */
-    if (r->statement.sql_len > SQL_TEXT_MAX) {
+    if (w->sql_len > SQL_TEXT_MAX) {
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");
         return ERR_TOO_BIG;
     }
-    int rc = prepare(c, sql, (size_t)(end - sql), false, &s, &tail);
+    int rc = prepare(c, w->sql + skipped, w->sql_len - skipped, false, s, tail);
     /* SQLite says "no such table" when it cannot read whether its schema is still the newest. */
     if (rc == SQLITE_ERROR && err_text()[0] != 0)
         rc = SQLITE_IOERR_DATA;
-    enum err e = rc == SQLITE_OK ? ERR_OK : sqlconn_fail(c, r, rc);
+    return rc == SQLITE_OK ? ERR_OK : sqlconn_fail(c, r, rc);
+}
+
+enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, struct sqlstmt **stmt)
+{
+    struct sqlstmt *s;
+    const char *tail, *end = r->statement.sql + r->statement.sql_len;
+    *stmt = NULL;
+    enum err e = prepare_request(c, r, &s, &tail);
     if (e == ERR_OK && s == NULL) {
         c->running = NULL;
         return ERR_OK;
@@ -353,7 +362,10 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     }
     s->columns_sent = s->row_waits = false;
     s->total_changes = sqlite3_total_changes64(c->conn);
-    sqlite3_set_last_insert_rowid(c->conn, r->last_insert_rowid);
+    /* Inside a transaction of its own the connection knows better than the client, which may have
+     * sent this before it had the answer to the last one. */
+    if (!r->interactive || sqlite3_get_autocommit(c->conn))
+        sqlite3_set_last_insert_rowid(c->conn, r->last_insert_rowid);
     *stmt = s;
     return ERR_OK;
 }
@@ -492,5 +504,59 @@ enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max)
         e = ERR_TOO_BIG;
     }
     sqlconn_end(c, s);
+    return e;
+}
+
+/* --- describing --- */
+
+static void put_description(struct request *r, sqlite3_stmt *stmt, uint32_t used)
+{
+    struct buf params, columns;
+    struct wire_description d = {.used = used};
+    buf_init(&params, WIRE_FRAME_MAX);
+    buf_init(&columns, WIRE_FRAME_MAX);
+    if (stmt == NULL) {
+        d.flags = WIRE_STATEMENT_READONLY | WIRE_STATEMENT_EMPTY;
+    } else {
+        d.flags = (uint8_t)((sqlite3_stmt_readonly(stmt) ? WIRE_STATEMENT_READONLY : 0) |
+                            (sqlite3_stmt_isexplain(stmt) ? WIRE_STATEMENT_EXPLAIN : 0));
+        d.n_params = (uint32_t)sqlite3_bind_parameter_count(stmt);
+        d.n_columns = (uint32_t)sqlite3_column_count(stmt);
+    }
+    for (int i = 1; i <= (int)d.n_params; i++) {
+        const char *name = sqlite3_bind_parameter_name(stmt, i);
+        buf_put_cstr(&params, name == NULL ? "" : name);
+    }
+    for (int i = 0; i < (int)d.n_columns; i++) {
+        const char *name = sqlite3_column_name(stmt, i);
+        const char *type = sqlite3_column_decltype(stmt, i);
+        buf_put_cstr(&columns, name == NULL ? "" : name);
+        buf_put_cstr(&columns, type == NULL ? "" : type);
+    }
+    d.params = rd_of(params.data, params.len);
+    d.columns = rd_of(columns.data, columns.len);
+    if (buf_status(&params) == ERR_OK && buf_status(&columns) == ERR_OK)
+        wire_put_description(&r->answer.out, r->id, &d);
+    else
+        r->answer.out.failed = ERR_TOO_BIG;
+    buf_fini(&params);
+    buf_fini(&columns);
+}
+
+enum err sqlconn_describe(struct sqlconn *c, struct request *r)
+{
+    struct sqlstmt *s;
+    const char *sql = r->statement.sql, *tail;
+    enum err e = prepare_request(c, r, &s, &tail);
+    c->running = NULL;
+    if (e != ERR_OK)
+        return e;
+    put_description(r, s == NULL ? NULL : s->stmt,
+                    (uint32_t)(s == NULL ? r->statement.sql_len : (size_t)(tail - sql)));
+    if (s != NULL && !s->kept)
+        stmt_free(s);
+    e = buf_status(&r->answer.out);
+    if (e != ERR_OK)
+        request_fail(r, e, "the description is over the size limit");
     return e;
 }

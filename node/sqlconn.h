@@ -43,6 +43,10 @@ void sqlconn_end(struct sqlconn *c, struct sqlstmt *stmt);
  * is in R's answer too, so the result may be ignored. */
 enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max);
 
+/* Prepares R's statement, the first of its text, and puts a DESCRIPTION into the answer; runs
+ * nothing. The error is in R's answer too. */
+enum err sqlconn_describe(struct sqlconn *c, struct request *r);
+
 /* Puts SQLite's own code, message and offset into R's answer. */
 enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc);
 /* Lets VACUUM through the guard while on. */

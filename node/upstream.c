@@ -1,172 +1,420 @@
 /* Room: node. Thread: loop.
+ * Owns: the connections to leaders (node.leader_links), each session's place on one.
+ * Invariants: a session has a place only while a request of it is at the leader, or waits for the
+ *   connection, or its transaction lives there. The streams of a connection are all alike, for what
+ *   a session carries travels with each request: one that is done with is used again by another
+ *   session; one that is given up is closed, and its number never used again. What a client does
+ *   not take is held here up to the stream's window, and holds up no other session.
  *
- *   (none) --send--> connecting --> greeting --> ready <--> busy (a request is at the leader)
- *                        |             |           |          |
- *                        +-- lost: the request was not sent: ERR_NOT_LEADER, run it elsewhere
- *                                                             +-- lost: autocommit ERR_UNKNOWN,
- *                                                                 transaction ERR_TXN_LOST (COMMIT:
- *                                                                 ERR_UNKNOWN) */
+ *   connecting --> greeting --> ready --> lost
+ *
+ * What was at the leader when it was lost:
+ *   not sent                      ERR_NOT_LEADER: run it elsewhere
+ *   numbered                      in doubt, ERR_NOT_LEADER: run it elsewhere, under its number
+ *   part of its answer is here    ERR_ROWS_LOST: it is done (answers follow the commit)
+ *   another write                 ERR_UNKNOWN
+ *   in a transaction              ERR_TXN_LOST
+ *   its COMMIT                    numbered: in doubt, asked for at the next leader (WIRE_RESOLVE)
+ *                                 else: ERR_UNKNOWN */
 #include "node/upstream.h"
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/sizes.h"
 #include "node/admin.h"
+#include "node/framed.h"
+#include "node/route.h"
+#include "node/table.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-#define CONNECT_MS                                                                                 \
-    2000 /* until WELCOME: a dead host must not hold a write longer than an election */
-#define DEPOSED_MS 2000 /* an answer may still come from a leader that is none any more */
+/* Until WELCOME: a dead host must not hold a write longer than an election. */
+#define CONNECT_MS  2000
+#define DEPOSED_MS  2000   /* an answer may still come from a leader that is none any more */
+#define QUIET_MS    1000   /* nothing came, though something is awaited: PING */
+#define DEAD_MS     4000   /* and still nothing */
+#define LATE_MS     5000   /* after its deadline a request is answered, or never */
+#define STREAMS_MAX 16000u /* of one connection; a little below the leader's limit */
 
-enum state { CONNECTING, GREETING, READY, BUSY };
+enum link_state { CONNECTING, GREETING, READY };
 
-struct upstream {
-    struct session *session;
+struct leader_link {
+    struct list link; /* of node.leader_links */
+    struct node *node;
     struct framed *framed;
-    enum state state;
-    uint64_t leader_id, since_ms, deposed_ms;
-    bool relayed; /* part of the answer is with the client already */
+    enum link_state state;
+    uint64_t leader_id, since_ms, deposed_ms; /* deposed_ms: another leads, since; 0 */
+    uint64_t bytes_read, heard_ms;            /* so many bytes had come at that time */
+    uint64_t pinged_ms;                       /* 0: no PING is under way */
+    struct list places;                       /* struct upstream */
+    struct table streams;                     /* those with a stream: struct session */
+    uint32_t n_streams;                       /* open at the leader */
+    uint32_t newest;                          /* number given to a stream */
+    uint32_t *idle;                           /* streams without a session: a stack */
+    uint32_t n_idle, idle_size;
 };
 
-static void destroy(struct session *s) ON_LOOP
+/* A session's place. */
+struct upstream {
+    struct list link; /* of leader_link.places */
+    struct leader_link *at;
+    struct session *session;
+    uint32_t stream; /* 0: none yet */
+    bool sent;       /* its current request is at the leader */
+    bool answered;   /* part of the answer is here */
+    uint32_t took;   /* bytes of ROWS that came and were not given back as credit */
+};
+
+/* --- places and streams --- */
+
+static void free_place(struct session *s) ON_LOOP
 {
-    struct upstream *u = s->upstream;
+    list_remove(&s->upstream->link);
+    free(s->upstream);
     s->upstream = NULL;
-    framed_close(u->framed, false);
-    free(u);
 }
 
-/* The fate of a statement that was at the leader when it was lost. */
-static void answer_lost(struct session *s, bool sent) ON_LOOP
+static void take_stream(struct leader_link *l, struct upstream *u) ON_LOOP
 {
-    struct request *r = s->current;
-    bool in_transaction = s->home == HOME_UPSTREAM;
+    if (l->n_idle > 0) {
+        u->stream = l->idle[--l->n_idle];
+    } else {
+        u->stream = ++l->newest;
+        l->n_streams++;
+    }
+    table_put(&l->streams, u->stream, u->session);
+}
+
+static void give_stream(struct leader_link *l, uint32_t stream) ON_LOOP
+{
+    (void)table_take(&l->streams, stream);
+    if (l->n_idle == l->idle_size) {
+        l->idle_size = l->idle_size == 0 ? 16 : 2 * l->idle_size;
+        l->idle = mem_realloc(l->idle, l->idle_size * sizeof *l->idle);
+    }
+    l->idle[l->n_idle++] = stream;
+}
+
+static void put(struct leader_link *l, struct buf *b) ON_LOOP
+{
+    CHECK(buf_status(b) == ERR_OK);
+    framed_send(l->framed, b);
+    buf_fini(b);
+}
+
+static void give_credit(struct upstream *u) ON_LOOP
+{
+    struct buf b;
+    if (u->took == 0 || u->stream == 0)
+        return;
+    buf_init(&b, KIB(1));
+    wire_put_credit(&b, u->stream, u->took);
+    u->took = 0;
+    put(u->at, &b);
+}
+
+void upstream_release(struct session *s)
+{
+    struct upstream *u = s->upstream;
+    if (u == NULL)
+        return;
+    CHECK(!u->sent);
+    give_credit(u); /* the next session begins with the whole window */
+    if (u->stream != 0)
+        give_stream(u->at, u->stream);
+    free_place(s);
+}
+
+void upstream_close(struct session *s)
+{
+    struct upstream *u = s->upstream;
+    struct buf b;
+    if (u == NULL)
+        return;
+    if (u->stream != 0) {
+        (void)table_take(&u->at->streams, u->stream);
+        u->at->n_streams--;
+        buf_init(&b, KIB(1));
+        wire_put_close(&b, u->stream);
+        put(u->at, &b);
+    }
+    free_place(s);
+}
+
+/* --- a leader that is lost --- */
+
+static bool is_commit(const struct request *r) ON_LOOP
+{
+    return r->kind == SQL_TRANSACTION && !sql_is_rollback(r->statement.sql, r->statement.sql_len);
+}
+
+/* The leader does not know what became of a COMMIT, or none leads there any more: the next one is
+ * asked. */
+static void ask_again(struct request *r) ON_LOOP
+{
+    r->query.flags |= WIRE_RESOLVE;
+    r->in_doubt = true;
+    request_fail(r, ERR_NOT_LEADER, "the leader was lost before it answered a COMMIT");
+}
+
+static void answer_lost_transaction(struct session *s, struct request *r, bool sent) ON_LOOP
+{
     s->home = HOME_NONE;
-    if (!sent && !in_transaction)
-        request_fail(r, ERR_NOT_LEADER, "the leader cannot be reached");
-    else if (in_transaction && !(r->kind == SQL_TRANSACTION &&
-                                 !sql_is_rollback(r->statement.sql, r->statement.sql_len)))
+    r->answer.in_transaction = false;
+    if (!sent || !is_commit(r)) {
         request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader was lost");
-    else if (in_transaction && !sent)
-        request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader was lost");
-    else
+    } else if (request_is_numbered(r)) {
+        ask_again(r);
+    } else {
         request_fail(r, ERR_UNKNOWN,
                      "the leader was lost before it answered: look whether this was written before "
                      "you repeat it");
+    }
     session_answer(s, r);
 }
 
-static void lose(struct session *s, const char *why) ON_LOOP
+/* The fate of the current request, which was at the leader (SENT) or waited for the connection. */
+static void answer_lost(struct session *s, bool sent, bool answered) ON_LOOP
 {
-    struct upstream *u = s->upstream;
-    bool waiting = s->at == AT_UPSTREAM, sent = u->state == BUSY;
-    log_info("upstream", "lost leader=%" PRIu64 " session=%" PRIu64 " why=\"%s\"", u->leader_id,
-             s->id, why);
-    destroy(s);
-    if (waiting) /* else an open transaction's next request finds no connection, and is told */
-        answer_lost(s, sent);
+    struct request *r = s->current;
+    if (s->home == HOME_UPSTREAM) {
+        answer_lost_transaction(s, r, sent);
+        return;
+    }
+    r->answer.in_transaction = false;
+    if (!sent) {
+        request_fail(r, ERR_NOT_LEADER, "the leader cannot be reached");
+    } else if (answered) {
+        request_fail(r, ERR_ROWS_LOST,
+                     "the statement was done, but the leader was lost with a part of its rows");
+    } else if (request_is_numbered(r)) {
+        r->in_doubt = true;
+        request_fail(r, ERR_NOT_LEADER, "the leader was lost before it answered");
+    } else {
+        request_fail(r, ERR_UNKNOWN,
+                     "the leader was lost before it answered: look whether this was written before "
+                     "you repeat it");
+    }
+    session_answer(s, r);
+}
+
+static void free_link(struct leader_link *l) ON_LOOP
+{
+    CHECK(list_empty(&l->places));
+    list_remove(&l->link);
+    framed_close(l->framed, false);
+    table_fini(&l->streams);
+    free(l->idle);
+    free(l);
+}
+
+static void lose(struct leader_link *l, const char *why) ON_LOOP
+{
+    struct list lost, *i;
+    log_info("upstream", "lost leader=%" PRIu64 " streams=%u why=\"%s\"", l->leader_id,
+             l->n_streams - l->n_idle, why);
+    list_init(&lost);
+    list_splice(&lost, &l->places);
+    free_link(l);
+    /* Nothing may reach the link from here on: first all places go. */
+    LIST_EACH(it, &lost)
+        LIST_ENTRY(it, struct upstream, link)->session->upstream = NULL;
+    while ((i = list_pop_front(&lost)) != NULL) {
+        struct upstream *u = LIST_ENTRY(i, struct upstream, link);
+        struct session *s = u->session;
+        bool sent = u->sent, answered = u->answered;
+        bool current = s->at == AT_UPSTREAM;
+        free(u);
+        if (current) /* else an open transaction's next request finds no place, and is told */
+            answer_lost(s, sent, answered);
+    }
+}
+
+/* --- requests --- */
+
+static void put_statements(struct buf *b, struct request *r) ON_LOOP
+{
+    request_first_statement(r);
+    do {
+        const struct wire_statement *w = &r->statement;
+        size_t begun = wire_begin_statement(b, 0, w->sql, w->sql_len);
+        buf_put(b, w->params.p, rd_left(&w->params));
+        wire_end_statement(b, begun, w->n_params);
+    } while (buf_status(b) == ERR_OK && request_next_statement(r));
+    request_first_statement(r);
+}
+
+static enum err put_request(struct buf *b, struct request *r, uint32_t stream) ON_LOOP
+{
+    struct wire_id id = {stream, r->id.request};
+    struct wire_query q = r->query;
+    struct wire_cluster w;
+    if (r->cluster != NULL) {
+        admin_forward(r, &w);
+        wire_put_cluster(b, id, &w);
+        return buf_status(b);
+    }
+    enum wire_type type = r->is_batch ? WIRE_BATCH : r->is_describe ? WIRE_DESCRIBE : WIRE_QUERY;
+    uint64_t now = clock_mono_ms();
+    q.flags = (uint16_t)(q.flags | WIRE_FORWARDED);
+    q.timeout_ms = r->deadline_ms > now ? (uint32_t)(r->deadline_ms - now) : 1;
+    size_t begun = wire_begin_query(b, type, id, &q);
+    put_statements(b, r);
+    wire_end_query(b, begun, r->query.n_statements);
+    return buf_status(b);
 }
 
 static void send_request(struct session *s) ON_LOOP
 {
     struct upstream *u = s->upstream;
     struct request *r = s->current;
-    struct wire_query q = r->query;
-    struct wire_cluster w;
     struct buf b;
-    q.last_insert_rowid = r->last_insert_rowid;
-    q.flags = (uint16_t)(q.flags | WIRE_FORWARDED | (r->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF));
-    buf_init(&b, WIRE_FRAME_MAX + KIB(1));
-    if (r->cluster != NULL) {
-        admin_forward(r, &w);
-        wire_put_cluster(&b, r->id, &w);
-    } else {
-        size_t begun = wire_begin_query(&b, WIRE_QUERY, r->id, &q);
-        size_t statement = wire_begin_statement(&b, 0, r->statement.sql, r->statement.sql_len);
-        buf_put(&b, r->statement.params.p, rd_left(&r->statement.params));
-        wire_end_statement(&b, statement, r->statement.n_params);
-        wire_end_query(&b, begun, 1);
+    if (u->stream == 0)
+        take_stream(u->at, u);
+    buf_init(&b, WIRE_FRAME_MAX + KIB(64));
+    if (put_request(&b, r, u->stream) != ERR_OK) {
+        buf_fini(&b);
+        request_fail(r, ERR_TOO_BIG,
+                     "with the texts kept on this connection the request is longer "
+                     "than a frame: it cannot be passed on to the leader");
+        r->answer.in_transaction = s->home == HOME_UPSTREAM;
+        session_answer(s, r);
+        return;
     }
-    CHECK(buf_status(&b) == ERR_OK);
-    u->state = BUSY;
-    u->relayed = false;
-    u->since_ms = clock_mono_ms();
-    framed_send(u->framed, &b);
-    buf_fini(&b);
+    r->elsewhere = true;
+    u->sent = true;
+    u->answered = false;
+    put(u->at, &b);
 }
+
+/* --- answers --- */
 
 static void on_open(void *ctx)
 {
-    struct session *s = ctx;
+    struct leader_link *l = ctx;
     struct buf b;
     thread_expect_loop();
     buf_init(&b, KIB(1));
     wire_put_hello(&b, "lecternd", "");
-    framed_send(s->upstream->framed, &b);
-    buf_fini(&b);
-    s->upstream->state = GREETING;
+    put(l, &b);
+    l->state = GREETING;
 }
 
-static void on_answer_end(struct session *s, struct wire_frame *f) ON_LOOP
+static void on_welcome(struct leader_link *l) ON_LOOP
 {
-    struct wire_frame copy = *f;
-    struct wire_done d = {0};
-    struct wire_error e = {.code = ERR_OK};
-    enum err bad = f->type == WIRE_DONE ? wire_get_done(&copy, &d) : wire_get_error(&copy, &e);
-    if (bad != ERR_OK) {
-        lose(s, err_text());
-        return;
+    framed_limit(l->framed, WIRE_FRAME_MAX);
+    l->state = READY;
+    l->heard_ms = clock_mono_ms();
+    l->bytes_read = framed_bytes_read(l->framed);
+    struct list all, *i;
+    list_init(&all);
+    list_splice(&all, &l->places);
+    while ((i = list_pop_front(&all)) != NULL) {
+        list_push_back(&l->places, i);
+        send_request(LIST_ENTRY(i, struct upstream, link)->session);
     }
-    if (e.code == ERR_NOT_LEADER && !s->upstream->relayed) {
-        /* Surely not run there: find the new leader. */
-        s->upstream->state = READY;
-        request_fail(s->current, s->home == HOME_NONE ? ERR_NOT_LEADER : ERR_TXN_LOST,
-                     "the leader changed");
+}
+
+/* The request's last frame came, and is in its answer. */
+static void end_answer(struct session *s) ON_LOOP
+{
+    s->upstream->sent = false;
+    session_answer(s, s->current);
+}
+
+static enum err take_done(struct request *r, struct wire_frame *f) ON_LOOP
+{
+    struct wire_done d;
+    TRY(wire_get_done(f, &d));
+    r->answer.seq = d.seq;
+    r->answer.changes = d.changes;
+    r->answer.last_insert_rowid = d.last_insert_rowid;
+    r->answer.in_transaction = (d.flags & WIRE_IN_TRANSACTION) != 0;
+    return ERR_OK;
+}
+
+static enum err take_error(struct session *s, struct request *r, struct wire_frame *f) ON_LOOP
+{
+    struct wire_error e;
+    TRY(wire_get_error(f, &e));
+    char *message = mem_printf("%.*s", (int)e.message_len, e.message);
+    bool was_open = s->home == HOME_UPSTREAM;
+    r->answer.in_transaction = (e.flags & WIRE_IN_TRANSACTION) != 0;
+    r->answer.seq = e.seq;
+    if (was_open && !r->answer.in_transaction)
         s->home = HOME_NONE;
-        session_answer(s, s->current);
-        return;
+    if (was_open && e.code == ERR_NOT_LEADER) {
+        request_fail(r, ERR_TXN_LOST, "the transaction was rolled back: the leader changed");
+    } else if (was_open && e.code == ERR_UNKNOWN && is_commit(r) && request_is_numbered(r)) {
+        ask_again(r);
+    } else {
+        request_fail(r, e.code, message);
+        r->answer.sqlite_code = e.sqlite_code;
+        r->answer.offset = e.offset;
+        r->answer.statement = e.statement;
     }
-    s->upstream->state = READY;
-    if (f->type == WIRE_DONE)
-        s->last_insert_rowid = d.last_insert_rowid;
-    uint64_t seq = f->type == WIRE_DONE ? d.seq : e.seq;
-    if (seq > s->seen_seq)
-        s->seen_seq = seq;
-    (void)session_relay(s, f);
-    session_relayed(s, ((f->type == WIRE_DONE ? d.flags : e.flags) & WIRE_IN_TRANSACTION) != 0);
+    free(message);
+    return ERR_OK;
+}
+
+/* COLUMNS, ROWS, STEP, DESCRIPTION: passed on as they are. */
+static enum err take_part(struct upstream *u, struct request *r, struct wire_frame *f) ON_LOOP
+{
+    size_t begun = wire_begin(&r->answer.out, f->type, r->id);
+    buf_put(&r->answer.out, f->body.p, rd_left(&f->body));
+    wire_end(&r->answer.out, begun);
+    u->answered = true;
+    if (f->type == WIRE_ROWS)
+        u->took += (uint32_t)(WIRE_HEAD_BYTES + rd_left(&f->body));
+    return buf_status(&r->answer.out);
+}
+
+static enum err take_frame(struct session *s, struct wire_frame *f) ON_LOOP
+{
+    struct upstream *u = s->upstream;
+    struct request *r = s->current;
+    if (f->type == WIRE_DONE) {
+        TRY(take_done(r, f));
+        end_answer(s);
+    } else if (f->type == WIRE_ERROR) {
+        TRY(take_error(s, r, f));
+        end_answer(s);
+    } else if (f->type == WIRE_DESCRIPTION && r->is_describe) {
+        TRY(take_part(u, r, f));
+        r->answer.in_transaction = s->home == HOME_UPSTREAM;
+        end_answer(s);
+    } else if (f->type == WIRE_COLUMNS || f->type == WIRE_ROWS || f->type == WIRE_STEP) {
+        TRY(take_part(u, r, f));
+        upstream_resume(s);
+    } else {
+        return err_fail(ERR_PROTOCOL, "a frame that a server does not send here");
+    }
+    return ERR_OK;
 }
 
 static void on_frame(void *ctx, struct wire_frame *f)
 {
-    struct session *s = ctx;
-    struct upstream *u = s->upstream;
+    struct leader_link *l = ctx;
     thread_expect_loop();
-    if (u->state == GREETING && f->type == WIRE_WELCOME) {
-        framed_limit(u->framed, WIRE_FRAME_MAX);
-        u->state = READY;
-        if (s->at == AT_UPSTREAM)
-            send_request(s);
+    if (l->state == GREETING && f->type == WIRE_WELCOME) {
+        on_welcome(l);
         return;
     }
-    if (u->state != BUSY || s->at != AT_UPSTREAM || f->id.request != s->current->id.request) {
-        lose(s, "a frame that nobody asked for");
+    if (l->state == READY && f->type == WIRE_PONG)
         return;
-    }
-    if (f->type == WIRE_DONE || f->type == WIRE_ERROR) {
-        on_answer_end(s, f);
-    } else if (f->type == WIRE_COLUMNS || f->type == WIRE_ROWS) {
-        u->relayed = true;
-        if (!session_relay(s, f))
-            framed_pause(u->framed, true);
-    } else {
-        lose(s, "a frame that a server does not send here");
-    }
+    struct session *s = table_get(&l->streams, f->id.stream);
+    bool closed = s == NULL && f->id.stream != 0 && f->id.stream <= l->newest;
+    if (l->state == READY && closed)
+        return; /* on its way when we closed the stream */
+    if (l->state != READY || s == NULL || s->at != AT_UPSTREAM || !s->upstream->sent ||
+        f->id.request != s->current->id.request)
+        lose(l,
+             f->type == WIRE_ERROR ? "it refuses the connection" : "a frame that nobody asked for");
+    else if (take_frame(s, f) != ERR_OK)
+        lose(l, err_text());
 }
 
 static void on_bad(void *ctx, enum err e)
@@ -187,20 +435,43 @@ static void on_close(void *ctx, const char *why)
     lose(ctx, why);
 }
 
-static void open_to(struct session *s, uint64_t leader_id, const char *address) ON_LOOP
+void upstream_resume(struct session *s)
 {
-    struct upstream *u = MEM_NEW(struct upstream);
-    struct framed_events events = {.ctx = s,
+    struct upstream *u = s->upstream;
+    if (session_relay(s) && u->took >= WIRE_WINDOW / 4)
+        give_credit(u);
+}
+
+/* --- the door --- */
+
+static struct leader_link *open_link(struct node *n, uint64_t leader_id,
+                                     const char *address) ON_LOOP
+{
+    struct leader_link *l = MEM_NEW(struct leader_link);
+    struct framed_events events = {.ctx = l,
                                    .on_open = on_open,
                                    .on_frame = on_frame,
                                    .on_bad = on_bad,
                                    .on_drain = on_drain,
                                    .on_close = on_close};
-    u->session = s;
-    u->leader_id = leader_id;
-    u->since_ms = clock_mono_ms();
-    u->framed = framed_connect(&s->node->loop, address, &events);
-    s->upstream = u;
+    l->node = n;
+    l->leader_id = leader_id;
+    l->since_ms = clock_mono_ms();
+    list_init(&l->places);
+    table_init(&l->streams);
+    l->framed = framed_connect(&n->loop, address, &events);
+    list_push_back(&n->leader_links, &l->link);
+    return l;
+}
+
+static struct leader_link *link_to(struct node *n, uint64_t leader_id, const char *address) ON_LOOP
+{
+    LIST_EACH(i, &n->leader_links) {
+        struct leader_link *l = LIST_ENTRY(i, struct leader_link, link);
+        if (l->leader_id == leader_id && (l->n_idle > 0 || l->n_streams < STREAMS_MAX))
+            return l;
+    }
+    return open_link(n, leader_id, address);
 }
 
 void upstream_send(struct session *s, struct request *r, uint64_t leader_id, const char *address)
@@ -208,16 +479,18 @@ void upstream_send(struct session *s, struct request *r, uint64_t leader_id, con
     CHECK(s->at == AT_UPSTREAM && s->current == r);
     if (s->home == HOME_UPSTREAM) {
         if (s->upstream == NULL)
-            answer_lost(s, false);
+            answer_lost(s, false, false);
         else
             send_request(s);
         return;
     }
-    if (s->upstream != NULL && s->upstream->leader_id != leader_id)
-        destroy(s);
-    if (s->upstream == NULL)
-        open_to(s, leader_id, address);
-    else if (s->upstream->state == READY)
+    CHECK(s->upstream == NULL);
+    struct upstream *u = MEM_NEW(struct upstream);
+    u->at = link_to(s->node, leader_id, address);
+    u->session = s;
+    s->upstream = u;
+    list_push_back(&u->at->places, &u->link);
+    if (u->at->state == READY)
         send_request(s);
 }
 
@@ -225,39 +498,93 @@ void upstream_cancel(struct session *s)
 {
     struct upstream *u = s->upstream;
     struct buf b;
-    if (u != NULL && u->state < READY) { /* it was not sent; the connection serves the next one */
+    if (u != NULL && !u->sent) { /* it waits for the connection, which serves others too */
+        upstream_release(s);
         request_fail(s->current, ERR_CANCELLED, "interrupted");
         session_answer(s, s->current);
         return;
     }
-    if (u == NULL || u->state != BUSY)
+    if (u == NULL)
         return;
     buf_init(&b, KIB(1));
-    wire_put_cancel(&b, s->current->id);
-    framed_send(u->framed, &b);
-    buf_fini(&b);
+    wire_put_cancel(&b, (struct wire_id){u->stream, s->current->id.request});
+    put(u->at, &b);
 }
 
-void upstream_timer(struct session *s, uint64_t now_ms)
+/* --- time --- */
+
+/* Requests that cannot wait for the connection any longer, or for a late answer. */
+static void end_late(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
-    struct upstream *u = s->upstream;
-    bool deposed = u->leader_id != s->node->leader_id;
-    u->deposed_ms = !deposed ? 0 : u->deposed_ms == 0 ? now_ms : u->deposed_ms;
-    bool overdue = s->at == AT_UPSTREAM && now_ms > s->give_up_ms;
-    if (u->state < READY && (overdue || now_ms > u->since_ms + CONNECT_MS))
-        lose(s, "the leader does not answer");
-    else if (u->state == BUSY && deposed && now_ms > u->deposed_ms + DEPOSED_MS)
-        lose(s, "another node leads now, and the old leader is silent");
+    struct list all, *i;
+    list_init(&all);
+    list_splice(&all, &l->places);
+    while ((i = list_pop_front(&all)) != NULL) {
+        struct upstream *u = LIST_ENTRY(i, struct upstream, link);
+        struct session *s = u->session;
+        bool sent = u->sent, answered = u->answered;
+        list_push_back(&l->places, i);
+        if (s->at != AT_UPSTREAM ||
+            now_ms <= (sent ? s->current->deadline_ms + LATE_MS : s->give_up_ms))
+            continue;
+        upstream_close(s);
+        answer_lost(s, sent, answered);
+    }
 }
 
-void upstream_resume(struct session *s)
+static void ping(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
-    if (s->upstream != NULL)
-        framed_pause(s->upstream->framed, false);
+    struct buf b;
+    buf_init(&b, KIB(1));
+    wire_put_ping(&b, 1);
+    put(l, &b);
+    l->pinged_ms = now_ms;
 }
 
-void upstream_close(struct session *s)
+/* True: the leader is alive, as far as is known. */
+static bool listen_to(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
-    if (s->upstream != NULL)
-        destroy(s);
+    uint64_t bytes = framed_bytes_read(l->framed);
+    if (bytes != l->bytes_read || l->streams.n == 0) {
+        l->bytes_read = bytes;
+        l->heard_ms = now_ms;
+        l->pinged_ms = 0;
+    } else if (l->pinged_ms == 0 && now_ms > l->heard_ms + QUIET_MS) {
+        ping(l, now_ms);
+    }
+    return l->pinged_ms == 0 || now_ms <= l->pinged_ms + DEAD_MS;
+}
+
+static void look_after(struct leader_link *l, uint64_t now_ms) ON_LOOP
+{
+    bool deposed = l->leader_id != l->node->leader_id;
+    l->deposed_ms = !deposed ? 0 : l->deposed_ms == 0 ? now_ms : l->deposed_ms;
+    if (deposed && list_empty(&l->places))
+        free_link(l);
+    else if (l->state < READY && now_ms > l->since_ms + CONNECT_MS)
+        lose(l, "the leader does not answer");
+    else if (deposed && now_ms > l->deposed_ms + DEPOSED_MS)
+        lose(l, "another node leads now, and the old leader is silent");
+    else if (l->state == READY && !listen_to(l, now_ms))
+        lose(l, "the leader is silent");
+    else
+        end_late(l, now_ms);
+}
+
+void upstream_timer(struct node *n, uint64_t now_ms)
+{
+    struct list all, *i;
+    list_init(&all);
+    list_splice(&all, &n->leader_links);
+    while ((i = list_pop_front(&all)) != NULL) {
+        list_push_back(&n->leader_links, i);
+        look_after(LIST_ENTRY(i, struct leader_link, link), now_ms);
+    }
+}
+
+void upstream_close_all(struct node *n)
+{
+    struct list *i;
+    while ((i = n->leader_links.next) != &n->leader_links)
+        free_link(LIST_ENTRY(i, struct leader_link, link));
 }

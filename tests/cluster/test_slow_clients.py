@@ -45,12 +45,14 @@ def test_last_insert_rowid_survives_another_leader():
 
 
 @case(short=True)
-def test_only_a_forwarded_query_tells_the_rowid():
-    with Cluster(1) as c, c.client() as q:
-        q.begin("SELECT last_insert_rowid()", last_insert_rowid=5)
-        expect_equal(q.finish().rows, [(0,)], "a client's own word")
-        q.begin("SELECT last_insert_rowid()", flags=FORWARDED, last_insert_rowid=5)
-        expect_equal(q.finish().rows, [(5,)], "another node's word")
+def test_last_insert_rowid_is_what_the_request_says():
+    with Cluster() as c:
+        for node in c.nodes:
+            with node.client() as q:
+                q.begin("SELECT last_insert_rowid()", last_insert_rowid=5)
+                expect_equal(q.finish().rows, [(5,)], "a client's word")
+                q.begin("SELECT last_insert_rowid()", last_insert_rowid=7)
+                expect_equal(q.finish().rows, [(7,)], "its next word: nothing is kept")
 
 
 @case(seconds=90)
@@ -93,23 +95,51 @@ def test_answers_that_nobody_reads_do_not_pile_up():
 
 @case(short=True)
 def test_requests_that_wait_are_counted_in_bytes():
-    with (Cluster(1, transaction_idle_timeout=60000) as c, c.client() as holder,
-          c.client(socket_timeout=2) as q):
+    """One stream asks for more than its room: it is told BUSY, and nobody else is."""
+    with Cluster(1, transaction_idle_timeout=60000) as c, c.client() as holder, c.client() as q:
         node = c.nodes[0]
         holder.query("CREATE TABLE t(a)")
         holder.query("BEGIN IMMEDIATE")
         before = resident_mib(node)
-        sent = 0
-        try:
-            for _ in range(20):
-                q.begin("INSERT INTO t VALUES (length(?))", (bytes(20_000_000),))
-                sent += 1
-        except ConnectionLost:
-            pass  # a time-out: the server stopped reading
-        expect(sent < 20, "400 MB were taken from one client that has no answer yet")
+        asked = [q.begin("INSERT INTO t VALUES (length(?))", (bytes(20_000_000),))
+                 for _ in range(20)]
+        other = q.stream()
+        waits = other.begin("INSERT INTO t VALUES (?)", (bytes(1000),))
+        expect_equal(other.connection.ping().serves, 1, "PING behind them")
         more = resident_mib(node) - before
         expect(more < 300, f"{more} MiB for requests that wait")
         holder.query("ROLLBACK")
+        done = 0
+        for request in asked:
+            try:
+                q.finish(request)
+                done += 1
+            except LecternError as e:
+                expect_equal(e.name, "BUSY", "error of what is too much")
+        expect(2 <= done <= 4, f"{done} of 20 were done: 64 MiB may wait")
+        other.finish(waits)
+        expect_equal(holder.query("SELECT count(*) FROM t").rows, [(done + 1,)], "rows")
+
+
+@case(short=True)
+def test_requests_that_wait_are_counted():
+    with Cluster(1, transaction_idle_timeout=60000) as c, c.client() as holder, c.client() as q:
+        holder.query("CREATE TABLE t(a)")
+        holder.query("BEGIN IMMEDIATE")
+        asked = [q.begin("INSERT INTO t VALUES (?)", (i,)) for i in range(5000)]
+        q.cancel(asked[1])  # gets through, whatever waits
+        expect_equal(q.connection.ping().serves, 1, "PING behind them")
+        holder.query("ROLLBACK")
+        ends = []
+        for request in asked:
+            try:
+                q.finish(request)
+                ends.append("done")
+            except LecternError as e:
+                ends.append(e.name)
+        expect_equal(ends[:3], ["done", "CANCELLED", "done"], "the first")
+        expect_equal(ends.count("done"), 256, "done: one runs, 256 wait, one was cancelled")
+        expect_equal(ends.count("BUSY"), 5000 - 257, "refused, in their turn")
 
 
 @case(short=True)

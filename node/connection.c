@@ -1,0 +1,612 @@
+/* Room: node. Thread: loop.
+ * Owns: the connections, their tables of streams and of kept statements.
+ * Invariants: a session in `streams` has this connection; `n_requests` counts the requests of all
+ *   of them, waiting, running and being sent.
+ * Not here: what a request does (session.c, route.c). */
+#include "node/connection.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "node/admin.h"
+#include "node/kept.h"
+#include "node/session.h"
+
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HELLO_MS    5000     /* without HELLO it is closed: it may be half open, or hostile */
+#define SLOW_MS     10000    /* a client that takes no byte of its answers for so long is gone */
+#define BACKLOG_MAX KIB(512) /* not taken by the client: nothing more is sent */
+#define ACCEPTS     1024     /* the kernel's queue of new connections */
+
+struct listener {
+    uv_tcp_t tcp;
+    struct node *node;
+};
+
+/* --- the end --- */
+
+static void end(struct connection *c, bool flush) ON_LOOP
+{
+    struct session *s;
+    uint32_t stream;
+    while ((s = table_any(&c->streams, &stream)) != NULL) {
+        (void)table_take(&c->streams, stream);
+        session_end(s);
+    }
+    CHECK(list_empty(&c->stalled) && c->n_requests == 0);
+    framed_close(c->framed, flush);
+    c->node->n_connections--;
+    list_remove(&c->link);
+    keeper_free(c->keeper);
+    free(c);
+}
+
+static void on_close(void *ctx, const char *why)
+{
+    struct connection *c = ctx;
+    thread_expect_loop();
+    log_debug("connection", "closed connection=%" PRIu64 " why=\"%s\"", c->id, why);
+    end(c, false);
+}
+
+/* The client closed its sending side: what it asked is still answered. */
+static void on_eof(void *ctx)
+{
+    struct connection *c = ctx;
+    thread_expect_loop();
+    c->ending = true;
+    if (c->n_requests == 0)
+        end(c, true);
+}
+
+/* One clear error as a client of VERSION reads it, then the end. */
+static void refuse_version(struct connection *c, unsigned version, struct wire_id id, enum err code,
+                           const char *message) ON_LOOP
+{
+    struct buf b;
+    struct wire_error e = {.code = code,
+                           .sqlite_code = err_sqlite_code((int)code),
+                           .offset = -1,
+                           .message = message,
+                           .message_len = strlen(message)};
+    log_info("connection", "refused connection=%" PRIu64 " error=%s reason=\"%s\"", c->id,
+             err_name((int)code), message);
+    buf_init(&b, KIB(4));
+    if (version == 1)
+        wire_put_error_v1(&b, &e);
+    else
+        wire_put_error(&b, id, &e);
+    if (buf_status(&b) == ERR_OK)
+        framed_send(c->framed, &b);
+    buf_fini(&b);
+    end(c, true);
+}
+
+static void refuse(struct connection *c, struct wire_id id, enum err code,
+                   const char *message) ON_LOOP
+{
+    refuse_version(c, WIRE_VERSION, id, code, message);
+}
+
+static void on_bad(void *ctx, enum err e)
+{
+    thread_expect_loop();
+    refuse(ctx, (struct wire_id){0}, e, err_text());
+}
+
+/* --- for its sessions --- */
+
+bool connection_is_full(const struct connection *c)
+{
+    return framed_backlog(c->framed) > BACKLOG_MAX;
+}
+
+void connection_stall(struct connection *c, struct session *s)
+{
+    if (list_empty(&c->stalled)) {
+        c->least_backlog = framed_backlog(c->framed);
+        c->least_ms = clock_mono_ms();
+    }
+    list_remove(&s->stall);
+    list_push_back(&c->stalled, &s->stall);
+}
+
+static uint64_t published(const struct node *n) ON_LOOP
+{
+    return n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
+}
+
+void connection_answered(struct connection *c)
+{
+    CHECK(c->n_requests > 0);
+    if (--c->n_requests == 0 && c->ending && !c->draining)
+        end(c, true);
+}
+
+static void send_pong(struct connection *c) ON_LOOP
+{
+    const struct node *n = c->node;
+    struct wire_pong p = {.seq = published(n),
+                          .leader_id = n->leader_id,
+                          .serves = n->lane != NULL && !n->failed && n->stage == NODE_SERVING};
+    struct buf b;
+    c->owes_pong = false;
+    buf_init(&b, KIB(1));
+    wire_put_pong(&b, c->ping, &p);
+    framed_send(c->framed, &b);
+    buf_fini(&b);
+}
+
+/* Those that waited longest come first; the others wait on when it is full again. */
+static void on_drain(void *ctx)
+{
+    struct connection *c = ctx;
+    struct list *i;
+    thread_expect_loop();
+    if (c->owes_pong)
+        send_pong(c);
+    c->draining = true; /* the answer of the last request ends C, but not under our feet */
+    while (!connection_is_full(c) && (i = list_pop_front(&c->stalled)) != NULL)
+        session_resume(LIST_ENTRY(i, struct session, stall));
+    c->draining = false;
+    c->least_backlog = framed_backlog(c->framed);
+    c->least_ms = clock_mono_ms();
+    if (c->n_requests == 0 && c->ending)
+        end(c, true);
+}
+
+/* --- the handshake --- */
+
+/* The name comes from the network and goes into the log: printable, and without quotes. */
+static enum err no_such_database(const struct wire_hello *h) ON_LOOP
+{
+    char name[65];
+    size_t n = h->database_len < sizeof name - 1 ? h->database_len : sizeof name - 1;
+    for (size_t i = 0; i < n; i++) {
+        char c = h->database[i];
+        name[i] = c > ' ' && c <= '~' && c != '"' && c != '\\' ? c : '?';
+    }
+    name[n] = 0;
+    return err_fail(ERR_NOT_FOUND, "there is no database '%s' here", name);
+}
+
+static void greet(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    struct wire_hello h = {0};
+    struct buf b;
+    enum err e = f->type == WIRE_HELLO ? wire_get_hello(f, &h)
+                                       : err_fail(ERR_PROTOCOL, "the first frame is not HELLO");
+    if (e == ERR_OK && h.database_len != 0 &&
+        !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
+        e = no_such_database(&h);
+    if (e != ERR_OK) {
+        refuse_version(c, h.version, (struct wire_id){0}, e, err_text());
+        return;
+    }
+    c->greeted = true;
+    framed_limit(c->framed, WIRE_FRAME_MAX);
+    buf_init(&b, KIB(4));
+    struct wire_welcome w = {.version = WIRE_VERSION,
+                             .node_id = c->node->config->id,
+                             .cluster_id = c->node->config->cluster_id,
+                             .seq = published(c->node),
+                             .server = LECTERN_VERSION,
+                             .sqlite = sqlite3_libversion()};
+    w.server_len = strlen(w.server);
+    w.sqlite_len = strlen(w.sqlite);
+    wire_put_welcome(&b, &w);
+    framed_send(c->framed, &b);
+    buf_fini(&b);
+}
+
+/* --- requests --- */
+
+/* The session of stream ID, begun when it is new. NULL: too many, that stream was told. */
+static struct session *session_of(struct connection *c, struct wire_id id) ON_LOOP
+{
+    struct session *s = table_get(&c->streams, id.stream);
+    if (s != NULL)
+        return s;
+    if (c->streams.n < STREAMS_MAX) {
+        s = session_new(c, id.stream);
+        table_put(&c->streams, id.stream, s);
+        return s;
+    }
+    if (connection_is_full(c)) {
+        refuse(c, id, ERR_TOO_BIG, "too many streams, of a client that does not read");
+        return NULL;
+    }
+    struct buf b;
+    static const char message[] = "too many streams on one connection: close some, or open another";
+    struct wire_error e = {.code = ERR_TOO_BIG,
+                           .sqlite_code = err_sqlite_code(ERR_TOO_BIG),
+                           .offset = -1,
+                           .message = message,
+                           .message_len = sizeof message - 1};
+    buf_init(&b, KIB(1));
+    wire_put_error(&b, id, &e);
+    framed_send(c->framed, &b);
+    buf_fini(&b);
+    return NULL;
+}
+
+/* R is of stream ID. */
+static void take(struct connection *c, struct session *s, struct request *r) ON_LOOP
+{
+    if (++c->n_requests <= REQUESTS_MAX) {
+        session_take(s, r);
+        return;
+    }
+    c->n_requests--;
+    struct wire_id id = r->id;
+    request_free(r);
+    refuse(c, id, ERR_BUSY, "too many requests without an answer on one connection");
+}
+
+/* A request without a text: STATUS, or a place for an answer that is known already. */
+static struct request *empty_request(struct session *s, struct wire_id id) ON_LOOP
+{
+    static const uint8_t nothing[1];
+    struct wire_query q = {.statements = rd_of(nothing, 0)};
+    struct request *r = request_new(s, s->id, id, &q, nothing, sizeof nothing);
+    r->foreign_keys = s->foreign_keys;
+    r->last_insert_rowid = s->last_insert_rowid;
+    return r;
+}
+
+/* A whole frame whose request is over a limit: it fails in its turn, and the connection goes on. */
+static void take_refused(struct connection *c, struct session *s, struct wire_id id,
+                         enum err e) ON_LOOP
+{
+    struct request *r = empty_request(s, id);
+    request_fail_text(r, e);
+    take(c, s, r);
+}
+
+/* Keeps the texts that come with a number, and finds those that come as a number: KEPT, *n of them
+ * (its owner is the caller in any case). */
+static enum err look_up_texts(struct connection *c, const struct wire_query *q, struct kept ***kept,
+                              uint32_t *n) ON_LOOP
+{
+    struct rd statements = q->statements;
+    *kept = NULL;
+    *n = 0;
+    for (uint32_t i = 0; i < q->n_statements; i++) {
+        struct wire_statement w;
+        enum err e = wire_get_statement(&statements, &w);
+        CHECK(e == ERR_OK); /* wire_get_query checked them all */
+        if (w.keep == 0)
+            continue;
+        if (c->keeper == NULL)
+            c->keeper = keeper_new();
+        if (w.sql_len > 0) {
+            TRY(keeper_put(c->keeper, w.keep, w.sql, w.sql_len));
+            continue;
+        }
+        if (*kept == NULL)
+            *kept = mem_alloc(q->n_statements * sizeof(struct kept *));
+        TRY(keeper_get(c->keeper, w.keep, &(*kept)[*n]));
+        (*n)++;
+    }
+    return ERR_OK;
+}
+
+static void free_texts(struct kept **kept, uint32_t n) ON_LOOP
+{
+    for (uint32_t i = 0; i < n; i++)
+        kept_unref(kept[i]);
+    free(kept);
+}
+
+/* QUERY, BATCH, DESCRIBE. */
+static void on_query(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    const uint8_t *body = f->body.p;
+    size_t body_len = rd_left(&f->body);
+    struct wire_query q;
+    struct kept **kept = NULL;
+    uint32_t n_kept = 0;
+    enum err e = wire_get_query(f, &q);
+    if (e != ERR_OK && e != ERR_TOO_BIG) {
+        refuse(c, f->id, e, err_text());
+        return;
+    }
+    struct session *s = session_of(c, f->id);
+    if (s == NULL)
+        return;
+    if (e == ERR_OK)
+        e = look_up_texts(c, &q, &kept, &n_kept);
+    if (e != ERR_OK) {
+        free_texts(kept, n_kept);
+        take_refused(c, s, f->id, e);
+        return;
+    }
+    struct request *r = request_new(s, s->id, f->id, &q, body, body_len);
+    if (kept != NULL)
+        request_use_kept(r, kept, n_kept);
+    r->is_batch = f->type == WIRE_BATCH;
+    r->is_describe = f->type == WIRE_DESCRIBE;
+    r->kind = r->is_batch ? SQL_WRITE : sql_classify(r->statement.sql, r->statement.sql_len);
+    r->forwarded = (q.flags & WIRE_FORWARDED) != 0;
+    r->foreign_keys = (q.flags & WIRE_FOREIGN_KEYS_OFF) == 0;
+    r->last_insert_rowid = q.last_insert_rowid;
+    take(c, s, r);
+}
+
+static void on_status(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    struct session *s = session_of(c, f->id);
+    if (s == NULL)
+        return;
+    struct request *r = empty_request(s, f->id);
+    r->is_status = true;
+    take(c, s, r);
+}
+
+static void on_cluster(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    struct wire_cluster w;
+    enum err e = wire_get_cluster(f, &w);
+    if (e != ERR_OK) {
+        refuse(c, f->id, e, err_text());
+        return;
+    }
+    struct session *s = session_of(c, f->id);
+    if (s == NULL)
+        return;
+    struct request *r = empty_request(s, f->id);
+    r->cluster = admin_request_new(&w);
+    r->forwarded = (w.flags & WIRE_CLUSTER_FORWARDED) != 0;
+    take(c, s, r);
+}
+
+/* Another node fetches this one's database. */
+static void on_image(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    const uint8_t *body = f->body.p;
+    struct wire_query q = {.statements = rd_of(body, 0)};
+    struct session *s = session_of(c, f->id);
+    if (s == NULL)
+        return;
+    struct request *r = request_new(s, s->id, f->id, &q, body, rd_left(&f->body));
+    r->foreign_keys = s->foreign_keys;
+    r->image_frame = f->type;
+    take(c, s, r);
+}
+
+/* --- what is not answered --- */
+
+/* At once; only who does not read gets but the newest answer, when it does. */
+static void on_ping(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    c->ping = f->id.request;
+    c->owes_pong = connection_is_full(c);
+    if (!c->owes_pong)
+        send_pong(c);
+}
+
+static void on_credit(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    uint32_t bytes;
+    enum err e = wire_get_credit(f, &bytes);
+    if (e == ERR_OK) {
+        struct session *s = session_of(c, f->id);
+        if (s == NULL)
+            return;
+        e = session_credit(s, bytes);
+        if (e == ERR_OK)
+            return;
+    }
+    refuse(c, f->id, e, err_text());
+}
+
+static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    uint32_t number;
+    enum err e = wire_get_forget(f, &number);
+    if (e != ERR_OK)
+        refuse(c, f->id, e, err_text());
+    else if (c->keeper != NULL)
+        keeper_forget(c->keeper, number);
+}
+
+/* CANCEL, CLOSE, of a stream that may be unknown. */
+static void on_stop(struct connection *c, struct wire_frame *f) ON_LOOP
+{
+    struct session *s = table_get(&c->streams, f->id.stream);
+    if (s == NULL)
+        return;
+    if (f->type == WIRE_CANCEL) {
+        session_cancel(s, f->id.request);
+    } else {
+        (void)table_take(&c->streams, f->id.stream);
+        session_end(s);
+    }
+}
+
+/* --- frames --- */
+
+static bool has_body(enum wire_type type)
+{
+    return type != WIRE_STATUS && type != WIRE_CANCEL && type != WIRE_CLOSE && type != WIRE_PING;
+}
+
+static void on_frame(void *ctx, struct wire_frame *f)
+{
+    struct connection *c = ctx;
+    thread_expect_loop();
+    if (!c->greeted) {
+        greet(c, f);
+        return;
+    }
+    if (has_body(f->type) == (rd_left(&f->body) == 0)) {
+        refuse(c, f->id, ERR_PROTOCOL, "a frame that is too long, or too short");
+        return;
+    }
+    switch (f->type) {
+    case WIRE_QUERY:
+    case WIRE_BATCH:
+    case WIRE_DESCRIBE:
+        on_query(c, f);
+        return;
+    case WIRE_STATUS:
+        on_status(c, f);
+        return;
+    case WIRE_CLUSTER:
+        on_cluster(c, f);
+        return;
+    case WIRE_CANCEL:
+    case WIRE_CLOSE:
+        on_stop(c, f);
+        return;
+    case WIRE_CREDIT:
+        on_credit(c, f);
+        return;
+    case WIRE_FORGET:
+        on_forget(c, f);
+        return;
+    case WIRE_PING:
+        on_ping(c, f);
+        return;
+    case WIRE_IMAGE_BEGIN:
+    case WIRE_IMAGE_ASK_HASHES:
+    case WIRE_IMAGE_ASK_PAGES:
+        on_image(c, f);
+        return;
+    case WIRE_HELLO:
+    case WIRE_WELCOME:
+    case WIRE_COLUMNS:
+    case WIRE_ROWS:
+    case WIRE_DONE:
+    case WIRE_ERROR:
+    case WIRE_STEP:
+    case WIRE_DESCRIPTION:
+    case WIRE_PONG:
+    case WIRE_IMAGE:
+    case WIRE_IMAGE_HASHES:
+    case WIRE_IMAGE_PAGES:
+        break;
+    }
+    refuse(c, f->id, ERR_PROTOCOL, "a frame that a client does not send here");
+}
+
+/* --- the listener --- */
+
+static void on_connection(uv_stream_t *stream, int status)
+{
+    struct listener *l = stream->data;
+    struct node *n = l->node;
+    thread_expect_loop();
+    if (status < 0) {
+        log_warn("connection", "accept reason=\"%s\"", uv_strerror(status));
+        return;
+    }
+    struct connection *c = MEM_NEW(struct connection);
+    struct framed_events events = {.ctx = c,
+                                   .on_frame = on_frame,
+                                   .on_bad = on_bad,
+                                   .on_eof = on_eof,
+                                   .on_drain = on_drain,
+                                   .on_close = on_close};
+    c->framed = framed_accept(&n->loop, stream, &events);
+    if (c->framed == NULL) {
+        free(c);
+        return;
+    }
+    c->node = n;
+    c->id = ++n->next_connection_id;
+    c->born_ms = clock_mono_ms();
+    table_init(&c->streams);
+    list_init(&c->stalled);
+    list_push_back(&n->connections, &c->link);
+    if (++n->n_connections > n->config->connections_max)
+        refuse(c, (struct wire_id){0}, ERR_BUSY, "too many connections (max-connections)");
+    else if (n->stage != NODE_SERVING)
+        refuse(c, (struct wire_id){0}, ERR_STOPPED, "this node is stopping");
+}
+
+/* Its sessions wait for the backlog: a reader's statement among them keeps one of the few reader
+ * connections, and an old snapshot. */
+static void stalled_timer(struct connection *c, uint64_t now_ms) ON_LOOP
+{
+    size_t backlog = framed_backlog(c->framed);
+    if (backlog < c->least_backlog) {
+        c->least_backlog = backlog;
+        c->least_ms = now_ms;
+    } else if (now_ms > c->least_ms + SLOW_MS) {
+        log_info("connection", "closed connection=%" PRIu64 " why=\"its client takes no answers\"",
+                 c->id);
+        end(c, false);
+    }
+}
+
+void connections_timer(struct node *n, uint64_t now_ms)
+{
+    LIST_EACH(i, &n->connections) {
+        struct connection *c = LIST_ENTRY(i, struct connection, link);
+        if (!c->greeted && now_ms > c->born_ms + HELLO_MS)
+            refuse(c, (struct wire_id){0}, ERR_TIMEOUT, "no HELLO came");
+        else if (!list_empty(&c->stalled))
+            stalled_timer(c, now_ms);
+    }
+}
+
+static enum err bind_to(struct listener *l, const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    CHECK(colon != NULL);                                   /* config.c checked */
+    bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
+    char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    uv_getaddrinfo_t lookup;
+    int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
+    if (rc == 0) {
+        rc = uv_tcp_bind(&l->tcp, lookup.addrinfo->ai_addr, 0);
+        uv_freeaddrinfo(lookup.addrinfo);
+    }
+    if (rc == 0)
+        rc = uv_listen((uv_stream_t *)&l->tcp, ACCEPTS, on_connection);
+    free(host);
+    if (rc != 0)
+        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
+                        address, uv_strerror(rc));
+    return ERR_OK;
+}
+
+static void on_listener_closed(uv_handle_t *h)
+{
+    free(h->data);
+}
+
+enum err listener_open(struct node *n, struct listener **out)
+{
+    struct listener *l = MEM_NEW(struct listener);
+    l->node = n;
+    int rc = uv_tcp_init(&n->loop, &l->tcp);
+    CHECK(rc == 0);
+    l->tcp.data = l;
+    enum err e = bind_to(l, n->config->listen);
+    if (e != ERR_OK) {
+        listener_close(l);
+        return e;
+    }
+    *out = l;
+    return ERR_OK;
+}
+
+void listener_close(struct listener *l)
+{
+    uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
+}
+
+void connections_close_all(struct node *n)
+{
+    LIST_EACH(i, &n->connections)
+        end(LIST_ENTRY(i, struct connection, link), true);
+}

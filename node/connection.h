@@ -1,0 +1,62 @@
+/* Room: node. A client's TCP connection: its handshake, and its frames on their way to the
+ * sessions, one for each stream.
+ *
+ *   listener -> connection -> session (stream 1) -> route ...
+ *                          -> session (stream 2) -> route ...
+ *
+ * Frames are always read: no stream's queue stops them, so that CANCEL, CREDIT and PING get
+ * through. What one stream sends beyond its limits is refused in its turn (ERR_BUSY), and the
+ * others keep their share. Thread: loop. */
+#ifndef NODE_CONNECTION_H
+#define NODE_CONNECTION_H
+
+#include "base/sizes.h"
+#include "node/framed.h"
+#include "node/node.h"
+#include "node/table.h"
+
+/* Of one connection. */
+#define STREAMS_MAX 16384u
+/* Requests without an answer, of all streams together; more is a client that never reads. */
+#define REQUESTS_MAX 65536u
+
+struct keeper;
+struct session;
+
+struct connection {
+    struct list link; /* of node.connections */
+    struct node *node;
+    struct framed *framed;
+    uint64_t id, born_ms;
+    bool greeted, ending; /* ending: the client sends no more; closed after the last answer */
+    bool draining;        /* its stalled sessions are being resumed */
+    bool owes_pong;       /* to `ping`, when the backlog is gone */
+    uint32_t ping;
+    uint32_t n_requests;   /* not yet answered */
+    size_t pending_bytes;  /* of requests that wait in their streams' queues */
+    size_t held_bytes;     /* of answers that wait for their streams' windows */
+    struct table streams;  /* struct session */
+    struct keeper *keeper; /* statements kept; NULL: none yet */
+    struct list stalled;   /* struct session, by `stall`: wait until the backlog is gone */
+    size_t least_backlog;  /* since some are stalled, and when it was reached */
+    uint64_t least_ms;
+};
+
+/* Listens on config->listen. */
+MUST_USE enum err listener_open(struct node *n, struct listener **out) ON_LOOP;
+void listener_close(struct listener *l) ON_LOOP; /* no new connections */
+/* Closes all; what runs comes back in its time. */
+void connections_close_all(struct node *n) ON_LOOP;
+/* Closes connections that never said HELLO, and those whose client takes no byte for too long. */
+void connections_timer(struct node *n, uint64_t now_ms) ON_LOOP;
+
+/* --- for its sessions --- */
+
+/* The client does not take what was sent: nothing more is to be sent or begun. */
+bool connection_is_full(const struct connection *c) ON_LOOP;
+/* session_resume is called for S when it is full no more. */
+void connection_stall(struct connection *c, struct session *s) ON_LOOP;
+/* One of its requests is answered. C may be gone afterwards, and all of its sessions. */
+void connection_answered(struct connection *c) ON_LOOP;
+
+#endif
