@@ -10,6 +10,7 @@ struct seen {
     struct link *link;
     unsigned ready, frames, pongs, done, down;
     uint64_t node_id, cluster_id, seq, pong_seq, bytes, last_done_seq;
+    char server[32];
     enum err code;
     char why[ERR_TEXT_MAX];
     enum { NEVER, AT_READY, AT_FRAME, AT_DOWN } free_it, fail_it;

@@ -2,6 +2,7 @@
 #include "client/link.h"
 
 #include "base/clock.h"
+#include "base/rng.h"
 #include "tests/lib/fail_alloc.h"
 #include "tests/lib/test.h"
 #include "tests/unit/client/fake_names.h"
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* --- as it should be -------------------------------------------------------------------------- */
 
@@ -27,6 +29,7 @@ TEST(link_is_greeted_asks_and_hears)
     EXPECT(strcmp(link_address(s.link), fake_node_address(n)) == 0);
     turn_until(&s, &s.ready, 1);
     EXPECT(s.node_id == 3 && s.cluster_id == 77 && s.seq == 12);
+    EXPECT(strcmp(s.server, "fake") == 0);
     uint64_t rtt = link_rtt_us(s.link);
     EXPECT(rtt > 0 && rtt < 5000000);
     for (uint32_t i = 1; i <= 100; i++)
@@ -298,6 +301,54 @@ TEST(link_refuses_garbage)
         close_link(&s);
         fake_node_stop(n);
     }
+}
+
+/* A conversation with some bytes changed, in random pieces: it ends, or goes on; nothing else. */
+static void hear_noise(struct rng *r, unsigned *survived)
+{
+    struct by_hand h;
+    struct seen s = {0};
+    struct buf b;
+    struct wire_welcome w = {.version = WIRE_VERSION, .server = "fake", .server_len = 4};
+    buf_init(&b, 4096);
+    wire_put_welcome(&b, &w);
+    const size_t greeting = b.len;
+    for (uint32_t i = 1; i <= 4; i++) {
+        wire_put_pong(&b, i, &(struct wire_pong){.seq = i});
+        wire_put_done(&b, (struct wire_id){1, i}, &(struct wire_done){.seq = i});
+    }
+    for (uint64_t i = rng_below(r, 3); i > 0; i--)
+        b.data[rng_once_in(r, 4) ? rng_below(r, greeting)
+                                 : greeting + rng_below(r, b.len - greeting)] = (uint8_t)rng_u64(r);
+    listen_by_hand(&h, 5);
+    open_link(&s, h.address);
+    EXPECT_OK(loop_turn(s.loop, 100));
+    h.fd = accept(h.listener, NULL, NULL);
+    EXPECT(h.fd >= 0);
+    for (size_t at = 0; at < b.len && s.down == 0;) {
+        size_t n = 1 + rng_below(r, b.len - at);
+        EXPECT(send(h.fd, b.data + at, n, MSG_NOSIGNAL) == (ssize_t)n);
+        EXPECT_OK(loop_turn(s.loop, 20));
+        at += n;
+    }
+    *survived += s.down == 0;
+    (void)close(h.fd); /* what is half there is given up */
+    h.fd = -1;
+    turn_until(&s, &s.down, 1);
+    EXPECT(s.why[0] != '\0');
+    buf_fini(&b);
+    close_link(&s);
+    end_by_hand(&h);
+}
+
+TEST(link_hears_noise)
+{
+    struct rng r = {test_seed()};
+    unsigned survived = 0;
+    uint64_t rounds = test_rounds(1000);
+    for (uint64_t i = 0; i < rounds; i++)
+        hear_noise(&r, &survived);
+    EXPECT(survived > 0 && survived < rounds);
 }
 
 /* --- nobody is there -------------------------------------------------------------------------- */

@@ -160,7 +160,7 @@ TEST(resolve_is_cancelled_at_any_time)
     }
 }
 
-TEST(resolve_without_descriptors_or_threads_is_an_error)
+TEST(resolve_without_descriptors_is_an_error)
 {
     struct rlimit before, few;
     struct loop *l;
@@ -175,6 +175,38 @@ TEST(resolve_without_descriptors_or_threads_is_an_error)
     EXPECT_ERR(ERR_IO, e);
     EXPECT(r == NULL);
     loop_free(l);
+}
+
+/* No address space for a thread's stack. A sanitizer needs more of it at any time. */
+TEST(resolve_without_a_thread_is_an_error)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    (void)printf("not under a sanitizer\n");
+#else
+    struct rlimit before, few;
+    struct loop *l;
+    struct resolve *r;
+    struct answer a = {0};
+    int open_before = descriptors();
+    EXPECT_OK(loop_new(&l));
+    EXPECT(getrlimit(RLIMIT_AS, &before) == 0);
+    few = (struct rlimit){.rlim_cur = 1 << 20, .rlim_max = before.rlim_max};
+    EXPECT(setrlimit(RLIMIT_AS, &few) == 0);
+    enum err e = resolve_start(l, FAKE_NAME_BOTH, on_done, &a, &r);
+    EXPECT(setrlimit(RLIMIT_AS, &before) == 0);
+    EXPECT_ERR(ERR_NOMEM, e);
+    EXPECT(strstr(err_text(), "thread") != NULL);
+    EXPECT(r == NULL);
+    EXPECT_OK(resolve_start(l, FAKE_NAME_BOTH, on_done, &a, &r));
+    while (a.calls == 0)
+        EXPECT_OK(loop_turn(l, 1000));
+    EXPECT(a.e == ERR_OK);
+    loop_free(l);
+    for (int i = 0; descriptors() != open_before; i++) {
+        EXPECT(i < 10000);
+        (void)poll(NULL, 0, 1);
+    }
+#endif
 }
 
 TEST(resolve_with_the_nth_allocation_failing)
