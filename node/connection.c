@@ -65,8 +65,8 @@ static void on_eof(void *ctx)
         end(c, true);
 }
 
-/* One clear error as a client of VERSION reads it, then the end. */
-static void refuse_version(struct connection *c, unsigned version, struct wire_id id, enum err code,
+/* One clear error, of stream 0 and as a client of VERSION reads it, then the end. */
+static void refuse_version(struct connection *c, unsigned version, enum err code,
                            const char *message) ON_LOOP
 {
     struct buf b;
@@ -81,23 +81,22 @@ static void refuse_version(struct connection *c, unsigned version, struct wire_i
     if (version == 1)
         wire_put_error_v1(&b, &e);
     else
-        wire_put_error(&b, id, &e);
+        wire_put_error(&b, (struct wire_id){0}, &e);
     if (buf_status(&b) == ERR_OK)
         framed_send(c->framed, &b);
     buf_fini(&b);
     end(c, true);
 }
 
-static void refuse(struct connection *c, struct wire_id id, enum err code,
-                   const char *message) ON_LOOP
+static void refuse(struct connection *c, enum err code, const char *message) ON_LOOP
 {
-    refuse_version(c, WIRE_VERSION, id, code, message);
+    refuse_version(c, WIRE_VERSION, code, message);
 }
 
 static void on_bad(void *ctx, enum err e)
 {
     thread_expect_loop();
-    refuse(ctx, (struct wire_id){0}, e, err_text());
+    refuse(ctx, e, err_text());
 }
 
 /* --- for its sessions --- */
@@ -186,7 +185,7 @@ static void greet(struct connection *c, struct wire_frame *f) ON_LOOP
         !(h.database_len == 4 && memcmp(h.database, "main", 4) == 0))
         e = no_such_database(&h);
     if (e != ERR_OK) {
-        refuse_version(c, h.version, (struct wire_id){0}, e, err_text());
+        refuse_version(c, h.version, e, err_text());
         return;
     }
     c->greeted = true;
@@ -219,7 +218,7 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
         return s;
     }
     if (connection_is_full(c)) {
-        refuse(c, id, ERR_TOO_BIG, "too many streams, of a client that does not read");
+        refuse(c, ERR_TOO_BIG, "too many streams, of a client that does not read");
         return NULL;
     }
     struct buf b;
@@ -244,9 +243,8 @@ static void take(struct connection *c, struct session *s, struct request *r) ON_
         return;
     }
     c->n_requests--;
-    struct wire_id id = r->id;
     request_free(r);
-    refuse(c, id, ERR_BUSY, "too many requests without an answer on one connection");
+    refuse(c, ERR_BUSY, "too many requests without an answer on one connection");
 }
 
 /* A request without a text: STATUS, or a place for an answer that is known already. */
@@ -314,7 +312,7 @@ static void on_query(struct connection *c, struct wire_frame *f) ON_LOOP
     uint32_t n_kept = 0;
     enum err e = wire_get_query(f, &q);
     if (e != ERR_OK && e != ERR_TOO_BIG) {
-        refuse(c, f->id, e, err_text());
+        refuse(c, e, err_text());
         return;
     }
     struct session *s = session_of(c, f->id);
@@ -354,7 +352,7 @@ static void on_cluster(struct connection *c, struct wire_frame *f) ON_LOOP
     struct wire_cluster w;
     enum err e = wire_get_cluster(f, &w);
     if (e != ERR_OK) {
-        refuse(c, f->id, e, err_text());
+        refuse(c, e, err_text());
         return;
     }
     struct session *s = session_of(c, f->id);
@@ -403,7 +401,7 @@ static void on_credit(struct connection *c, struct wire_frame *f) ON_LOOP
         if (e == ERR_OK)
             return;
     }
-    refuse(c, f->id, e, err_text());
+    refuse(c, e, err_text());
 }
 
 static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
@@ -411,7 +409,7 @@ static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
     uint32_t number;
     enum err e = wire_get_forget(f, &number);
     if (e != ERR_OK)
-        refuse(c, f->id, e, err_text());
+        refuse(c, e, err_text());
     else if (c->keeper != NULL)
         keeper_forget(c->keeper, number);
 }
@@ -446,7 +444,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
         return;
     }
     if (has_body(f->type) == (rd_left(&f->body) == 0)) {
-        refuse(c, f->id, ERR_PROTOCOL, "a frame that is too long, or too short");
+        refuse(c, ERR_PROTOCOL, "a frame that is too long, or too short");
         return;
     }
     switch (f->type) {
@@ -493,7 +491,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
     case WIRE_IMAGE_PAGES:
         break;
     }
-    refuse(c, f->id, ERR_PROTOCOL, "a frame that a client does not send here");
+    refuse(c, ERR_PROTOCOL, "a frame that a client does not send here");
 }
 
 /* --- the listener --- */
@@ -526,9 +524,9 @@ static void on_connection(uv_stream_t *stream, int status)
     list_init(&c->stalled);
     list_push_back(&n->connections, &c->link);
     if (++n->n_connections > n->config->connections_max)
-        refuse(c, (struct wire_id){0}, ERR_BUSY, "too many connections (max-connections)");
+        refuse(c, ERR_BUSY, "too many connections (max-connections)");
     else if (n->stage != NODE_SERVING)
-        refuse(c, (struct wire_id){0}, ERR_STOPPED, "this node is stopping");
+        refuse(c, ERR_STOPPED, "this node is stopping");
 }
 
 /* Its sessions wait for the backlog: a reader's statement among them keeps one of the few reader
@@ -551,7 +549,7 @@ void connections_timer(struct node *n, uint64_t now_ms)
     LIST_EACH(i, &n->connections) {
         struct connection *c = LIST_ENTRY(i, struct connection, link);
         if (!c->greeted && now_ms > c->born_ms + HELLO_MS)
-            refuse(c, (struct wire_id){0}, ERR_TIMEOUT, "no HELLO came");
+            refuse(c, ERR_TIMEOUT, "no HELLO came");
         else if (!list_empty(&c->stalled))
             stalled_timer(c, now_ms);
     }
