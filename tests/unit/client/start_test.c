@@ -1,0 +1,260 @@
+/* Room: tests. Statements without waiting: a foreign loop with poll(), callbacks, many sessions. */
+#include "tests/unit/client/both.h"
+
+#include "base/clock.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct outcome {
+    int rows, ends, result, stop_at;
+    int64_t sum;
+    char message[128];
+    lectern_stmt *stmt;
+    bool finalize_in_row, finalize_in_end, again;
+};
+
+static int on_row(void *arg, lectern_stmt *s)
+{
+    struct outcome *o = arg;
+    o->stmt = s;
+    o->rows++;
+    o->sum += lectern_column_int64(s, 0);
+    if (o->finalize_in_row) {
+        EXPECT(lectern_finalize(s) == LECTERN_OK);
+        return 0;
+    }
+    return o->rows == o->stop_at;
+}
+
+static void on_end(void *arg, lectern_stmt *s, int result)
+{
+    struct outcome *o = arg;
+    o->ends++;
+    o->result = result;
+    if (s == NULL)
+        return;
+    (void)snprintf(o->message, sizeof o->message, "%s", lectern_errmsg(lectern_db_handle(s)));
+    EXPECT(lectern_poll(lectern_cluster_of(lectern_db_handle(s)), 0) == LECTERN_MISUSE);
+    if (o->again && o->ends < 3)
+        EXPECT(lectern_start(s, on_row, on_end, o) == LECTERN_OK);
+    else if (o->finalize_in_end)
+        (void)lectern_finalize(s);
+}
+
+/* As a foreign loop does: poll(), then lectern_poll. Fails after ten seconds. */
+static void turn_until(lectern_cluster *c, const int *count, int wanted)
+{
+    uint64_t limit = clock_mono_ms() + 10000;
+    while (*count < wanted) {
+        struct pollfd p = {.fd = lectern_fd(c), .events = POLLIN};
+        EXPECT(poll(&p, 1, 10000) == 1);
+        EXPECT(lectern_poll(c, 0) == LECTERN_OK);
+        EXPECT(clock_mono_ms() < limit);
+    }
+}
+
+struct scene {
+    struct sql_node *node;
+    lectern_cluster *cluster;
+    lectern *db;
+};
+
+static struct scene begin(void)
+{
+    struct scene s = {.node = sql_node_start()};
+    EXPECT(lectern_cluster_open(sql_node_url(s.node), &s.cluster) == LECTERN_OK);
+    EXPECT(lectern_open_session(s.cluster, &s.db) == LECTERN_OK);
+    return s;
+}
+
+static void end(struct scene *s)
+{
+    if (s->db != NULL)
+        EXPECT_CODE(LECTERN_OK, s->db, lectern_close(s->db));
+    EXPECT(lectern_cluster_close(s->cluster) == LECTERN_OK);
+    sql_node_stop(s->node);
+}
+
+static lectern_stmt *lazy(lectern *db, const char *sql)
+{
+    lectern_stmt *s;
+    EXPECT_CODE(LECTERN_OK, db, lectern_prepare_v3(db, sql, -1, LECTERN_PREPARE_LAZY, &s, NULL));
+    return s;
+}
+
+TEST(start_tells_rows_and_the_end)
+{
+    struct scene sc = begin();
+    struct outcome o = {0};
+    lectern_stmt *s = lazy(sc.db, "VALUES(1),(2),(3)");
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s, on_row, on_end, &o));
+    EXPECT(o.rows == 0 && o.ends == 0); /* never from lectern_start */
+    EXPECT(lectern_stmt_busy(s) == 1);
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_start(s, on_row, on_end, &o));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_step(s));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_bind_int(s, 1, 1));
+    EXPECT(lectern_cluster_close(sc.cluster) == LECTERN_BUSY);
+    turn_until(sc.cluster, &o.ends, 1);
+    EXPECT(o.rows == 3 && o.sum == 6 && o.result == LECTERN_DONE);
+    EXPECT(lectern_stmt_busy(s) == 0);
+    EXPECT_CODE(LECTERN_ROW, sc.db, lectern_step(s)); /* stepped as any other */
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_finalize(s));
+    end(&sc);
+}
+
+TEST(start_again_and_finalize_in_the_end)
+{
+    struct scene sc = begin();
+    struct outcome o = {.again = true, .finalize_in_end = true};
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(lazy(sc.db, "VALUES(1),(2)"), on_row, on_end, &o));
+    turn_until(sc.cluster, &o.ends, 3);
+    EXPECT(o.rows == 6);
+    end(&sc); /* nothing is left to finalize */
+}
+
+TEST(start_errors_and_stops)
+{
+    struct scene sc = begin();
+    struct outcome bad = {0}, stopped = {.stop_at = 2}, gone = {.finalize_in_row = true},
+                   last = {0};
+    lectern_stmt *s1 = lazy(sc.db, "SELECT * FROM missing");
+    lectern_stmt *s2 = lazy(sc.db, "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c "
+                                   "LIMIT 1000000) SELECT x, 'text' FROM c");
+    lectern_stmt *s3 = lazy(sc.db, "VALUES(1),(2)"), *s4 = lazy(sc.db, "VALUES(9)");
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s1, on_row, on_end, &bad));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s2, on_row, on_end, &stopped));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s3, on_row, on_end, &gone));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s4, on_row, on_end, &last));
+    turn_until(sc.cluster, &last.ends, 1);
+    EXPECT(bad.ends == 1 && bad.result == LECTERN_ERROR && bad.rows == 0);
+    EXPECT_TEXT("no such table: missing", bad.message);
+    EXPECT(stopped.ends == 1 && stopped.result == LECTERN_ABORT && stopped.rows == 2);
+    EXPECT(gone.ends == 0 && gone.rows == 1);
+    EXPECT(last.result == LECTERN_DONE && last.sum == 9);
+    (void)lectern_finalize(s1);
+    (void)lectern_finalize(s2);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_finalize(s4));
+    end(&sc);
+}
+
+/* More than a window, in constant memory: rows are used as they come. */
+TEST(start_streams)
+{
+    struct scene sc = begin();
+    struct outcome o = {.finalize_in_end = true};
+    EXPECT_CODE(LECTERN_OK, sc.db,
+                lectern_start(lazy(sc.db, "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 "
+                                          "FROM c LIMIT 100000) SELECT x, 'text' FROM c"),
+                              on_row, on_end, &o));
+    turn_until(sc.cluster, &o.ends, 1);
+    EXPECT(o.rows == 100000 && o.sum == 5000050000);
+    end(&sc);
+}
+
+TEST(start_a_batch)
+{
+    struct scene sc = begin();
+    struct outcome o = {0};
+    lectern_batch *b;
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_new(sc.db, &b));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_batch_start(b, on_end, &o));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_add_sql(b, "CREATE TABLE t(a)"));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_add_sql(b, "INSERT INTO t VALUES(1),(2)"));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_start(b, on_end, &o));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_batch_run(b));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_batch_clear(b));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_batch_add_sql(b, "SELECT 1"));
+    turn_until(sc.cluster, &o.ends, 1);
+    EXPECT(o.result == LECTERN_DONE && lectern_batch_changes(b, 1) == 2);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_start(b, on_end, &o)); /* the table is there */
+    turn_until(sc.cluster, &o.ends, 2);
+    EXPECT(o.result == LECTERN_ERROR && lectern_batch_failed(b) == 0);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_start(b, on_end, &o));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_free(b)); /* amid it: no end is told */
+    struct outcome after = {.finalize_in_end = true};
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(lazy(sc.db, "SELECT 5"), on_row, on_end, &after));
+    turn_until(sc.cluster, &after.ends, 1);
+    EXPECT(o.ends == 2 && after.sum == 5);
+    end(&sc);
+}
+
+/* Waiting calls of one session let the others of the cluster go on. */
+TEST(start_goes_on_while_another_session_waits)
+{
+    struct scene sc = begin();
+    lectern *other;
+    EXPECT(lectern_open_session(sc.cluster, &other) == LECTERN_OK);
+    struct outcome o = {.finalize_in_end = true};
+    EXPECT_CODE(LECTERN_OK, other, lectern_start(lazy(other, "SELECT 5"), on_row, on_end, &o));
+    for (int i = 0; i < 1000 && o.ends == 0; i++)
+        EXPECT_CODE(LECTERN_OK, sc.db, lectern_exec(sc.db, "SELECT 1", NULL, NULL, NULL));
+    EXPECT(o.ends == 1 && o.sum == 5);
+    EXPECT(lectern_close(other) == LECTERN_OK);
+    end(&sc);
+}
+
+static void close_in_end(void *arg, lectern_stmt *s, int result)
+{
+    int *ends = arg;
+    lectern *db = lectern_db_handle(s);
+    EXPECT(result == LECTERN_DONE);
+    EXPECT(lectern_close(db) == LECTERN_BUSY);
+    EXPECT(lectern_finalize(s) == LECTERN_OK);
+    EXPECT(lectern_close(db) == LECTERN_OK);
+    ++*ends;
+}
+
+/* A session may end in its own callback, a cluster may not. */
+TEST(start_many_sessions_that_end_by_themselves)
+{
+    struct scene sc = begin();
+    int ends = 0;
+    for (int i = 0; i < 50; i++) {
+        lectern *db;
+        EXPECT(lectern_open_session(sc.cluster, &db) == LECTERN_OK);
+        EXPECT_CODE(LECTERN_OK, db, lectern_start(lazy(db, "SELECT 1"), NULL, close_in_end, &ends));
+    }
+    turn_until(sc.cluster, &ends, 50);
+    EXPECT(fake_node_accepted(sql_node_fake(sc.node)) == 1); /* all over one connection */
+    end(&sc);
+}
+
+/* Closed while something runs: cancelled, and the memory follows when it has ended. */
+TEST(start_session_closed_amid_its_rows)
+{
+    struct scene sc = begin();
+    sql_node_hold(sc.node, true);
+    lectern_stmt *s = lazy(sc.db, "INSERT INTO t VALUES(1)");
+    struct outcome o = {0};
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s, on_row, on_end, &o));
+    for (int i = 0; i < 100 && fake_node_frames(sql_node_fake(sc.node), WIRE_QUERY) == 0; i++)
+        EXPECT(lectern_poll(sc.cluster, 100) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_BUSY, sc.db, lectern_close(sc.db));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_finalize(s));
+    EXPECT(lectern_close(sc.db) == LECTERN_OK);
+    sc.db = NULL;
+    end(&sc);
+    EXPECT(o.ends == 0);
+}
+
+TEST(start_interrupted_and_late)
+{
+    struct scene sc = begin();
+    sql_node_hold(sc.node, true);
+    struct outcome o = {0};
+    lectern_stmt *s = lazy(sc.db, "SELECT 1");
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s, on_row, on_end, &o));
+    for (int i = 0; i < 100 && fake_node_frames(sql_node_fake(sc.node), WIRE_QUERY) == 0; i++)
+        EXPECT(lectern_poll(sc.cluster, 100) == LECTERN_OK);
+    lectern_interrupt(sc.db);
+    turn_until(sc.cluster, &o.ends, 1);
+    EXPECT(o.result == LECTERN_INTERRUPT);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_timeout(sc.db, 50));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s, on_row, on_end, &o));
+    turn_until(sc.cluster, &o.ends, 2);
+    EXPECT(o.result == LECTERN_TIMEOUT || o.result == LECTERN_UNAVAILABLE);
+    (void)lectern_finalize(s);
+    end(&sc);
+}
