@@ -67,7 +67,7 @@ static void put_query(struct call *c, struct member *m, struct wire_id id, uint6
     if (s->foreign_keys_off)
         q.flags |= WIRE_FOREIGN_KEYS_OFF;
     if (c->number != 0) {
-        q.flags |= WIRE_NUMBERED;
+        q.flags |= c->doubt ? WIRE_NUMBERED | WIRE_AGAIN : WIRE_NUMBERED;
         memcpy(q.number.writer, s->writer, sizeof s->writer);
         q.number.number = c->number;
         q.number.acked = c->number - 1; /* one at a time: all before it have ended */
@@ -75,6 +75,8 @@ static void put_query(struct call *c, struct member *m, struct wire_id id, uint6
     }
     if (c->resolving)
         q.flags |= WIRE_RESOLVE;
+    else if (c->number != 0 && c->doubt) /* an error, too, is then kept for that attempt */
+        q.flags |= WIRE_AGAIN;
     size_t begun = wire_begin_query(out, c->type, id, &q);
     put_statements(c, m->link, out);
     wire_end_query(out, begun, c->n_statements);

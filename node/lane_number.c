@@ -75,8 +75,11 @@ bool lane_knows(struct lane *l, struct request *r)
     case OUTCOME_VOID:
         request_fail(r, ERR_TXN_LOST, "this was given up by its client before it came here");
         break;
-    case OUTCOME_EXPIRED:
-        request_fail(r, ERR_EXPIRED, err_default_text(ERR_EXPIRED));
+    case OUTCOME_EXPIRED: /* its client may send it again as new, if it was sent only once */
+        if (r->in_doubt)
+            request_fail(r, ERR_UNKNOWN, err_default_text(ERR_UNKNOWN));
+        else
+            request_fail(r, ERR_EXPIRED, err_default_text(ERR_EXPIRED));
         break;
     }
     log_debug("lane", "number-known session=%" PRIu64 " number=%" PRIu64 " what=%d", r->session_id,
