@@ -10,21 +10,11 @@
 static enum err run_statement(struct lane *l, struct sqlconn *c, struct request *r,
                               bool *wrote) ON_OWNER
 {
-    struct sqlstmt *s;
-    bool more;
+    bool writes;
     r->answer.changes = 0;
     r->answer.last_insert_rowid = r->last_insert_rowid;
-    enum err e = sqlconn_begin(c, r, false, &s);
-    if (e != ERR_OK || s == NULL)
-        return e;
-    *wrote = *wrote || sqlconn_writes(s);
-    e = sqlconn_rows(c, s, r, l->config->answer_bytes_max, &more);
-    if (e == ERR_OK && more) {
-        request_fail(r, ERR_TOO_BIG,
-                     "the statement returns more rows than a write may (answer-bytes)");
-        e = ERR_TOO_BIG;
-    }
-    sqlconn_end(c, s);
+    enum err e = sqlconn_run(c, r, l->config->answer_bytes_max, &writes);
+    *wrote = *wrote || writes;
     return e;
 }
 

@@ -12,9 +12,8 @@
 /* Of one answer's frames that are kept: larger ones are told by ERR_ROWS_LOST. */
 #define OUTCOME_ROWS_MAX KIB(4)
 /* Bytes of an outcome in a section, without its frames; of a section without outcomes. */
-#define OUTCOME_BYTES       (WIRE_WRITER_BYTES + 4u * 8u + 1u + 4u)
-#define SECTION_HEAD_BYTES  5u
-#define OUTCOME_SECTION_MIN (SECTION_HEAD_BYTES + OUTCOME_BYTES + OUTCOME_ROWS_MAX)
+#define OUTCOME_BYTES      (WIRE_WRITER_BYTES + 4u * 8u + 1u + 4u)
+#define SECTION_HEAD_BYTES 5u
 
 struct outcome {
     int64_t changes, last_insert_rowid;

@@ -370,11 +370,6 @@ enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_only, str
     return ERR_OK;
 }
 
-bool sqlconn_writes(const struct sqlstmt *s)
-{
-    return !sqlite3_stmt_readonly(s->stmt);
-}
-
 /* --- rows --- */
 
 static void put_columns(struct sqlstmt *s, struct request *r)
@@ -490,13 +485,15 @@ void sqlconn_end(struct sqlconn *c, struct sqlstmt *s)
         stmt_free(s);
 }
 
-enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max)
+enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max, bool *writes)
 {
     struct sqlstmt *s;
     bool more;
+    *writes = false;
     enum err e = sqlconn_begin(c, r, false, &s);
     if (e != ERR_OK || s == NULL)
         return e;
+    *writes = !sqlite3_stmt_readonly(s->stmt);
     e = sqlconn_rows(c, s, r, max, &more);
     if (e == ERR_OK && more) {
         request_fail(r, ERR_TOO_BIG,

@@ -35,13 +35,12 @@ MUST_USE enum err sqlconn_begin(struct sqlconn *c, struct request *r, bool read_
  * until the answer holds at least BLOCK bytes (*more = true). An error is put into R's answer. */
 MUST_USE enum err sqlconn_rows(struct sqlconn *c, struct sqlstmt *stmt, struct request *r,
                                size_t block, bool *more);
-/* May it change the database? */
-bool sqlconn_writes(const struct sqlstmt *stmt);
 /* Gives the statement back; after the last sqlconn_rows, or instead of more. */
 void sqlconn_end(struct sqlconn *c, struct sqlstmt *stmt);
 /* All three in one: the whole answer in memory, at most MAX bytes (above: ERR_TOO_BIG). The error
- * is in R's answer too, so the result may be ignored. */
-enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max);
+ * is in R's answer too, so the result may be ignored. *writes: the statement is one that may change
+ * the database. */
+enum err sqlconn_run(struct sqlconn *c, struct request *r, size_t max, bool *writes);
 
 /* Prepares R's statement, the first of its text, and puts a DESCRIPTION into the answer; runs
  * nothing. The error is in R's answer too. */

@@ -19,7 +19,8 @@ static struct sqlconn *open_conn(bool (*tick)(void *ctx))
 static struct request *ask(struct sqlconn *c, const char *sql)
 {
     struct request *r = stage_request(1, 1, sql);
-    (void)sqlconn_run(c, r, MIB(1));
+    bool writes;
+    (void)sqlconn_run(c, r, MIB(1), &writes);
     return r;
 }
 
