@@ -394,8 +394,8 @@ static void on_credit(struct connection *c, struct wire_frame *f) ON_LOOP
     uint32_t bytes;
     enum err e = wire_get_credit(f, &bytes);
     if (e == ERR_OK) {
-        struct session *s = session_of(c, f->id);
-        if (s == NULL)
+        struct session *s = table_get(&c->streams, f->id.stream);
+        if (s == NULL) /* closed, while its frames were under way */
             return;
         e = session_credit(s, bytes);
         if (e == ERR_OK)

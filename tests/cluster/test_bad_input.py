@@ -55,6 +55,10 @@ def hostile_bytes(rng):
     yield wire.frame(wire.QUERY, 1, good[wire.HEAD:] + b"x"), True, ("PROTOCOL",)
     yield wire.frame(wire.STATUS, 1, b"x"), True, ("PROTOCOL",)
     yield wire.query(1, "SELECT 1", level=9), True, ("PROTOCOL",)
+    yield wire.query(1, "SELECT 1", stream=0), True, ("PROTOCOL",)  # the connection's own stream
+    yield wire.frame(wire.PING, 1, stream=1), True, ("PROTOCOL",)
+    yield wire.frame(wire.PING, 1, b"x", stream=0), True, ("PROTOCOL",)
+    yield wire.frame(wire.CREDIT, 0, b"123"), True, ("PROTOCOL",)
     lying = bytearray(good)
     struct.pack_into("<I", lying, wire.HEAD + 35, 0x7fffffff)      # length of the SQL
     yield bytes(lying), True, ("PROTOCOL",)
