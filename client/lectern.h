@@ -4,20 +4,26 @@
  * same meaning. Where it must differ, it says so here:
  *
  *  - A `lectern` is a session with a cluster, not with a file. It finds the leader for writes and
- * the nearest healthy node for reads, and goes on with another node when one is lost.
+ *    the nearest healthy node for reads, and goes on with another node when one is lost.
  *  - Every call ends: it obeys the session's time limit (lectern_timeout, 30 seconds at first).
  *  - A write is numbered and done at most once, however often it had to be sent. When nobody can
- * tell any more whether it was done, the result is LECTERN_UNKNOWN: look before you repeat it.
- *  - An open transaction lives on one node. When that node or its leadership is lost, the result is
- *    LECTERN_TXN_LOST: nothing of it was written, begin again (lectern_transaction does).
+ *    tell any more whether it was done, the result is LECTERN_UNKNOWN: look before you repeat it.
+ *  - An open transaction lives on one node. When that node or its leadership is lost, the result
+ *    is LECTERN_TXN_LOST: nothing of it was written, begin again (lectern_transaction does).
  *  - No BUSY for a short while: waiting for the writer is the server's work, up to the time limit.
+ *  - A session's statements run one after the other. One that waits while a SELECT is only fetched
+ *    in part makes the rest of its rows come into memory, up to 64 MiB; with more left, the other
+ *    statement is LECTERN_BUSY.
+ *  - Changes made by triggers and foreign keys do not count in lectern_total_changes, and the SQL
+ *    functions changes() and total_changes() know nothing of earlier requests: use the calls.
  *
  * Threads: a session, its statements and everything on one lectern_cluster may be used from any
  * thread, one call at a time (a lock sees to that); different lectern_open sessions are
  * independent. lectern_interrupt may be called while another call runs, also from a signal handler.
  *
  * Memory: no call aborts for want of memory: LECTERN_NOMEM. NULL handles are LECTERN_MISUSE, or a
- * harmless value. */
+ * harmless value; so are the 32 statements and batches of a session that were finalized last. A
+ * session that was closed is gone, as in SQLite. */
 #ifndef LECTERN_H
 #define LECTERN_H
 
@@ -41,8 +47,7 @@ typedef struct lectern_stmt lectern_stmt;
 typedef struct lectern_cluster lectern_cluster;
 typedef struct lectern_batch lectern_batch;
 
-/* --- result codes: SQLite's, and five of our own ------------------------------------------------
- */
+/* --- result codes: SQLite's, and five of our own --------------------------------------------- */
 
 enum {
     LECTERN_OK = 0,
@@ -54,7 +59,7 @@ enum {
     LECTERN_NOMEM = 7,
     LECTERN_READONLY = 8,
     LECTERN_INTERRUPT = 9,
-    LECTERN_IOERR = 10,
+    LECTERN_IOERR = 10, /* also: a read whose node was lost amid its rows; run it again */
     LECTERN_CORRUPT = 11,
     LECTERN_FULL = 13,
     LECTERN_CANTOPEN = 14, /* no address of the URL resolves, or nobody answers there */
@@ -73,8 +78,7 @@ enum {
     LECTERN_UNKNOWN = 64,
     /* The open transaction was rolled back by the cluster. Begin it again. */
     LECTERN_TXN_LOST = 65,
-    /* The cluster has no leader, or could not be reached, until the time limit. Nothing was done.
-     */
+    /* The cluster has no leader, or could not be reached, in time. Nothing was done. */
     LECTERN_UNAVAILABLE = 66,
     /* The time limit passed. Nothing was done (a write of which that is not sure is UNKNOWN). */
     LECTERN_TIMEOUT = 67,
@@ -105,15 +109,18 @@ typedef void (*lectern_destructor)(void *);
 /* As sqlite3_open: *DB is there also after an error, for lectern_errmsg (NULL without memory), and
  * is to be closed. Waits for one node to answer. */
 LECTERN_API int lectern_open(const char *url, lectern **db);
-/* Also with NULL. BUSY: some statements or batches are not finalized. Rolls back. */
+/* Also with NULL. BUSY: some statements or batches are not finalized. Rolls back. In a callback of
+ * its own only for sessions of lectern_open_session (else MISUSE). */
 LECTERN_API int lectern_close(lectern *db);
 
-/* The time limit of every call from now on, milliseconds, 1 to 86,400,000. */
+/* The time limit of every call from now on, milliseconds, 1 to 86,400,000. It counts for each step
+ * anew, not while the program does something else with its rows. */
 LECTERN_API int lectern_timeout(lectern *db, int64_t ms);
 enum { LECTERN_READ_ANY, LECTERN_READ_BOUNDED, LECTERN_READ_SESSION, LECTERN_READ_STRONG };
 /* BOUND_MS: of LECTERN_READ_BOUNDED, else 0. */
 LECTERN_API int lectern_read_level(lectern *db, int level, int64_t bound_ms);
-/* Ends what runs on DB soon, with LECTERN_INTERRUPT. Any thread, any moment. */
+/* Ends what runs on DB soon, with LECTERN_INTERRUPT. Any thread, any moment. A write that could not
+ * be stopped any more ends as it ended. */
 LECTERN_API void lectern_interrupt(lectern *db);
 
 LECTERN_API int lectern_errcode(lectern *db);
@@ -148,8 +155,7 @@ enum {
 LECTERN_API const char *lectern_info(lectern *db, int what);
 LECTERN_API const char *lectern_libversion(void);
 
-/* --- statements --------------------------------------------------------------------------------
- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 /* As sqlite3_prepare_v3. The statement is compiled by a node (one round trip), kept on the server,
  * and prepared anew by itself after a change of schema, a reconnect or a failover. N: bytes of SQL,
@@ -185,7 +191,9 @@ LECTERN_API int lectern_bind_parameter_index(lectern_stmt *stmt, const char *nam
 LECTERN_API const char *lectern_bind_parameter_name(lectern_stmt *stmt, int index);
 
 /* LECTERN_ROW, LECTERN_DONE, or an error. Rows stream: memory holds a few hundred KiB of them, on
- * both sides. A read outside of a transaction sees one state from its first row to its last. */
+ * both sides. A read outside of a transaction sees one state from its first row to its last. A
+ * write (INSERT ... RETURNING) is done when its first row is there. While it waits, callbacks of
+ * other sessions of the same cluster may run (lectern_start). */
 LECTERN_API int lectern_step(lectern_stmt *stmt);
 LECTERN_API int lectern_column_count(lectern_stmt *stmt);
 LECTERN_API int lectern_data_count(lectern_stmt *stmt);
@@ -201,7 +209,8 @@ LECTERN_API const unsigned char *lectern_column_text(lectern_stmt *stmt, int col
 LECTERN_API const void *lectern_column_blob(lectern_stmt *stmt, int column);
 LECTERN_API int lectern_column_bytes(lectern_stmt *stmt, int column);
 
-/* As sqlite3_exec: all statements of SQL, one after the other. *MESSAGE: free with lectern_free. */
+/* As sqlite3_exec: all statements of SQL, one after the other, one round trip each. *MESSAGE: free
+ * with lectern_free. */
 LECTERN_API int lectern_exec(lectern *db, const char *sql,
                              int (*row)(void *arg, int n, char **values, char **names), void *arg,
                              char **message);
@@ -209,8 +218,7 @@ LECTERN_API void lectern_free(void *p);
 /* 1: SQL ends with a complete statement, as sqlite3_complete. */
 LECTERN_API int lectern_complete(const char *sql);
 
-/* --- several statements as one -----------------------------------------------------------------
- */
+/* --- several statements as one ---------------------------------------------------------------- */
 
 /* A batch: all of its statements or none, in one round trip, one transaction. Not for BEGIN, COMMIT
  * and the like. Inside an open transaction it is a savepoint of it. */
@@ -222,7 +230,8 @@ LECTERN_API int lectern_batch_run(lectern_batch *batch);
 /* Of statement I, from 0, after a run. */
 LECTERN_API int64_t lectern_batch_changes(lectern_batch *batch, int i);
 LECTERN_API int64_t lectern_batch_last_insert_rowid(lectern_batch *batch, int i);
-/* The rows of statement I (a SELECT, RETURNING), to be stepped and finalized. */
+/* The rows of statement I (a SELECT, RETURNING), once, to be stepped and finalized; they outlive
+ * the batch. */
 LECTERN_API int lectern_batch_rows(lectern_batch *batch, int i, lectern_stmt **rows);
 /* After an error: the statement that failed, -1: none in particular. */
 LECTERN_API int lectern_batch_failed(lectern_batch *batch);
@@ -233,17 +242,18 @@ LECTERN_API int lectern_batch_free(lectern_batch *batch);
 /* Runs BEGIN (NULL: "BEGIN IMMEDIATE"), then BODY, then COMMIT; ROLLBACK when BODY returns anything
  * but LECTERN_OK, which is then the result. What may be tried again is, BODY and all, until the
  * time limit: LECTERN_TXN_LOST, LECTERN_BUSY, LECTERN_UNAVAILABLE. BODY must change nothing that a
- * second run would spoil. LECTERN_UNKNOWN of the COMMIT is not tried again. */
+ * second run would spoil. After a loss all statements fail with LECTERN_TXN_LOST until BODY has
+ * returned; then it is run again, unless it returned an error of its own. LECTERN_UNKNOWN of the
+ * COMMIT is not tried again. */
 LECTERN_API int lectern_transaction(lectern *db, const char *begin,
                                     int (*body)(lectern *db, void *arg), void *arg);
 
-/* --- without waiting: from a foreign event loop ------------------------------------------------
- */
+/* --- without waiting: from a foreign event loop ----------------------------------------------- */
 
 /* Connections to one cluster, to be shared by many sessions: one TCP connection for each node, and
  * any number of requests in flight on it. Does not wait: connects as it is needed. */
 LECTERN_API int lectern_cluster_open(const char *url, lectern_cluster **cluster);
-/* LECTERN_BUSY: it has sessions. */
+/* LECTERN_BUSY: it has sessions, or this is a callback. Also with NULL. */
 LECTERN_API int lectern_cluster_close(lectern_cluster *cluster);
 /* A session over CLUSTER; does not wait. URL's parameters count. */
 LECTERN_API int lectern_open_session(lectern_cluster *cluster, lectern **db);
@@ -256,11 +266,13 @@ LECTERN_API int lectern_fd(lectern_cluster *cluster);
  * something was done). Not from a callback. */
 LECTERN_API int lectern_poll(lectern_cluster *cluster, int wait_ms);
 
-/* Called for each row: use lectern_column_*; anything but 0 cancels the statement. */
+/* Called for each row: use lectern_column_*; anything but 0 cancels the statement, which then ends
+ * with LECTERN_ABORT. */
 typedef int (*lectern_on_row)(void *arg, lectern_stmt *stmt);
 /* Called once, at the end, from lectern_poll (or from a waiting call on the same cluster), never
  * from lectern_start: RESULT is LECTERN_DONE or an error, with lectern_errmsg of the session. The
- * statement may be bound, started and finalized here. */
+ * statement may be bound, started and finalized here. Not called for a statement that was reset or
+ * finalized before, nor for a batch that was freed: that ends it, too. */
 typedef void (*lectern_on_end)(void *arg, lectern_stmt *stmt, int result);
 /* Runs STMT without waiting. Statements of one session run one after the other, in the order of
  * their starts; those of different sessions side by side. */
@@ -269,8 +281,7 @@ LECTERN_API int lectern_start(lectern_stmt *stmt, lectern_on_row row, lectern_on
 /* The same for a batch; STMT of the callback is NULL. */
 LECTERN_API int lectern_batch_start(lectern_batch *batch, lectern_on_end end, void *arg);
 
-/* --- the cluster itself ------------------------------------------------------------------------
- */
+/* --- the cluster itself ----------------------------------------------------------------------- */
 
 /* One row for each node; columns as in docs/PROTOCOL.md, section STATUS. */
 LECTERN_API int lectern_prepare_status(lectern *db, lectern_stmt **stmt);

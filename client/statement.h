@@ -1,5 +1,6 @@
 /* Room: client. A statement as a program holds it: its text, its bound values, the row that it
- * stands on. Shared by statement.c, bind.c, column.c, exec.c, batch.c, start.c only. Thread: under
+ * stands on. Shared by statement.c, bind.c, column.c, exec.c, batch.c, start.c, transaction.c and
+ * admin.c only. Thread: under
  * the cluster's lock. */
 #ifndef CLIENT_STATEMENT_H
 #define CLIENT_STATEMENT_H
