@@ -141,12 +141,15 @@ static void fail_batch(struct lane *l, struct list *batch, int rc) ON_OWNER
  * it cannot be told what was committed: nothing is run again, and nothing is claimed. */
 static bool not_by_the_rules(struct lane *l, struct list *batch) ON_OWNER
 {
-    LIST_EACH(i, batch)
+    roll_back(l);
+    LIST_EACH(i, batch) {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
         request_fail(
-            LIST_ENTRY(i, struct request, letter.link), ERR_UNKNOWN,
+            r, ERR_UNKNOWN,
             "another statement of the same moment ended the transaction: look whether this "
             "was written");
-    roll_back(l);
+        lane_note_failed(l, r);
+    }
     lane_depart(l, batch);
     return true;
 }

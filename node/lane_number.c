@@ -75,11 +75,8 @@ bool lane_knows(struct lane *l, struct request *r)
     case OUTCOME_VOID:
         request_fail(r, ERR_TXN_LOST, "this was given up by its client before it came here");
         break;
-    case OUTCOME_EXPIRED: /* its client may send it again as new, if it was sent only once */
-        if (r->in_doubt)
-            request_fail(r, ERR_UNKNOWN, err_default_text(ERR_UNKNOWN));
-        else
-            request_fail(r, ERR_EXPIRED, err_default_text(ERR_EXPIRED));
+    case OUTCOME_EXPIRED:
+        request_fail(r, ERR_EXPIRED, err_default_text(ERR_EXPIRED));
         break;
     }
     log_debug("lane", "number-known session=%" PRIu64 " number=%" PRIu64 " what=%d", r->session_id,
@@ -102,7 +99,8 @@ void lane_note_done(struct lane *l, const struct request *r)
 
 void lane_note_failed(struct lane *l, const struct request *r)
 {
-    if (!request_is_numbered(r) || !again(r) || r->answer.code == ERR_NOT_LEADER)
+    bool counts = again(r) || r->answer.code == ERR_UNKNOWN;
+    if (!request_is_numbered(r) || !counts || r->answer.code == ERR_NOT_LEADER)
         return;
     struct buf b;
     const char *sentence = r->answer.message == NULL ? "" : r->answer.message;
@@ -174,7 +172,7 @@ void lane_resolve(struct lane *l, struct request *r)
         outcomes_void(l->outcomes, n, repl_view_seq(l->view));
         lane_lose_writer(l, n->writer);
         if (known == OUTCOME_EXPIRED)
-            request_fail(r, ERR_UNKNOWN,
+            request_fail(r, ERR_EXPIRED,
                          "whether this transaction was committed cannot be told any more: look");
         else
             request_fail(r, ERR_TXN_LOST,

@@ -125,7 +125,8 @@ enum err lane_run_inside(struct lane *l, struct sqlconn *c, struct request *r) O
 bool lane_knows(struct lane *l, struct request *r) ON_OWNER;
 /* R, if numbered, was done in the transaction that is open, and this is its answer. */
 void lane_note_done(struct lane *l, const struct request *r) ON_OWNER;
-/* R failed, and nothing of it is left: its other attempts are to fail like it. */
+/* R failed, and nothing of it is left: its other attempts are to fail like it. Or it is not known
+ * what became of it, and it must not be run again. */
 void lane_note_failed(struct lane *l, const struct request *r) ON_OWNER;
 /* A commit that changes no more than page 1's counter; SQLite's code. */
 int lane_write_as_is(struct lane *l) ON_OWNER;

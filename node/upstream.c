@@ -260,6 +260,8 @@ static enum err put_request(struct buf *b, struct request *r, uint32_t stream) O
     enum wire_type type = r->is_batch ? WIRE_BATCH : r->is_describe ? WIRE_DESCRIBE : WIRE_QUERY;
     uint64_t now = clock_mono_ms();
     q.flags = (uint16_t)(q.flags | WIRE_FORWARDED);
+    if (r->in_doubt && request_is_numbered(r))
+        q.flags = (uint16_t)(q.flags | WIRE_AGAIN);
     q.timeout_ms = r->deadline_ms > now ? (uint32_t)(r->deadline_ms - now) : 1;
     size_t begun = wire_begin_query(b, type, id, &q);
     put_statements(b, r);

@@ -527,14 +527,14 @@ TEST(number_resolve_ends_the_transaction_that_is_open)
     stage_close(&s);
 }
 
-TEST(number_resolve_of_what_cannot_be_told_is_unknown)
+TEST(number_resolve_says_what_cannot_be_told)
 {
     struct stage s;
     open_leading(&s);
     thread_expect_loop();
     resolve(&s, number(1, 1, 0, 0), ERR_TXN_LOST);
     expect_numbered(&s, number(2, 2, 1, 1), 0, INSERT, ERR_OK);
-    resolve(&s, number(2, 1, 0, 1), ERR_UNKNOWN); /* its client said that it had the answer */
+    resolve(&s, number(2, 1, 0, 1), ERR_EXPIRED); /* its client said that it had the answer */
     stage_depose(&s, 5);
     settle(&s);
     send_numbered(&s, 4, 1, number(1, 1, 0, 1), WIRE_RESOLVE, "COMMIT");
