@@ -231,6 +231,11 @@ static void fail_in_time(struct call *c)
         code = c->stream->cluster->trouble;
     if (code == ERR_NOT_LEADER)
         code = ERR_NO_LEADER;
+    if (code == ERR_OK && c->wanted != NULL) {
+        call_fail(c, ERR_TIMEOUT, "not done within the time limit: %s does not answer",
+                  c->wanted->address);
+        return;
+    }
     if (code == ERR_OK) {
         call_fail(c, ERR_TIMEOUT, "not done within the time limit%s",
                   c->state == CALL_QUEUED ? ": earlier calls of the session took all of it" : "");
@@ -285,6 +290,7 @@ static void wait_for_link(struct call *c, struct member *m, uint64_t now)
 {
     uint64_t slow = m->dialled_ms + MEMBER_SLOW_MS;
     c->state = CALL_LINKING;
+    c->wanted = m;
     list_push_back(&m->waiting, &c->in_member);
     call_set_timer(c, earlier(slow > now ? slow : now + MEMBER_SLOW_MS, c->deadline_ms));
 }

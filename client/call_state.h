@@ -152,7 +152,8 @@ struct call {
     uint64_t serial, put_end;
     uint32_t number_of_stream, request, n_columns;
     unsigned attempts;
-    struct member *avoid; /* was no good to it just now */
+    struct member *wanted; /* whose link it waited for last */
+    struct member *avoid;  /* was no good to it just now */
 
     /* What came of all attempts. */
     bool doubt;      /* one was lost that may have been done, or may be yet */
