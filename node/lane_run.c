@@ -33,6 +33,7 @@ static enum err run_statements(struct lane *l, struct sqlconn *c, struct request
 {
     int64_t changes = 0;
     do {
+        TRY(sqlconn_go_on(c, r)); /* each may be too short to be interrupted itself */
         TRY(refuse_vacuum(r));
         TRY(run_statement(l, c, r, wrote));
         struct wire_step step = {r->answer.changes, r->answer.last_insert_rowid};

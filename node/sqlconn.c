@@ -151,6 +151,15 @@ enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc)
     return r->answer.code;
 }
 
+enum err sqlconn_go_on(struct sqlconn *c, struct request *r)
+{
+    c->tick_stopped = false;
+    c->running = r;
+    bool stop = on_progress(c) != 0;
+    c->running = NULL;
+    return stop ? sqlconn_fail(c, r, SQLITE_INTERRUPT) : ERR_OK;
+}
+
 /* --- statements --- */
 
 /* A statement of ours was let through the guard as ours: a request's with the same text is another

@@ -48,6 +48,9 @@ enum err sqlconn_describe(struct sqlconn *c, struct request *r);
 
 /* Puts SQLite's own code, message and offset into R's answer. */
 enum err sqlconn_fail(struct sqlconn *c, struct request *r, int rc);
+/* Between two statements of R: is it cancelled, out of time, or must the connection's owner (tick)
+ * have it stop? As if a statement had been interrupted. */
+enum err sqlconn_go_on(struct sqlconn *c, struct request *r);
 /* Lets VACUUM through the guard while on. */
 void sqlconn_allow_vacuum(struct sqlconn *c, bool on);
 /* While on, a request's statement may not begin, end or roll back a transaction or savepoint

@@ -1,5 +1,7 @@
 """The rules of docs/PROTOCOL.md, part A, by a client that was written from the page alone."""
 
+import time
+
 from tests.lib import lectern_client as wire
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error
 from tests.lib.lectern_client import ConnectionLost, Number
@@ -59,6 +61,24 @@ def test_a_batch_is_done_whole_or_not_at_all():
                 expect_equal(q.query("SELECT a FROM t ORDER BY id").rows,
                              [(1,), (2,), ("b",), ("out",)], "what is left")
         c.check_equal()
+
+
+@case(short=True)
+def test_a_batch_of_short_statements_can_be_stopped():
+    """10,000 statements of 1 MB each: none runs long enough to be interrupted by itself."""
+    with Cluster(1) as c, c.client() as q, c.client() as other:
+        q.query("CREATE TABLE t(a)")
+        q.query("INSERT INTO t VALUES (1) -- " + "x" * 1000000, keep=2)
+        many = [("", (), 2)] * 10000
+        began = time.monotonic()
+        expect_error("TIMEOUT", lambda: q.batch(many, timeout_ms=500))
+        request = q.begin_batch(many)
+        time.sleep(0.2)  # it runs, or is on its way: both ways CANCEL ends it
+        q.cancel(request)
+        other.query("INSERT INTO t VALUES (2)")
+        expect_error("CANCELLED", q.finish_batch)
+        expect(time.monotonic() - began < 5 * PATIENCE, "a batch held the lane")
+        expect_equal(q.query("SELECT a FROM t").rows, [(1,), (2,)], "rows")
 
 
 @case(short=True)
