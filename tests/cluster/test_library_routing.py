@@ -142,10 +142,10 @@ def test_library_every_call_ends_when_all_nodes_are_paused():
         table(c)
         p.open(0, c.addresses())
         p.query(0, "SELECT 1")
-        p.ask("timeout", 0, 1500)
+        p.ask("timeout", 0, 800)
         for node in c.nodes:
             node.pause()
-        answers = all_calls_end(p, 1500)
+        answers = all_calls_end(p, 800)
         a = p.open(1, c.addresses(), timeout=1500, code=ANY)
         expect(a["code"] in LATE and a["took_ms"] <= 1500 + SLACK_MS, f"open: {a}")
         for node in c.nodes:
@@ -163,12 +163,12 @@ def test_library_every_call_ends_when_all_nodes_are_dead():
         table(c)
         p.open(0, c.addresses())
         p.query(0, "SELECT 1")
-        p.ask("timeout", 0, 1200)
+        p.ask("timeout", 0, 800)
         for node in c.nodes:
             node.kill()
-        answers = all_calls_end(p, 1200)
-        a = p.open(1, c.addresses(), timeout=1200, code=ANY)
-        expect(a["code"] in LATE and a["took_ms"] <= 1200 + SLACK_MS, f"open: {a}")
+        answers = all_calls_end(p, 800)
+        a = p.open(1, c.addresses(), timeout=1500, code=ANY)
+        expect(a["code"] in LATE and a["took_ms"] <= 1500 + SLACK_MS, f"open: {a}")
         c.start()
         p.ask("timeout", 0, 20000)
         check_told(p.rows(0, "SELECT a FROM t"), answers)
@@ -183,7 +183,7 @@ def test_library_without_a_majority_says_so_in_time():
         p.open(0, c.addresses())
         leader = c.leader()
         write_until_at(p, 0, leader)
-        p.ask("timeout", 0, 1500)
+        p.ask("timeout", 0, 800)
         for node in c.others(leader):
             node.kill()
         a = p.query(0, "INSERT INTO t VALUES (1)", code=ANY)

@@ -9,8 +9,7 @@
  *     exec S SQL            query S SQL PARAM...   batch S SQL SQL...     transaction S SQL SQL...
  *     prepare S K SQL FLAGS bind K INDEX PARAM     step K                 reset K
  *     finalize K            count S SQL STOP_AFTER start S SQL STOP_AFTER wait S
- *     interrupt S MS        state S                memory                 status S
- *     export S PATH
+ *     interrupt S MS        state S                status S               export S PATH
  *
  * PARAM: i5, f1.5, ttext, bHEX, n. Each answer is one line of JSON: code, extended, message,
  * took_ms and what the command found, with the session's state. A callback of `start` that asks to
@@ -26,7 +25,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -540,20 +538,6 @@ static void do_transaction(void)
     put_number("bodies", bodies);
 }
 
-static void do_memory(void)
-{
-    long pages = 0, total = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-    if (f == NULL || fscanf(f, "%ld %ld", &total, &pages) != 2)
-        usage("no /proc/self/statm");
-    (void)fclose(f);
-    struct rusage usage_now;
-    (void)getrusage(RUSAGE_SELF, &usage_now);
-    put_number("code", LECTERN_OK);
-    put_number("rss_kib", pages * (sysconf(_SC_PAGESIZE) / 1024));
-    put_number("peak_kib", usage_now.ru_maxrss);
-}
-
 static void do_export(void)
 {
     put_state(lectern_export(session(1), field(2), NULL, NULL), session(1));
@@ -588,7 +572,6 @@ static const struct {
     {"wait", do_wait},
     {"batch", do_batch},
     {"transaction", do_transaction},
-    {"memory", do_memory},
     {"export", do_export},
 };
 
