@@ -69,6 +69,7 @@ struct lectern_cluster {
         struct loop_timer timer;
         struct member *at; /* whom it was put to; NULL: nobody now */
         bool wanted, has_columns;
+        bool refused; /* the last answer was an error */
         uint32_t request;
         uint64_t asked_ms;
         unsigned next; /* entry to begin the search with */

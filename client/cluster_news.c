@@ -32,7 +32,8 @@ void news_elsewhere(struct lectern_cluster *c)
 
 void news_in_use(struct lectern_cluster *c, uint64_t now_ms)
 {
-    if (now_ms >= c->news.asked_ms + NEWS_PERIOD_MS || c->news.asked_ms == 0)
+    uint64_t period = c->news.refused ? NEWS_ELSEWHERE_MS : NEWS_PERIOD_MS;
+    if (now_ms >= c->news.asked_ms + period || c->news.asked_ms == 0)
         news_wanted(c);
 }
 
@@ -118,11 +119,10 @@ static void wake_parked(struct lectern_cluster *c)
 static void take_end(struct lectern_cluster *c, bool done)
 {
     leave(c);
-    c->news.wanted = !done;
-    if (!done) {
-        ask_soon(c);
-        return;
-    }
+    c->news.wanted = false;
+    c->news.refused = !done;
+    if (!done)
+        return; /* asked again as soon as somebody needs it, or the cluster is used */
     for (unsigned i = 0; i < c->members.n; i++) {
         const struct member *m = &c->members.all[i];
         if (m->used && !m->gone && !m->same && !m->sick && m->rtt_us == 0)
