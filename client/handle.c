@@ -313,16 +313,6 @@ static void close_alone(struct lectern *db)
     cluster_free(c);
 }
 
-/* By a call that is none of a statement or batch, and lets callbacks run meanwhile. */
-static bool waited_for(const struct lectern *db)
-{
-    LIST_EACH(l, &db->runs) {
-        if (LIST_ENTRY(l, struct run, link)->owner != NULL)
-            return true;
-    }
-    return false;
-}
-
 int lectern_close(lectern *db)
 {
     if (db == NULL)
@@ -339,7 +329,7 @@ int lectern_close(lectern *db)
     if (!list_empty(&db->statements) || !list_empty(&db->batches))
         code = session_fail(db, LECTERN_BUSY,
                             "unable to close due to unfinalized statements or batches");
-    else if (db->calls > 0 || waited_for(db))
+    else if (db->calls > 0)
         code = session_fail(db, LECTERN_BUSY, "a call of this session is under way");
     else if (db->owns_cluster && face_of(c)->telling)
         code = session_fail(db, LECTERN_MISUSE,

@@ -19,7 +19,7 @@ struct lectern {
     bool owns_cluster;
     bool closing;               /* closed; freed when the last run ended */
     bool in_body, lost_in_body; /* lectern_transaction: its transaction is lost, nothing runs */
-    unsigned calls;             /* under way that pause: not to be closed now */
+    unsigned calls;             /* that wait now: not to be closed */
     struct lectern_cluster *cluster; /* NULL: lectern_open failed early */
     struct stream *stream;
     struct list link; /* of the face */

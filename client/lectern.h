@@ -18,8 +18,9 @@
  *    functions changes() and total_changes() know nothing of earlier requests: use the calls.
  *
  * Threads: a session, its statements and everything on one lectern_cluster may be used from any
- * thread, one call at a time (a lock sees to that); different lectern_open sessions are
- * independent. lectern_interrupt may be called while another call runs, also from a signal handler.
+ * thread, one call at a time (a lock sees to that, and a call may have to wait for the one before);
+ * different lectern_open sessions are independent. lectern_interrupt may be called while another
+ * call runs, also from a signal handler.
  *
  * Memory: no call aborts for want of memory: LECTERN_NOMEM. NULL handles are LECTERN_MISUSE, or a
  * harmless value; so are the 32 statements and batches of a session that were finalized last. A
@@ -193,7 +194,8 @@ LECTERN_API const char *lectern_bind_parameter_name(lectern_stmt *stmt, int inde
 /* LECTERN_ROW, LECTERN_DONE, or an error. Rows stream: memory holds a few hundred KiB of them, on
  * both sides. A read outside of a transaction sees one state from its first row to its last. A
  * write (INSERT ... RETURNING) is done when its first row is there. While it waits, callbacks of
- * other sessions of the same cluster may run (lectern_start). */
+ * other sessions of the same cluster may run (lectern_start). A SELECT of which nothing is fetched
+ * for 10 seconds, while its node has more rows to send, is ended with LECTERN_TIMEOUT. */
 LECTERN_API int lectern_step(lectern_stmt *stmt);
 LECTERN_API int lectern_column_count(lectern_stmt *stmt);
 LECTERN_API int lectern_data_count(lectern_stmt *stmt);

@@ -316,16 +316,18 @@ static bool wait_for(struct run *r, bool end)
 {
     if (r->ended || (!end && !list_empty(&r->items)))
         return true;
-    struct lectern_cluster *c = r->db->cluster;
+    struct lectern *db = r->db;
     run_extend(r);
     run_pin(r);
+    db->calls++; /* a callback may finalize the statement, but not close the session */
     while (!r->ended && r->owner != NULL && (end || list_empty(&r->items))) {
-        if (face_turn(c, -1) != ERR_OK) {
+        if (face_turn(db->cluster, -1) != ERR_OK) {
             r->code = LECTERN_IOERR;
             run_cancel(r);
             break;
         }
     }
+    db->calls--;
     /* While the program does something else with its rows, no time limit runs. */
     if (!r->ended && r->owner != NULL)
         call_set_deadline(r->call, NEVER_MS);
