@@ -414,7 +414,7 @@ static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
         keeper_forget(c->keeper, number);
 }
 
-/* CANCEL, CLOSE, of a stream that may be unknown. */
+/* CANCEL, CLOSE: of a stream that may be unknown. */
 static void on_stop(struct connection *c, struct wire_frame *f) ON_LOOP
 {
     struct session *s = table_get(&c->streams, f->id.stream);

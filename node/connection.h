@@ -33,7 +33,7 @@ struct connection {
     bool owes_pong;       /* to `ping`, when the backlog is gone */
     uint32_t ping;
     uint32_t n_requests;   /* not yet answered */
-    size_t pending_bytes;  /* of requests that wait in their streams' queues */
+    size_t request_bytes;  /* of theirs */
     size_t held_bytes;     /* of answers that wait for their streams' windows */
     struct table streams;  /* struct session */
     struct keeper *keeper; /* statements kept; NULL: none yet */

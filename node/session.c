@@ -28,13 +28,13 @@
 #define MESSAGE_MAX KIB(32) /* of an error */
 #define SLOW_MS     10000   /* a client that takes no row of an answer for so long ends it */
 
-/* Requests that wait for their turn. A stream that is over QUEUE_BYTES (or holds one request) may
- * use the first half of the connection's room, the others have both: a greedy one refuses itself.
- */
+/* Requests that wait for their turn, and bytes of those without an answer. A stream above
+ * MODEST_BYTES has the first part of the connection's room, the others have all of it: a greedy one
+ * takes nothing from them. One request alone always has room. */
 #define QUEUE_MAX        256u
-#define QUEUE_BYTES      MIB(1)
-#define GREEDY_BYTES_MAX MIB(64)
-#define ALL_BYTES_MAX    MIB(128)
+#define MODEST_BYTES     MIB(1)
+#define GREEDY_BYTES_MAX MIB(128)
+#define ALL_BYTES_MAX    MIB(192)
 /* Complete answers of one connection that wait for windows; one alone may be above. */
 #define HELD_BYTES_MAX MIB(64)
 
@@ -119,12 +119,12 @@ void session_end(struct session *s)
     list_remove(&s->watch);
     list_remove(&s->stall);
     c->n_requests -= s->n_pending + (s->current != NULL);
-    c->pending_bytes -= s->pending_bytes;
+    c->request_bytes -= s->request_bytes;
+    s->request_bytes = 0;
     s->connection = NULL;
     while ((i = list_pop_front(&s->pending)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
     s->n_pending = 0;
-    s->pending_bytes = 0;
     image_forget(s);
     drop_current(s);
     upstream_close(s);
@@ -157,13 +157,19 @@ static void next(struct session *s) ON_LOOP
     while (may_begin(s)) {
         s->current = LIST_ENTRY(list_pop_front(&s->pending), struct request, letter.link);
         s->n_pending--;
-        s->pending_bytes -= s->current->frame_len;
-        s->connection->pending_bytes -= s->current->frame_len;
         s->at = AT_ROUTE;
         route(s, s->current);
     }
     s->beginning = false;
     free_if_done(s);
+}
+
+/* R's bytes are not needed any more. */
+static void drop_query(struct session *s, struct request *r) ON_LOOP
+{
+    s->request_bytes -= r->frame_len;
+    s->connection->request_bytes -= r->frame_len;
+    request_drop_query(r);
 }
 
 /* The current request is over; S may be freed. */
@@ -176,6 +182,8 @@ static void finish(struct session *s, struct request *r) ON_LOOP
     s->overdue = false;
     list_remove(&s->watch);
     list_remove(&s->stall);
+    if (c != NULL)
+        drop_query(s, r);
     request_free(r);
     if (c == NULL) {
         free_if_done(s);
@@ -191,17 +199,15 @@ static void finish(struct session *s, struct request *r) ON_LOOP
 static bool has_room(const struct session *s, const struct request *r) ON_LOOP
 {
     const struct connection *c = s->connection;
-    bool modest = s->pending_bytes + r->frame_len <= QUEUE_BYTES;
-    bool alone = c->pending_bytes == 0;
-    size_t all = c->pending_bytes + r->frame_len;
+    bool modest = s->request_bytes + r->frame_len <= MODEST_BYTES;
+    size_t all = c->request_bytes + r->frame_len;
     return s->n_pending < QUEUE_MAX &&
-           (alone || all <= GREEDY_BYTES_MAX || (modest && all <= ALL_BYTES_MAX));
+           (c->request_bytes == 0 || all <= (modest ? ALL_BYTES_MAX : GREEDY_BYTES_MAX));
 }
 
 void session_take(struct session *s, struct request *r)
 {
-    bool waits = s->current != NULL || s->n_pending > 0 || connection_is_full(s->connection);
-    if (waits && r->answer.code == ERR_OK && !has_room(s, r)) {
+    if (r->answer.code == ERR_OK && !has_room(s, r)) {
         request_fail(
             r, ERR_BUSY,
             "too many requests, or bytes of them, wait on this stream: read answers first");
@@ -209,8 +215,8 @@ void session_take(struct session *s, struct request *r)
     }
     list_push_back(&s->pending, &r->letter.link);
     s->n_pending++;
-    s->pending_bytes += r->frame_len;
-    s->connection->pending_bytes += r->frame_len;
+    s->request_bytes += r->frame_len;
+    s->connection->request_bytes += r->frame_len;
     next(s);
 }
 
@@ -397,6 +403,7 @@ static void send_answer(struct session *s) ON_LOOP
         return;
     }
     hold(s, r->answer.out.len);
+    drop_query(s, r);
     watch(s);
 }
 

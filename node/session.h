@@ -38,7 +38,7 @@ struct session {
     struct connection *connection; /* NULL: the stream has ended */
     struct list pending;
     struct request *current;
-    size_t pending_bytes;
+    size_t request_bytes; /* of `pending` and `current` */
     uint32_t n_pending;
     uint32_t stream;
     enum session_at at;
