@@ -183,6 +183,32 @@ TEST(members_reads_are_sticky_near_and_healthy)
     EXPECT(first > 50 && first < 150);
 }
 
+TEST(members_that_are_gone_are_asked_last)
+{
+    begin_table("one:1", "two:1");
+    struct member_wish wish = {.read = true};
+    uint64_t until;
+    for (unsigned i = 0; i < 2; i++)
+        members_identified(&ms, &ms.all[i], i + 1);
+    ms.all[0].ready = true;
+    members_begin_news(&ms);
+    tell(&ms.all[0], 2, "two:1", 1, 2, "ok", "");
+    (void)members_end_news(&ms);
+    EXPECT(ms.all[0].gone && !ms.all[1].gone);
+    EXPECT(members_choose(&ms, &wish, 1, &until) == &ms.all[1]); /* although it must be dialled */
+    member_failed(&ms, &ms.all[1], ERR_OK, 1);
+    EXPECT(members_choose(&ms, &wish, 1, &until) == &ms.all[0]); /* better than nobody */
+    ms.all[1].avoid_until_ms = 0;
+    ms.all[0].ready = false;
+    members_identified(&ms, &ms.all[0], 1); /* it answered as itself */
+    EXPECT(!ms.all[0].gone);
+    ms.all[0].ready = true;
+    members_identified(&ms, &ms.all[1], 1); /* the same node by another way */
+    EXPECT(ms.all[1].same && ms.all[1].id == 0 && ms.all[0].id == 1);
+    ms.reader = NULL;
+    EXPECT(members_choose(&ms, &wish, 1, &until) == &ms.all[0]);
+}
+
 /* --- with nodes ------------------------------------------------------------------------------- */
 
 TEST(cluster_of_another_id_is_refused)

@@ -199,6 +199,27 @@ TEST(stream_rows_not_taken_are_given_back_with_the_call)
     world_end(&w);
 }
 
+TEST(stream_rows_of_a_lost_link_are_not_credited_to_the_next)
+{
+    world_begin(&w, 1);
+    world_rows(&w, 4, 7000);
+    world_does(&w, 1, PART_CLOSE, 1);
+    ask(&w, &a, "SELECT", 5000);
+    a.take = false;
+    wait_end(&w, &a, 5000);
+    EXPECT(a.end.code == ERR_CLOSED && a.bytes > WIRE_WINDOW / 2);
+    world_rows(&w, 1, 7000); /* taken, and too few to be credited at once */
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    fake_node_drop(w.nodes[0], true);
+    turn_for(&w, 50);
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    turn_for(&w, 250);
+    /* Those for STATUS, and no other: a window above its beginning would end the connection. */
+    EXPECT(fake_node_frames(w.nodes[0], WIRE_CREDIT) <= fake_node_frames(w.nodes[0], WIRE_STATUS));
+    EXPECT_EQ(fake_node_accepted(w.nodes[0]), 3);
+    world_end(&w);
+}
+
 TEST(stream_rows_after_a_cancel_are_credited_and_dropped)
 {
     world_begin(&w, 1);
