@@ -12,6 +12,7 @@
  *   not sent                      ERR_NOT_LEADER: run it elsewhere
  *   numbered                      in doubt, ERR_NOT_LEADER: run it elsewhere, under its number
  *   part of its answer is here    ERR_ROWS_LOST: it is done (answers follow the commit)
+ *   a BEGIN                       ERR_NOT_LEADER: it wrote nothing and died with its connection
  *   another write                 ERR_UNKNOWN
  *   in a transaction              ERR_TXN_LOST
  *   its COMMIT                    numbered: in doubt, asked for at the next leader (WIRE_RESOLVE)
@@ -193,6 +194,8 @@ static void answer_lost(struct session *s, bool sent, bool answered) ON_LOOP
     } else if (request_is_numbered(r)) {
         r->in_doubt = true;
         request_fail(r, ERR_NOT_LEADER, "the leader was lost before it answered");
+    } else if (r->kind == SQL_TRANSACTION) {
+        request_fail(r, ERR_NOT_LEADER, "the leader was lost before it began a transaction");
     } else {
         request_fail(r, ERR_UNKNOWN,
                      "the leader was lost before it answered: look whether this was written before "

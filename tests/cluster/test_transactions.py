@@ -2,7 +2,8 @@
 
 import time
 
-from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, expect_error)
+from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, expect_error,
+                               wait_for)
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
@@ -252,3 +253,25 @@ def test_an_uncommitted_write_of_a_leader_cut_off_is_never_seen():
         c.check_equal()
         for node in c.nodes:
             expect_equal(node.read("SELECT a FROM t"), [("other",)], f"at {node}")
+
+
+@case()
+def test_a_begin_whose_leader_is_lost_begins_at_the_next_one():
+    with Cluster() as c:
+        leader = c.leader()
+        with c.client() as q:
+            q.query("CREATE TABLE t(a)")
+        c.wait_equal()
+        with c.others(leader)[0].client() as q:
+            q.query("INSERT INTO t VALUES (0)")  # the connection to the leader is there
+            leader.pause()
+            begun = q.begin("BEGIN IMMEDIATE")  # it reaches a leader that does not answer
+            wait_for(lambda: c.others(leader)[0].status(), "the follower has read it")
+            leader.kill()
+            q.finish(begun)
+            q.query("INSERT INTO t VALUES (1)")
+            q.query("COMMIT")
+            expect_equal(rows(q), [(0,), (1,)], "written at the next leader")
+        c.restart(leader)
+        c.wait_serving()
+        c.check_equal()
