@@ -77,7 +77,7 @@ class Account:
 
     def __init__(self, load):
         self.outcomes, self.rowids, self.times, self.bad = {}, {}, [], []
-        self.codes = collections.Counter()
+        self.codes, self.said = collections.Counter(), load.error_text()
         with open(load.path, encoding="utf-8") as f:
             for line in f:
                 self._line(line.rstrip("\n"))
@@ -127,7 +127,7 @@ class Account:
         problems += [f"rowid {i}: told of {was}, holds {at.get(i)}"
                      for i, was in self.rowids.items() if at.get(i) != was]
         expect(not problems, lambda: f"{node}: {len(problems)} wrong of {len(self.outcomes)}: "
-               + "; ".join(problems[:10]))
+               + "; ".join(problems[:10]) + f"\nwhat the program was told: {self.said}")
         expect_equal(len(rows), expected, f"count(*) on {node}")
         expect(len(self.times) > 0, "nothing was acknowledged at all")
         return happened

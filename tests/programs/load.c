@@ -94,7 +94,7 @@ static void outcome(struct actor *a, enum stage stage, int code)
         a->acknowledged++;
     else if (code == LECTERN_UNKNOWN)
         a->unknown++;
-    else
+    if (code != LECTERN_DONE)
         (void)fprintf(stderr, "%c %d: %d %s\n", a->kind, a->number, code, lectern_errmsg(a->db));
 }
 
