@@ -382,7 +382,7 @@ static int take_rows(struct lectern_batch *b, int i, lectern_stmt **out)
         list_empty(&a->items) ? NULL : LIST_ENTRY(a->items.next, struct item, link);
     enum err e = first == NULL || first->kind != ITEM_COLUMNS
                      ? ERR_OK
-                     : columns_set(s, first->n, rd_of(first->bytes, first->len));
+                     : statement_columns_set(s, first->n, rd_of(first->bytes, first->len));
     if (e != ERR_OK) {
         (void)statement_finalize(s);
         return session_fail_err(db, e);

@@ -21,7 +21,7 @@
 
 /* --- names --- */
 
-void columns_free(struct lectern_stmt *s)
+void statement_columns_free(struct lectern_stmt *s)
 {
     cells_clear(s);
     free(s->columns);
@@ -49,7 +49,7 @@ static char *copy_text(char *to, struct rd *r, const char **out)
     return to + n + 1;
 }
 
-enum err columns_set(struct lectern_stmt *s, uint32_t n, struct rd raw)
+enum err statement_columns_set(struct lectern_stmt *s, uint32_t n, struct rd raw)
 {
     size_t len = rd_left(&raw);
     if (n == s->n_columns && len == s->columns_raw_len &&
@@ -74,7 +74,7 @@ enum err columns_set(struct lectern_stmt *s, uint32_t n, struct rd raw)
         if (columns[i].decltype[0] == '\0')
             columns[i].decltype = NULL;
     }
-    columns_free(s);
+    statement_columns_free(s);
     s->n_columns = n;
     s->columns = columns;
     s->cells = cells;

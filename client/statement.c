@@ -132,7 +132,7 @@ static enum err take_description(struct lectern_stmt *s, const struct wire_descr
         s->explain = s->explain == 0 ? 1 : s->explain;
     }
     TRY(take_params(s, d));
-    return columns_set(s, d->n_columns, d->columns);
+    return statement_columns_set(s, d->n_columns, d->columns);
 }
 
 /* Makes the statement out of a description of SQL's N bytes. NULL in *OUT: an empty one. */
@@ -377,7 +377,7 @@ int statement_next_row(struct lectern_stmt *s)
         }
         enum err e = ERR_OK;
         if (i->kind == ITEM_COLUMNS)
-            e = columns_set(s, i->n, rd_of(i->bytes, i->len));
+            e = statement_columns_set(s, i->n, rd_of(i->bytes, i->len));
         if (!s->prefetched)
             run_used(s->run, i);
         if (e != ERR_OK)
@@ -481,7 +481,7 @@ int statement_finalize(struct lectern_stmt *s)
     for (struct list *l; (l = list_pop_front(&s->rows)) != NULL;)
         free(LIST_ENTRY(l, struct item, link));
     bound_free_all(s);
-    columns_free(s);
+    statement_columns_free(s);
     free(s->params);
     free(s->params_text);
     free(s->change);

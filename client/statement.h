@@ -122,11 +122,11 @@ void bound_free_all(struct lectern_stmt *s);
 
 /* Behind column.c: N columns, each a name and a declared type, in RAW. Pointers to the names stay
  * good when they are the same as before. ERR_NOMEM. */
-MUST_USE enum err columns_set(struct lectern_stmt *s, uint32_t n, struct rd raw);
+MUST_USE enum err statement_columns_set(struct lectern_stmt *s, uint32_t n, struct rd raw);
 /* Reads the next row of the frame into the cells. */
 void cells_read(struct lectern_stmt *s);
 void cells_clear(struct lectern_stmt *s);
-void columns_free(struct lectern_stmt *s);
+void statement_columns_free(struct lectern_stmt *s);
 
 bool statement_stands_on_row(const struct lectern_stmt *s);
 

@@ -258,3 +258,35 @@ TEST(start_interrupted_and_late)
     (void)lectern_finalize(s);
     end(&sc);
 }
+
+struct intruder {
+    lectern *victim;
+    int ends;
+};
+
+static void close_another(void *arg, lectern_stmt *s, int result)
+{
+    struct intruder *i = arg;
+    EXPECT(result == LECTERN_DONE);
+    EXPECT(lectern_finalize(s) == LECTERN_OK);
+    EXPECT(lectern_close(i->victim) == LECTERN_BUSY); /* it waits in lectern_prepare */
+    EXPECT(lectern_cluster_close(lectern_cluster_of(i->victim)) == LECTERN_BUSY);
+    i->ends++;
+}
+
+/* A callback that runs while another session waits cannot take it away. */
+TEST(start_session_is_not_closed_under_a_waiting_call)
+{
+    struct scene sc = begin();
+    lectern *other;
+    lectern_stmt *s;
+    EXPECT(lectern_open_session(sc.cluster, &other) == LECTERN_OK);
+    struct intruder i = {.victim = sc.db};
+    EXPECT_CODE(LECTERN_OK, other, lectern_start(lazy(other, "SELECT 1"), NULL, close_another, &i));
+    while (i.ends == 0) {
+        EXPECT_CODE(LECTERN_OK, sc.db, lectern_prepare(sc.db, "SELECT 2", -1, &s, NULL));
+        EXPECT_CODE(LECTERN_OK, sc.db, lectern_finalize(s));
+    }
+    EXPECT(lectern_close(other) == LECTERN_OK);
+    end(&sc);
+}

@@ -1,7 +1,9 @@
 /* Room: tests. lectern_transaction: again, but never too often. */
 #include "tests/unit/client/both.h"
 
+#include <signal.h>
 #include <string.h>
+#include <sys/time.h>
 
 struct story {
     struct sql_node *node;
@@ -115,5 +117,26 @@ TEST(transaction_ends_with_its_time)
     EXPECT_CODE(LECTERN_BUSY, b.db, lectern_transaction(b.db, NULL, always_busy, &s));
     EXPECT(s.runs > 2 && s.runs < 60); /* with pauses */
     EXPECT(lectern_get_autocommit(b.db) == 1);
+    both_close(&b);
+}
+
+static lectern *to_interrupt;
+
+static void on_alarm(int signal_number)
+{
+    (void)signal_number;
+    lectern_interrupt(to_interrupt);
+}
+
+TEST(transaction_pause_is_interrupted)
+{
+    struct both b = both_open();
+    struct story s = {0};
+    to_interrupt = b.db;
+    EXPECT(signal(SIGALRM, on_alarm) != SIG_ERR);
+    struct itimerval soon = {.it_value = {.tv_usec = 100000}};
+    EXPECT(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    EXPECT_CODE(LECTERN_INTERRUPT, b.db, lectern_transaction(b.db, NULL, always_busy, &s));
+    EXPECT(s.runs > 0 && lectern_get_autocommit(b.db) == 1);
     both_close(&b);
 }
