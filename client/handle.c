@@ -189,7 +189,7 @@ int lectern_error_offset(lectern *db)
 
 /* --- the life of a session --- */
 
-struct lectern *session_new(void)
+struct lectern *session_alloc(void)
 {
     struct lectern *db = calloc(1, sizeof *db);
     if (db == NULL)
@@ -275,7 +275,7 @@ int lectern_open(const char *url, lectern **out)
 {
     if (out == NULL)
         return LECTERN_MISUSE;
-    struct lectern *db = *out = session_new();
+    struct lectern *db = *out = session_alloc();
     if (db == NULL)
         return LECTERN_NOMEM;
     if (url == NULL)

@@ -81,7 +81,7 @@ bool session_pause(struct lectern *db, uint64_t until_ms);
 /* Somebody asked to stop: all that runs is cancelled. */
 void session_heed_interrupt(struct lectern *db);
 /* A session without a cluster yet; NULL: no memory. */
-struct lectern *session_new(void);
+struct lectern *session_alloc(void);
 /* DB's parameters are those of C's URL. */
 MUST_USE enum err session_join(struct lectern *db, struct lectern_cluster *c);
 /* Closed, and its last run is gone. */

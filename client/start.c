@@ -76,7 +76,7 @@ int lectern_open_session(lectern_cluster *c, lectern **out)
     *out = NULL;
     if (c == NULL)
         return LECTERN_MISUSE;
-    struct lectern *db = session_new();
+    struct lectern *db = session_alloc();
     if (db == NULL)
         return LECTERN_NOMEM;
     cluster_lock(c);
