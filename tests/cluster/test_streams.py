@@ -4,7 +4,8 @@ import threading
 import time
 
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import (PATIENCE, Cluster, case, expect, expect_equal, expect_error, wait_for)
+from tests.lib.cluster import (PATIENCE, Cluster, case, expect, expect_equal, expect_error,
+                               wait_for)
 from tests.lib.lectern_client import BadFrame, ConnectionLost, LecternError, Stream
 
 ENDLESS = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000)"
