@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define KEPT         64   /* statements kept for each connection */
 #define KEPT_SQL_MAX 4096 /* longer texts are one-off scripts: not worth their memory */
@@ -318,6 +319,25 @@ static enum err refuse_tail(struct request *r)
     return ERR_MISUSE;
 }
 
+static bool is_pragma(const char *sql, size_t n)
+{
+    return n >= 6 && strncasecmp(sql, "PRAGMA", 6) == 0;
+}
+
+/* SQLite compiles from the schema that this connection last read, and finds out at the first step
+ * that another connection has changed it. A description is never stepped, and some PRAGMAs are
+ * compiled into nothing when there are no tables: both need the schema of now, and no program that
+ * was compiled before. */
+static void forget_old_schema(struct sqlconn *c, const char *sql, size_t n)
+{
+    struct sqlstmt *s = find_kept(c, hash64(sql, n, 0), sql, n, false);
+    for (int i = 0; s != NULL && i < KEPT; i++)
+        if (c->kept[i] == s)
+            c->kept[i] = NULL;
+    stmt_free(s);
+    (void)sqlconn_exec(c, "SELECT 1 FROM sqlite_schema LIMIT 1"); /* an error comes again below */
+}
+
 /* Prepares (or finds) the first statement of R's text; *s = NULL: there is none. TAIL: what is
  * behind it. An error is in R's answer. */
 static enum err prepare_request(struct sqlconn *c, struct request *r, struct sqlstmt **s,
@@ -334,7 +354,11 @@ static enum err prepare_request(struct sqlconn *c, struct request *r, struct sql
         request_fail(r, ERR_TOO_BIG, "the statement's text is longer than 1 MiB");
         return ERR_TOO_BIG;
     }
-    int rc = prepare(c, w->sql + skipped, w->sql_len - skipped, false, s, tail);
+    const char *sql = w->sql + skipped;
+    size_t n = w->sql_len - skipped;
+    if (r->is_describe || is_pragma(sql, n))
+        forget_old_schema(c, sql, n);
+    int rc = prepare(c, sql, n, false, s, tail);
     /* SQLite says "no such table" when it cannot read whether its schema is still the newest. */
     if (rc == SQLITE_ERROR && err_text()[0] != 0)
         rc = SQLITE_IOERR_DATA;

@@ -108,6 +108,21 @@ def test_what_describe_says():
 
 
 @case(short=True)
+def test_a_description_is_of_the_schema_of_now():
+    with Cluster(1) as c, c.client() as q:
+        q.query("CREATE TABLE t(a INTEGER PRIMARY KEY)")
+        expect_equal(len(q.describe("SELECT * FROM t").columns), 1, "before")
+        q.query("ALTER TABLE t ADD COLUMN b")
+        expect_equal(len(q.describe("SELECT * FROM t").columns), 2, "after")
+        # Compiled into nothing by a connection that knows of no foreign key.
+        expect_equal(q.query("PRAGMA foreign_key_check").rows, [], "no key")
+        q.query("CREATE TABLE child(id INTEGER PRIMARY KEY, p REFERENCES t(a))")
+        q.query("PRAGMA foreign_keys = OFF")
+        q.query("INSERT INTO child VALUES (1, 99)")
+        expect_equal(q.query("PRAGMA foreign_key_check").rows, [("child", 1, "t", 0)], "broken")
+
+
+@case(short=True)
 def test_kept_statements_belong_to_the_connection():
     with Cluster(1) as c, c.client() as q:
         q.query("CREATE TABLE t(a)")
