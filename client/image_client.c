@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define READ_BYTES KIB(256)
+#define LOOK_MS    100    /* how often image_client_on_wait's function is asked */
 #define FRAME_MAX  MIB(3) /* pages of one answer, numbers and all, are well below */
 
 _Static_assert(WIRE_IMAGE_PAGES_BYTES_MAX * 2 + KIB(64) <= FRAME_MAX, "an answer fits");
@@ -30,6 +31,8 @@ struct image_client {
     size_t in_at; /* taken out of `in`; the last frame borrows what lies before it */
     uint32_t request;
     uint64_t node_id, bytes;
+    bool (*stop)(void *arg);
+    void *stop_arg;
 };
 
 static enum err send_some(struct image_client *c)
@@ -54,6 +57,19 @@ static enum err receive_some(struct image_client *c)
     return e;
 }
 
+static enum err wait_for(struct image_client *c, short events, uint64_t deadline, short *ready)
+{
+    for (;;) {
+        uint64_t look = clock_mono_ms() + LOOK_MS;
+        bool all = c->stop == NULL || look >= deadline;
+        if (c->stop != NULL && c->stop(c->stop_arg))
+            return err_fail(ERR_CANCELLED, "interrupted");
+        enum err e = dial_wait(c->fd, events, c->wake_fd, all ? deadline : look, ready);
+        if (e != ERR_TIMEOUT || all)
+            return e;
+    }
+}
+
 /* Sends what waits and takes the next whole frame, borrowed until more is received. */
 static enum err next_frame(struct image_client *c, uint64_t deadline, struct wire_frame *f)
 {
@@ -66,7 +82,7 @@ static enum err next_frame(struct image_client *c, uint64_t deadline, struct wir
             return ERR_OK;
         TRY(send_some(c));
         short events = (short)(c->out.len > 0 ? POLLIN | POLLOUT : POLLIN);
-        TRY(dial_wait(c->fd, events, c->wake_fd, deadline, &ready));
+        TRY(wait_for(c, events, deadline, &ready));
         if ((ready & ~POLLOUT) != 0)
             TRY(receive_some(c));
     }
@@ -161,6 +177,12 @@ void image_client_close(struct image_client *c)
     buf_fini(&c->in);
     buf_fini(&c->out);
     free(c);
+}
+
+void image_client_on_wait(struct image_client *c, bool (*stop)(void *arg), void *arg)
+{
+    c->stop = stop;
+    c->stop_arg = arg;
 }
 
 uint64_t image_client_node(const struct image_client *c)

@@ -22,6 +22,8 @@ struct image_client;
  * ERR_TIMEOUT: not reachable; ERR_CONFIG: another cluster's. */
 MUST_USE enum err image_client_open(const char *address, const char *name, uint64_t cluster_id,
                                     int wake_fd, struct image_client **out);
+/* Asked a few times a second while an answer is awaited: true ends the wait with ERR_CANCELLED. */
+void image_client_on_wait(struct image_client *c, bool (*stop)(void *arg), void *arg);
 /* C may be NULL. */
 void image_client_close(struct image_client *c);
 /* The node at the other end. */

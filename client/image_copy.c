@@ -42,6 +42,7 @@ struct image_copy {
     int fd;
     bool finished;
     image_copy_progress progress;
+    image_copy_stop stop;
     void *arg;
     uint32_t page_size, lock_page; /* 0: not known yet */
     uint64_t database_id;
@@ -95,8 +96,8 @@ static enum err make_file(struct image_copy *c)
     return ftruncate(c->fd, 0) == 0 ? ERR_OK : file_error("cut", c->partial);
 }
 
-enum err image_copy_new(const char *path, image_copy_progress progress, void *arg,
-                        struct image_copy **out)
+enum err image_copy_new(const char *path, image_copy_progress progress, image_copy_stop stop,
+                        void *arg, struct image_copy **out)
 {
     size_t n = strlen(path);
     *out = NULL;
@@ -105,6 +106,7 @@ enum err image_copy_new(const char *path, image_copy_progress progress, void *ar
         return err_fail(ERR_NOMEM, "out of memory");
     c->fd = -1;
     c->progress = progress;
+    c->stop = stop;
     c->arg = arg;
     c->path = strdup(path);
     c->partial = malloc(n + sizeof ".partial");
@@ -237,7 +239,7 @@ static enum err scan(struct image_copy *c)
 static enum err report(struct image_copy *c, size_t left)
 {
     uint64_t total = (uint64_t)c->pages * c->page_size, missing = (uint64_t)left * c->page_size;
-    if (c->progress != NULL && c->progress(c->arg, total - missing, total) != 0)
+    if (c->stop(c->arg) || c->progress(c->arg, total - missing, total) != 0)
         return err_fail(ERR_CANCELLED, "the export was interrupted");
     return ERR_OK;
 }
@@ -352,10 +354,11 @@ static enum err take_all(struct image_copy *c, uint64_t min_seq)
 }
 
 enum err image_copy_from(struct image_copy *c, const char *address, uint64_t cluster_id,
-                         uint64_t min_seq, int wake_fd)
+                         uint64_t min_seq)
 {
     CHECK(!c->finished);
-    TRY(image_client_open(address, "liblectern export", cluster_id, wake_fd, &c->client));
+    TRY(image_client_open(address, "liblectern export", cluster_id, -1, &c->client));
+    image_client_on_wait(c->client, c->stop, c->arg);
     enum err e = take_all(c, min_seq);
     image_client_close(c->client);
     c->client = NULL;

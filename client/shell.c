@@ -2,15 +2,19 @@
  *
  * Thread: one.   Owns: the shell's state, the signal handler.
  *
- *     options -> conn_open -> [--cmd] -> SQL of the command line, or terminal, or file/pipe -> exit
+ *     options -> lectern_open -> [--cmd] -> SQL of the command line, or terminal, or file/pipe ->
+ * exit
  *
  * Not here: everything that happens between (shell_input.c and the files it names). */
 #include "client/shell.h"
 
 #include "client/shell_cluster.h"
+#include "client/shell_command.h"
 #include "client/shell_dot.h"
 #include "client/shell_edit.h"
+#include "client/shell_export.h"
 #include "client/shell_input.h"
+#include "client/shell_load.h"
 #include "client/shell_run.h"
 
 #include <ctype.h>
@@ -116,6 +120,9 @@ static const struct option options[] = {
 static const char help_text[] =
     "Usage: lectern [OPTIONS] [ADDRESS[,ADDRESS...]] [SQL...]\n"
     "       lectern cluster COMMAND     members: lectern cluster --help\n"
+    "       lectern load FILE           a SQLite file, or SQL, into the cluster\n"
+    "       lectern dump [FILE]         the database as SQL\n"
+    "       lectern export FILE         a copy of the database as a SQLite file\n"
     "       lectern check DIR           verify the files of a stopped node\n"
     "Runs SQL on a Lectern cluster: the SQL of the command line, or of standard input.\n"
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
@@ -255,18 +262,20 @@ static void set_up_process(void)
 
 static bool connect_shell(struct shell *sh, const char *addresses)
 {
-    struct conn_options o = {.addresses = addresses, .client = "lectern " SHELL_VERSION};
-    if (conn_open(&o, &sh->conn) == ERR_OK)
-        return true;
-    (void)fprintf(stderr, "Error: %s\n", err_text());
+    if (command_connect(addresses, &sh->db) == LECTERN_OK)
+        return shell_apply_settings(sh);
+    (void)fprintf(stderr, "Error: %s\n", lectern_errmsg(sh->db));
     return false;
 }
 
 static void greet(const struct shell *sh)
 {
-    (void)printf("Lectern %s: node %llu at %s (SQLite %s)\nEnter \".help\" for help.\n",
-                 conn_server_version(sh->conn), (unsigned long long)conn_node(sh->conn),
-                 conn_address(sh->conn), conn_sqlite_version(sh->conn));
+    /* Each answer is valid until the next call. */
+    (void)printf("Lectern %s", lectern_info(sh->db, LECTERN_INFO_SERVER));
+    (void)printf(": node %s", lectern_info(sh->db, LECTERN_INFO_NODE));
+    (void)printf(" at %s", lectern_info(sh->db, LECTERN_INFO_ADDRESS));
+    (void)printf(" (SQLite %s)\nEnter \".help\" for help.\n",
+                 lectern_info(sh->db, LECTERN_INFO_SQLITE));
 }
 
 static void run_input(struct shell *sh, char **sql, int n)
@@ -307,10 +316,16 @@ static int check_directory(char **argv)
 
 int main(int argc, char **argv)
 {
-    struct shell sh = {.out = stdout, .level = WIRE_SESSION};
+    struct shell sh = {.out = stdout, .level = LECTERN_READ_SESSION};
     struct arguments a = {.headers = -1};
     if (argc > 1 && strcmp(argv[1], "cluster") == 0)
         return shell_cluster(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "load") == 0)
+        return shell_load(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "dump") == 0)
+        return shell_dump_command(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "export") == 0)
+        return shell_export(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "check") == 0)
         return check_directory(argv);
     set_up_process();
@@ -326,7 +341,7 @@ int main(int argc, char **argv)
     sh.interactive = optind == argc && !a.batch && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     apply_print_options(&sh, &a);
     if (!connect_shell(&sh, address)) {
-        conn_close(sh.conn);
+        (void)lectern_close(sh.db);
         return 1;
     }
     for (int i = 0; i < a.n_commands && !shell_must_stop(&sh); i++)
@@ -336,7 +351,7 @@ int main(int argc, char **argv)
     shell_output_reset(&sh);
     if (fflush(stdout) != 0)
         shell_complain(&sh, "cannot write the output: %s", strerror(errno));
-    conn_close(sh.conn);
+    (void)lectern_close(sh.db);
     if (shell_interrupted && !sh.interactive)
         return EXIT_INTERRUPT;
     /* At a terminal the errors were seen; a program needs the code. */

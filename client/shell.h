@@ -4,7 +4,7 @@
 #ifndef CLIENT_SHELL_H
 #define CLIENT_SHELL_H
 
-#include "client/connection.h"
+#include "client/lectern.h"
 #include "client/shell_print.h"
 
 #include <signal.h>
@@ -14,11 +14,13 @@
 
 #define SHELL_DEFAULT_ADDRESS "127.0.0.1:7701"
 #define SHELL_VERSION         "0.1.0"
+/* A statement may take so long when nothing else is said: as long as a node lets it. */
+#define SHELL_TIMEOUT_MS 600000
 
 struct shell_edit;
 
 struct shell {
-    struct conn *conn;
+    lectern *db;
     struct print_settings print;
     FILE *out;
     bool out_once; /* .once: back to standard output after the next statement */
@@ -26,9 +28,8 @@ struct shell {
     bool quit;
     unsigned failures, failures_before; /* in all; before the current input began */
     int exit_code;                      /* .exit CODE */
-    int64_t total_changes;
-    enum wire_level level;
-    uint32_t bound_ms, timeout_ms;
+    int level;                          /* LECTERN_READ_... */
+    uint32_t bound_ms, timeout_ms;      /* timeout: 0: the default */
     /* Where the input stands, for messages. */
     unsigned line;           /* of the statement's beginning; 0: not from lines */
     unsigned depth;          /* of .read */

@@ -1,4 +1,4 @@
-/* Room: client. Thread: one. Owns: its connection and the rows of one answer.
+/* Room: client. Thread: one. Owns: its session and the rows of one answer.
  *
  *     cluster list                     STATUS, as a table
  *     cluster add|remove|...           CLUSTER; the server's sentence is the answer
@@ -6,10 +6,10 @@
  * Not here: what may be done (the leader's node/admin.c decides and says so). */
 #include "client/shell_cluster.h"
 
-#include "client/connection.h"
 #include "client/shell.h"
+#include "client/shell_command.h"
+#include "client/shell_run.h"
 
-#include <ctype.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,8 +17,8 @@
 #include <string.h>
 
 #define TIMEOUT_MS  60000u
-#define TIMEOUT_MAX 86400000ul
 #define ROWS_MAX    32
+#define ADDRESS_MAX 256 /* with its final zero; a node takes no longer one */
 #define CELL_MAX    600
 #define STATUS_MAX  64 /* columns of STATUS that we look at */
 
@@ -71,42 +71,41 @@ struct table {
     unsigned n_rows;
 };
 
-static enum err on_columns(void *arg, const struct conn_column *columns, uint32_t n)
+static enum err on_columns(void *arg, const char *const *names, uint32_t n)
 {
     struct table *t = arg;
     t->n_names = n < STATUS_MAX ? n : STATUS_MAX;
     for (uint32_t i = 0; i < t->n_names; i++)
-        (void)snprintf(t->names[i], sizeof t->names[i], "%.*s", (int)columns[i].name_len,
-                       columns[i].name);
+        (void)snprintf(t->names[i], sizeof t->names[i], "%.31s", names[i]);
     return ERR_OK;
 }
 
 /* The value of STATUS's column NAME; NULL when it is not there or NULL. */
-static const struct wire_value *value_of(const struct table *t, const struct wire_value *v,
-                                         uint32_t n, const char *name)
+static const struct shell_value *value_of(const struct table *t, const struct shell_value *v,
+                                          uint32_t n, const char *name)
 {
     for (uint32_t i = 0; i < t->n_names && i < n; i++)
         if (strcmp(t->names[i], name) == 0)
-            return v[i].type == WIRE_NULL ? NULL : &v[i];
+            return v[i].type == LECTERN_NULL ? NULL : &v[i];
     return NULL;
 }
 
-static void put_value(char *out, const struct wire_value *v)
+static void put_value(char *out, const struct shell_value *v)
 {
     if (v == NULL)
         (void)snprintf(out, CELL_MAX, "-");
-    else if (v->type == WIRE_INTEGER)
+    else if (v->type == LECTERN_INTEGER)
         (void)snprintf(out, CELL_MAX, "%" PRId64, v->integer);
-    else if (v->type == WIRE_TEXT)
+    else if (v->type == LECTERN_TEXT)
         (void)snprintf(out, CELL_MAX, "%.*s",
                        (int)(v->text.len < CELL_MAX ? v->text.len : CELL_MAX - 1), v->text.bytes);
     else
         (void)snprintf(out, CELL_MAX, "?");
 }
 
-static double megabytes(const struct wire_value *v)
+static double megabytes(const struct shell_value *v)
 {
-    return v == NULL || v->type != WIRE_INTEGER ? 0.0 : (double)v->integer / 1e6;
+    return v == NULL || v->type != LECTERN_INTEGER ? 0.0 : (double)v->integer / 1e6;
 }
 
 static void put_age(char *out, size_t max, int64_t seconds)
@@ -119,23 +118,24 @@ static void put_age(char *out, size_t max, int64_t seconds)
         (void)snprintf(out, max, "%" PRId64 " h ago", seconds / 3600);
 }
 
-static void put_snapshot(char *out, const struct wire_value *index, const struct wire_value *age)
+static void put_snapshot(char *out, const struct shell_value *index, const struct shell_value *age)
 {
     char text[64] = "";
-    if (index == NULL || index->type != WIRE_INTEGER || index->integer == 0) {
+    if (index == NULL || index->type != LECTERN_INTEGER || index->integer == 0) {
         (void)snprintf(out, CELL_MAX, "none");
         return;
     }
-    if (age != NULL && age->type == WIRE_INTEGER)
+    if (age != NULL && age->type == LECTERN_INTEGER)
         put_age(text, sizeof text, age->integer);
     (void)snprintf(out, CELL_MAX, "%" PRId64 "%s%s", index->integer, text[0] != 0 ? ", " : "",
                    text);
 }
 
-static void put_log(char *out, const struct wire_value *bytes, const struct wire_value *first,
-                    const struct wire_value *last)
+static void put_log(char *out, const struct shell_value *bytes, const struct shell_value *first,
+                    const struct shell_value *last)
 {
-    if (first == NULL || last == NULL || first->type != WIRE_INTEGER || last->type != WIRE_INTEGER)
+    if (first == NULL || last == NULL || first->type != LECTERN_INTEGER ||
+        last->type != LECTERN_INTEGER)
         (void)snprintf(out, CELL_MAX, "-");
     else if (last->integer < first->integer)
         (void)snprintf(out, CELL_MAX, "%.1f MB, empty", megabytes(bytes));
@@ -145,14 +145,14 @@ static void put_log(char *out, const struct wire_value *bytes, const struct wire
 }
 
 /* One word for both roles: a voter that leads is the leader. */
-static void put_role(char *out, const struct wire_value *raft, const struct wire_value *member)
+static void put_role(char *out, const struct shell_value *raft, const struct shell_value *member)
 {
     put_value(out, raft);
     if (strcmp(out, "leader") != 0)
         put_value(out, member);
 }
 
-static enum err on_row(void *arg, const struct wire_value *v, uint32_t n)
+static enum err on_row(void *arg, const struct shell_value *v, uint32_t n)
 {
     struct table *t = arg;
     if (t->n_rows == ROWS_MAX)
@@ -207,26 +207,34 @@ static void print_table(const struct table *t)
     }
 }
 
-static enum err run_list(struct conn *c)
+static int run_list(lectern *db, enum err *e)
 {
     struct table *t = calloc(1, sizeof *t);
-    struct conn_handler h = {.columns = on_columns, .row = on_row, .arg = t};
-    if (t == NULL)
-        return err_fail(ERR_NOMEM, "out of memory");
-    enum err e = conn_status(c, &h);
-    if (e == ERR_OK)
+    struct shell_handler h = {.columns = on_columns, .row = on_row, .arg = t};
+    lectern_stmt *stmt = NULL;
+    if (t == NULL) {
+        *e = err_fail(ERR_NOMEM, "out of memory");
+        return LECTERN_DONE;
+    }
+    int rc = lectern_prepare_status(db, &stmt);
+    if (rc == LECTERN_OK)
+        rc = shell_step_all(stmt, &h, e);
+    if (rc == LECTERN_DONE && *e == ERR_OK)
         print_table(t);
+    else if (rc != LECTERN_DONE)
+        (void)fprintf(stderr, "Error: %s\n", lectern_errmsg(db));
+    (void)lectern_finalize(stmt);
     free(t);
-    return e;
+    return rc;
 }
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
 /* The last column is the server's sentence. */
-static enum err on_done(void *arg, const struct wire_value *v, uint32_t n)
+static enum err on_done(void *arg, const struct shell_value *v, uint32_t n)
 {
     (void)arg;
-    if (n > 0 && v[n - 1].type == WIRE_TEXT)
+    if (n > 0 && v[n - 1].type == LECTERN_TEXT)
         (void)printf("%.*s\n", (int)v[n - 1].text.len, v[n - 1].text.bytes);
     return ERR_OK;
 }
@@ -236,29 +244,19 @@ enum wants { WANTS_NOTHING, WANTS_ID, MAY_HAVE_ID, WANTS_ADDRESS };
 static const struct command {
     const char *name;
     enum wants wants;
-    struct wire_cluster w; /* not of the list */
+    struct lectern_member_change w; /* not of the list */
 } commands[] = {
-    {"list", WANTS_NOTHING, {.op = WIRE_CLUSTER_ADD}}, /* the first: see run() */
-    {"add", WANTS_ADDRESS, {.op = WIRE_CLUSTER_ADD, .role = WIRE_STANDBY}},
-    {"remove", WANTS_ID, {.op = WIRE_CLUSTER_REMOVE}},
-    {"promote", WANTS_ID, {.op = WIRE_CLUSTER_ROLE, .role = WIRE_VOTER}},
-    {"demote", WANTS_ID, {.op = WIRE_CLUSTER_ROLE, .role = WIRE_STANDBY}},
-    {"transfer", MAY_HAVE_ID, {.op = WIRE_CLUSTER_TRANSFER}},
+    {"list", WANTS_NOTHING, {0}}, /* the first: see run() */
+    {"add", WANTS_ADDRESS, {.change = LECTERN_MEMBER_ADD, .role = LECTERN_REPLICA}},
+    {"remove", WANTS_ID, {.change = LECTERN_MEMBER_REMOVE}},
+    {"promote", WANTS_ID, {.change = LECTERN_MEMBER_ROLE, .role = LECTERN_VOTER}},
+    {"demote", WANTS_ID, {.change = LECTERN_MEMBER_ROLE, .role = LECTERN_REPLICA}},
+    {"transfer", MAY_HAVE_ID, {.change = LECTERN_MEMBER_TRANSFER}},
 };
-
-_Noreturn static void usage_error(const char *what, const char *value)
-{
-    (void)fprintf(stderr, "lectern cluster: %s%s\nTry 'lectern cluster --help'.\n", what, value);
-    exit(2);
-}
 
 static uint64_t take_number(const char *text, const char *what, uint64_t max)
 {
-    char *end;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (*end != 0 || !isdigit((unsigned char)text[0]) || v == 0 || v > max)
-        usage_error(what, text);
-    return v;
+    return command_number("cluster", text, what, max);
 }
 
 static const struct command *find(const char *name)
@@ -266,23 +264,24 @@ static const struct command *find(const char *name)
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(commands[i].name, name) == 0)
             return &commands[i];
-    usage_error("there is no command ", name);
+    command_usage_error("cluster", "there is no command ", name);
 }
 
-static void take_argument(const struct command *c, const char *text, struct wire_cluster *w)
+static void take_argument(const struct command *c, const char *text,
+                          struct lectern_member_change *w)
 {
     if (c->wants == WANTS_NOTHING && text != NULL)
-        usage_error("list takes no argument: ", text);
+        command_usage_error("cluster", "list takes no argument: ", text);
     if (c->wants == WANTS_ID && text == NULL)
-        usage_error("wanted the id of a node after ", c->name);
+        command_usage_error("cluster", "wanted the id of a node after ", c->name);
     if (c->wants == WANTS_ADDRESS && text == NULL)
-        usage_error("wanted the peer address, HOST:PORT, after ", c->name);
+        command_usage_error("cluster", "wanted the peer address, HOST:PORT, after ", c->name);
     if (c->wants == WANTS_ADDRESS) {
         const char *colon = strrchr(text, ':');
-        if (colon == NULL || colon == text || colon[1] == 0 || strlen(text) >= sizeof w->address)
-            usage_error("not HOST:PORT: ", text);
+        if (colon == NULL || colon == text || colon[1] == 0 || strlen(text) >= ADDRESS_MAX)
+            command_usage_error("cluster", "not HOST:PORT: ", text);
         (void)take_number(colon + 1, "a port is 1 to 65535, not ", 65535);
-        (void)snprintf(w->address, sizeof w->address, "%s", text);
+        w->address = text;
     } else if (text != NULL) {
         w->id = take_number(text, "not the id of a node: ", INT64_MAX);
     }
@@ -310,8 +309,8 @@ static void take_options(int argc, char **argv, struct options *o)
         else if (id == OPT_FORCE)
             o->force = true;
         else if (id == OPT_TIMEOUT)
-            o->timeout_ms =
-                (uint32_t)take_number(optarg, "--timeout wants milliseconds, not ", TIMEOUT_MAX);
+            o->timeout_ms = (uint32_t)take_number(optarg, "--timeout wants milliseconds, not ",
+                                                  COMMAND_TIMEOUT_MAX);
         else if (id != OPT_HELP)
             exit(2); /* getopt has said why */
         if (id == OPT_HELP) {
@@ -321,39 +320,47 @@ static void take_options(int argc, char **argv, struct options *o)
     }
 }
 
-static enum err run(const struct options *o, const struct command *c, struct wire_cluster *w)
+static int run_change(lectern *db, const struct lectern_member_change *w, enum err *e)
 {
-    struct conn_options co = {.addresses = o->connect, .client = "lectern " SHELL_VERSION};
-    struct conn_handler h = {.row = on_done};
-    struct conn *conn = NULL;
-    enum err e = conn_open(&co, &conn);
-    w->timeout_ms = o->timeout_ms;
-    w->flags = o->force ? WIRE_CLUSTER_FORCE : 0;
-    if (e == ERR_OK)
-        e = c == &commands[0] ? run_list(conn) : conn_cluster(conn, w, &h);
-    if (e != ERR_OK) {
+    struct shell_handler h = {.row = on_done};
+    lectern_stmt *stmt = NULL;
+    int rc = lectern_prepare_member_change(db, w, &stmt);
+    if (rc == LECTERN_OK)
+        rc = shell_step_all(stmt, &h, e);
+    /* The sentence of the failure stays that of the step. */
+    if (rc != LECTERN_DONE) {
         (void)fflush(stdout);
-        (void)fprintf(stderr, "Error: %s\n", err_text());
+        (void)fprintf(stderr, "Error: %s\n", lectern_errmsg(db));
     }
-    conn_close(conn);
-    return e;
+    (void)lectern_finalize(stmt);
+    return rc;
+}
+
+static bool run(const struct options *o, const struct command *c, struct lectern_member_change *w)
+{
+    enum err e = ERR_OK;
+    lectern *db = command_open(command_address(o->connect), o->timeout_ms);
+    if (db == NULL)
+        return false; /* complained about */
+    w->force = o->force;
+    int rc = c == &commands[0] ? run_list(db, &e) : run_change(db, w, &e);
+    if (e != ERR_OK)
+        (void)fprintf(stderr, "Error: %s\n", err_text());
+    command_close(db);
+    return rc == LECTERN_DONE && e == ERR_OK;
 }
 
 int shell_cluster(int argc, char **argv)
 {
-    struct options o = {.connect = getenv("LECTERN_ADDRESS"), .timeout_ms = TIMEOUT_MS};
+    struct options o = {.timeout_ms = TIMEOUT_MS};
     take_options(argc, argv, &o);
-    if (o.connect == NULL || o.connect[0] == 0)
-        o.connect = SHELL_DEFAULT_ADDRESS;
     if (optind == argc)
-        usage_error("no command", "");
+        command_usage_error("cluster", "no command", "");
     const struct command *c = find(argv[optind++]);
-    struct wire_cluster w = c->w;
+    struct lectern_member_change w = c->w;
     take_argument(c, optind < argc ? argv[optind++] : NULL, &w);
     if (optind < argc)
-        usage_error("one argument too many: ", argv[optind]);
-    enum err e = run(&o, c, &w);
-    if (fflush(stdout) != 0 && e == ERR_OK)
-        e = ERR_IO;
-    return e == ERR_OK ? 0 : 1;
+        command_usage_error("cluster", "one argument too many: ", argv[optind]);
+    bool done = run(&o, c, &w);
+    return fflush(stdout) == 0 && done ? 0 : 1;
 }

@@ -61,7 +61,7 @@ struct columns {
     bool first;                /* no row was printed yet */
 };
 
-struct columns *columns_new(const struct print_settings *settings, FILE *out, uint32_t n)
+struct columns *shell_columns_new(const struct print_settings *settings, FILE *out, uint32_t n)
 {
     struct columns *c = calloc(1, sizeof *c);
     if (c == NULL)
@@ -76,13 +76,13 @@ struct columns *columns_new(const struct print_settings *settings, FILE *out, ui
     c->rest = calloc(n, sizeof *c->rest);
     c->ends = calloc(n, sizeof *c->ends);
     if (c->widths == NULL || c->rest == NULL || c->ends == NULL) {
-        columns_free(c);
+        shell_columns_free(c);
         return NULL;
     }
     return c;
 }
 
-void columns_free(struct columns *c)
+void shell_columns_free(struct columns *c)
 {
     if (c == NULL)
         return;
@@ -208,7 +208,7 @@ static void put_kept(struct columns *c)
     c->streaming = true;
 }
 
-enum err columns_cell(struct columns *c, const char *text, size_t n)
+enum err shell_columns_cell(struct columns *c, const char *text, size_t n)
 {
     buf_put_str(&c->cells, text, n);
     if (buf_status(&c->cells) != ERR_OK)
@@ -227,7 +227,7 @@ enum err columns_cell(struct columns *c, const char *text, size_t n)
     return ERR_OK;
 }
 
-void columns_end(struct columns *c)
+void shell_columns_end(struct columns *c)
 {
     if (!c->streaming && c->rows < 2)
         return;

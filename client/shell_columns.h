@@ -12,12 +12,12 @@
 
 struct columns;
 
-/* NULL: out of memory. SETTINGS and OUT are borrowed until columns_free. */
-struct columns *columns_new(const struct print_settings *settings, FILE *out, uint32_t n);
-void columns_free(struct columns *c);
+/* NULL: out of memory. SETTINGS and OUT are borrowed until shell_columns_free. */
+struct columns *shell_columns_new(const struct print_settings *settings, FILE *out, uint32_t n);
+void shell_columns_free(struct columns *c);
 /* Adds one cell: first the N names, then row by row. */
-MUST_USE enum err columns_cell(struct columns *c, const char *text, size_t n);
+MUST_USE enum err shell_columns_cell(struct columns *c, const char *text, size_t n);
 /* Prints all that is kept, and the lower edge. Nothing at all when there was no row. */
-void columns_end(struct columns *c);
+void shell_columns_end(struct columns *c);
 
 #endif

@@ -161,10 +161,10 @@ static void run_indexes(struct shell *sh, int n, char **args)
         n, args);
 }
 
-static enum err put_schema_row(void *arg, const struct wire_value *v, uint32_t n)
+static enum err put_schema_row(void *arg, const struct shell_value *v, uint32_t n)
 {
     (void)n;
-    if (v[0].type == WIRE_TEXT)
+    if (v[0].type == LECTERN_TEXT)
         (void)fprintf(arg, "%.*s;\n", (int)v[0].text.len, v[0].text.bytes);
     return ERR_OK;
 }
@@ -172,7 +172,7 @@ static enum err put_schema_row(void *arg, const struct wire_value *v, uint32_t n
 static void run_schema(struct shell *sh, int n, char **args)
 {
     const char *params[] = {n > 0 ? args[0] : "%"};
-    struct conn_handler h = {.row = put_schema_row, .arg = sh->out};
+    struct shell_handler h = {.row = put_schema_row, .arg = sh->out};
     enum err err = shell_query(sh,
                                "SELECT sql FROM sqlite_schema WHERE sql NOT NULL AND (name LIKE ?1 "
                                "OR tbl_name LIKE ?1) ORDER BY rowid",
@@ -324,6 +324,8 @@ static void run_timeout(struct shell *sh, int n, char **args)
     (void)n;
     if (!milliseconds(args[0], &sh->timeout_ms))
         shell_complain(sh, "\"%s\" is not a number of milliseconds", args[0]);
+    else
+        (void)shell_apply_settings(sh);
 }
 
 /* --- the cluster ------------------------------------------------------------------------------ */
@@ -334,22 +336,22 @@ bool shell_set_level(struct shell *sh, const char *text)
 {
     uint32_t ms;
     for (int i = 0; i < 4; i++) {
-        if (i != WIRE_BOUNDED && strcmp(text, level_names[i]) == 0) {
-            sh->level = (enum wire_level)i;
-            return true;
+        if (i != LECTERN_READ_BOUNDED && strcmp(text, level_names[i]) == 0) {
+            sh->level = i;
+            return shell_apply_settings(sh);
         }
     }
     if (strncmp(text, "bounded:", 8) != 0 || !milliseconds(text + 8, &ms))
         return false;
-    sh->level = WIRE_BOUNDED;
+    sh->level = LECTERN_READ_BOUNDED;
     sh->bound_ms = ms;
-    return true;
+    return shell_apply_settings(sh);
 }
 
 static void put_level(const struct shell *sh)
 {
     (void)fputs(level_names[sh->level], sh->out);
-    if (sh->level == WIRE_BOUNDED)
+    if (sh->level == LECTERN_READ_BOUNDED)
         (void)fprintf(sh->out, " %u", sh->bound_ms);
     (void)putc('\n', sh->out);
 }
@@ -412,8 +414,8 @@ static void put_nodes(struct shell *sh, bool leader_only)
                           cell[4]);
     }
     if (leader_only && !found)
-        shell_complain(sh, "no leader is known to node %llu",
-                       (unsigned long long)conn_node(sh->conn));
+        shell_complain(sh, "no leader is known to node %s",
+                       lectern_info(sh->db, LECTERN_INFO_NODE));
     fetched_fini(&f);
 }
 
@@ -464,6 +466,15 @@ static void put_quoted_setting(FILE *out, const char *name, const char *text)
     (void)fputs("\"\n", out);
 }
 
+static void put_server(struct shell *sh)
+{
+    /* Each answer is valid until the next call. */
+    (void)fprintf(sh->out, "%12s: node %s", "server", lectern_info(sh->db, LECTERN_INFO_NODE));
+    (void)fprintf(sh->out, " at %s", lectern_info(sh->db, LECTERN_INFO_ADDRESS));
+    (void)fprintf(sh->out, ", Lectern %s", lectern_info(sh->db, LECTERN_INFO_SERVER));
+    (void)fprintf(sh->out, ", SQLite %s\n", lectern_info(sh->db, LECTERN_INFO_SQLITE));
+}
+
 static void run_show(struct shell *sh, int n, char **args)
 {
     const struct print_settings *s = &sh->print;
@@ -482,9 +493,7 @@ static void run_show(struct shell *sh, int n, char **args)
     (void)fprintf(sh->out, "%12s: ", "read-level");
     put_level(sh);
     (void)fprintf(sh->out, "%12s: %u\n", "timeout", sh->timeout_ms);
-    (void)fprintf(sh->out, "%12s: node %llu at %s, Lectern %s, SQLite %s\n", "server",
-                  (unsigned long long)conn_node(sh->conn), conn_address(sh->conn),
-                  conn_server_version(sh->conn), conn_sqlite_version(sh->conn));
+    put_server(sh);
 }
 
 static void run_quit(struct shell *sh, int n, char **args)

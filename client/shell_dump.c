@@ -74,7 +74,7 @@ struct rows {
     const char *table;
 };
 
-static enum err put_row(void *arg, const struct wire_value *v, uint32_t n)
+static enum err put_row(void *arg, const struct shell_value *v, uint32_t n)
 {
     const struct rows *r = arg;
     (void)fputs("INSERT INTO ", r->out);
@@ -90,7 +90,7 @@ static enum err put_row(void *arg, const struct wire_value *v, uint32_t n)
 static void dump_rows(struct dump *d, const char *table)
 {
     struct rows rows = {.out = d->out, .table = table};
-    struct conn_handler h = {.row = put_row, .arg = &rows};
+    struct shell_handler h = {.row = put_row, .arg = &rows};
     struct buf sql;
     buf_init(&sql, SQL_TEXT_MAX);
     if (make_select(d, table, &sql) != ERR_OK ||
@@ -183,7 +183,7 @@ void shell_dump(struct shell *sh, char *const *patterns, int n)
 {
     struct dump d = {.sh = sh, .out = sh->out};
     /* One moment for all: a read transaction, unless the user's own is open already. */
-    bool own = !conn_in_transaction(sh->conn);
+    bool own = lectern_get_autocommit(sh->db) != 0;
     if (own && shell_query(sh, "BEGIN", NULL, 0, NULL) != ERR_OK)
         return;
     (void)fputs("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", d.out);
@@ -194,6 +194,7 @@ void shell_dump(struct shell *sh, char *const *patterns, int n)
     if (d.virtual_tables)
         (void)fputs("PRAGMA writable_schema=OFF;\n", d.out);
     (void)fputs(d.failed ? "ROLLBACK; -- due to errors\n" : "COMMIT;\n", d.out);
-    if (own && conn_in_transaction(sh->conn) && shell_query(sh, "COMMIT", NULL, 0, NULL) != ERR_OK)
+    if (own && !lectern_get_autocommit(sh->db) &&
+        shell_query(sh, "COMMIT", NULL, 0, NULL) != ERR_OK)
         d.failed = true;
 }

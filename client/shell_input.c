@@ -166,7 +166,7 @@ void shell_input_text(struct shell *sh, const char *text)
 
 static const char *prompt(const struct shell *sh, const struct input *in)
 {
-    bool open = conn_in_transaction(sh->conn);
+    bool open = !lectern_get_autocommit(sh->db);
     if (in->text.len > 0)
         return open ? "    ...> " : "   ...> ";
     return open ? "lectern*> " : "lectern> ";

@@ -15,9 +15,9 @@
 #include <stdint.h>
 #include <string.h>
 
-void literal_number(char to[LITERAL_NUMBER_MAX], const struct wire_value *v)
+void literal_number(char to[LITERAL_NUMBER_MAX], const struct shell_value *v)
 {
-    if (v->type == WIRE_INTEGER)
+    if (v->type == LECTERN_INTEGER)
         (void)snprintf(to, LITERAL_NUMBER_MAX, "%" PRId64, v->integer);
     else /* SQLite's own conversion, as its ! flag: always with a point */
         (void)sqlite3_snprintf(LITERAL_NUMBER_MAX, to, "%!.15g", v->real);
@@ -100,25 +100,25 @@ static void put_escaped(FILE *out, const char *text, size_t n)
         (void)fprintf(out, ",'%s',char(10))", nl);
 }
 
-void literal_put(FILE *out, const struct wire_value *v, bool escape)
+void literal_put(FILE *out, const struct shell_value *v, bool escape)
 {
     char number[LITERAL_NUMBER_MAX];
     switch (v->type) {
-    case WIRE_NULL:
+    case LECTERN_NULL:
         (void)fputs("NULL", out);
         return;
-    case WIRE_INTEGER:
+    case LECTERN_INTEGER:
         literal_number(number, v);
         (void)fputs(number, out);
         return;
-    case WIRE_FLOAT:
+    case LECTERN_FLOAT:
         literal_float(number, v->real);
         (void)fputs(number, out);
         return;
-    case WIRE_BLOB:
+    case LECTERN_BLOB:
         put_hex(out, v->text.bytes, v->text.len);
         return;
-    case WIRE_TEXT:
+    case LECTERN_TEXT:
         break;
     }
     if (v->text.len > 0 && memchr(v->text.bytes, 0, v->text.len) != NULL) {

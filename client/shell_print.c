@@ -87,21 +87,21 @@ struct text {
 };
 
 /* A value as plain text; NULL as the user wants to see it. */
-static void text_of(const struct printer *p, const struct wire_value *v, struct text *t)
+static void text_of(const struct printer *p, const struct shell_value *v, struct text *t)
 {
     switch (v->type) {
-    case WIRE_NULL:
+    case LECTERN_NULL:
         t->p = p->s.null_value;
         t->n = strlen(p->s.null_value);
         return;
-    case WIRE_INTEGER:
-    case WIRE_FLOAT:
+    case LECTERN_INTEGER:
+    case LECTERN_FLOAT:
         literal_number(t->room, v);
         t->p = t->room;
         t->n = strlen(t->room);
         return;
-    case WIRE_TEXT:
-    case WIRE_BLOB:
+    case LECTERN_TEXT:
+    case LECTERN_BLOB:
         t->p = v->text.bytes;
         t->n = v->text.len;
         return;
@@ -151,15 +151,15 @@ static void put_json_text(FILE *out, const char *text, size_t n)
     (void)putc('"', out);
 }
 
-static void put_json(const struct printer *p, const struct wire_value *v)
+static void put_json(const struct printer *p, const struct shell_value *v)
 {
     struct text t;
-    if (v->type == WIRE_NULL) {
+    if (v->type == LECTERN_NULL) {
         (void)fputs("null", p->out);
-    } else if (v->type == WIRE_FLOAT) {
+    } else if (v->type == LECTERN_FLOAT) {
         literal_float(t.room, v->real);
         (void)fputs(t.room, p->out);
-    } else if (v->type == WIRE_INTEGER) {
+    } else if (v->type == LECTERN_INTEGER) {
         literal_number(t.room, v);
         (void)fputs(t.room, p->out);
     } else {
@@ -199,7 +199,7 @@ static void put_names(struct printer *p)
     (void)fputs(p->s.row_separator, p->out);
 }
 
-static void put_separated_row(struct printer *p, const struct wire_value *v)
+static void put_separated_row(struct printer *p, const struct shell_value *v)
 {
     if (p->rows == 0 && p->s.headers)
         put_names(p);
@@ -210,7 +210,7 @@ static void put_separated_row(struct printer *p, const struct wire_value *v)
         text_of(p, &v[i], &t);
         if (p->s.mode == PRINT_QUOTE)
             literal_put(p->out, &v[i], false);
-        else if (p->s.mode == PRINT_CSV && v[i].type != WIRE_NULL)
+        else if (p->s.mode == PRINT_CSV && v[i].type != LECTERN_NULL)
             put_csv(p, t.p, t.n);
         else
             (void)fwrite(t.p, 1, t.n, p->out);
@@ -218,7 +218,7 @@ static void put_separated_row(struct printer *p, const struct wire_value *v)
     (void)fputs(p->s.row_separator, p->out);
 }
 
-static void put_line_row(struct printer *p, const struct wire_value *v)
+static void put_line_row(struct printer *p, const struct shell_value *v)
 {
     struct rd r = rd_of(p->names.data, p->names.len);
     if (p->rows > 0)
@@ -233,7 +233,7 @@ static void put_line_row(struct printer *p, const struct wire_value *v)
     }
 }
 
-static void put_insert_row(struct printer *p, const struct wire_value *v)
+static void put_insert_row(struct printer *p, const struct shell_value *v)
 {
     struct rd r = rd_of(p->names.data, p->names.len);
     (void)fprintf(p->out, "INSERT INTO %s", p->s.insert_table);
@@ -251,7 +251,7 @@ static void put_insert_row(struct printer *p, const struct wire_value *v)
     (void)fputs(");\n", p->out);
 }
 
-static void put_json_row(struct printer *p, const struct wire_value *v)
+static void put_json_row(struct printer *p, const struct shell_value *v)
 {
     struct rd r = rd_of(p->names.data, p->names.len);
     (void)fputs(p->rows == 0 ? "[{" : ",\n{", p->out);
@@ -266,12 +266,12 @@ static void put_json_row(struct printer *p, const struct wire_value *v)
     (void)putc('}', p->out);
 }
 
-static enum err put_aligned_row(struct printer *p, const struct wire_value *v)
+static enum err put_aligned_row(struct printer *p, const struct shell_value *v)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         struct text t;
         text_of(p, &v[i], &t);
-        TRY(columns_cell(p->columns, t.p, t.n));
+        TRY(shell_columns_cell(p->columns, t.p, t.n));
     }
     return ERR_OK;
 }
@@ -283,29 +283,30 @@ static bool aligned(enum print_mode m)
     return m == PRINT_COLUMN || m == PRINT_BOX || m == PRINT_TABLE || m == PRINT_MARKDOWN;
 }
 
-static enum err on_columns(void *arg, const struct conn_column *columns, uint32_t n)
+static enum err on_columns(void *arg, const char *const *names, uint32_t n)
 {
     struct printer *p = arg;
     p->n = n;
     p->name_width = 5;
     if (aligned(p->s.mode)) {
-        p->columns = columns_new(&p->s, p->out, n);
+        p->columns = shell_columns_new(&p->s, p->out, n);
         if (p->columns == NULL)
             return err_fail(ERR_NOMEM, "out of memory for %u columns", n);
     }
     for (uint32_t i = 0; i < n; i++) {
-        buf_put_str(&p->names, columns[i].name, columns[i].name_len);
-        if ((int)columns[i].name_len > p->name_width)
-            p->name_width = (int)columns[i].name_len;
+        size_t len = strlen(names[i]);
+        buf_put_str(&p->names, names[i], len);
+        if ((int)len > p->name_width)
+            p->name_width = (int)len;
         if (p->columns != NULL)
-            TRY(columns_cell(p->columns, columns[i].name, columns[i].name_len));
+            TRY(shell_columns_cell(p->columns, names[i], len));
     }
     if (buf_status(&p->names) != ERR_OK)
         return err_fail(buf_status(&p->names), "the names of the columns are too long");
     return ERR_OK;
 }
 
-static enum err on_row(void *arg, const struct wire_value *v, uint32_t n)
+static enum err on_row(void *arg, const struct shell_value *v, uint32_t n)
 {
     struct printer *p = arg;
     (void)n;
@@ -351,18 +352,18 @@ struct printer *printer_new(const struct print_settings *s, FILE *out)
     return p;
 }
 
-struct conn_handler printer_handler(struct printer *p)
+struct shell_handler printer_handler(struct printer *p)
 {
-    return (struct conn_handler){.columns = on_columns, .row = on_row, .arg = p};
+    return (struct shell_handler){.columns = on_columns, .row = on_row, .arg = p};
 }
 
 void printer_end(struct printer *p, bool fine)
 {
     if (p->columns != NULL && fine)
-        columns_end(p->columns);
+        shell_columns_end(p->columns);
     if (p->s.mode == PRINT_JSON && p->rows > 0)
         (void)fputs(fine ? "]\n" : "\n", p->out);
-    columns_free(p->columns);
+    shell_columns_free(p->columns);
     buf_fini(&p->names);
     free(p);
 }

@@ -7,7 +7,7 @@
 #define CLIENT_SHELL_PRINT_H
 
 #include "base/err.h"
-#include "client/connection.h"
+#include "client/shell_value.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,8 +51,8 @@ struct printer;
 
 /* NULL: out of memory. The settings are copied. */
 struct printer *printer_new(const struct print_settings *s, FILE *out);
-/* A handler for conn_query: fails with ERR_IO when OUT does. */
-struct conn_handler printer_handler(struct printer *p);
+/* Takes an answer: fails with ERR_IO when OUT does. */
+struct shell_handler printer_handler(struct printer *p);
 /* Prints what was kept; FINE: the answer was whole. Then frees P. */
 void printer_end(struct printer *p, bool fine);
 

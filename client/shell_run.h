@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "client/shell.h"
+#include "client/shell_value.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +13,12 @@
 void shell_run(struct shell *sh, const char *sql, size_t n);
 /* Runs a statement of the shell's own; PARAMS are N_PARAMS texts. Complains when it fails. */
 MUST_USE enum err shell_query(struct shell *sh, const char *sql, const char *const *params,
-                              uint32_t n_params, const struct conn_handler *h);
+                              uint32_t n_params, const struct shell_handler *h);
+/* Steps STMT to its end. LECTERN_DONE, or an error of the session; *e: of H or our own, which ended
+ * it. */
+int shell_step_all(lectern_stmt *stmt, const struct shell_handler *h, enum err *e);
+/* Level and time limit, as they are set, for the session; true. */
+bool shell_apply_settings(struct shell *sh);
 /* Makes Ctrl-C (in a signal handler) reach the request that runs; false: none runs. */
 bool shell_run_interrupt(void);
 /* STATUS, printed in the shell's mode (columns instead of list). */
@@ -28,7 +34,7 @@ struct fetched {
 
 void fetched_init(struct fetched *f);
 void fetched_fini(struct fetched *f);
-struct conn_handler fetched_handler(struct fetched *f);
+struct shell_handler fetched_handler(struct fetched *f);
 /* Walks the cells row by row; zero-terminated, NULL for an SQL NULL. Begin with fetched_cells. */
 struct rd fetched_cells(const struct fetched *f);
 const char *fetched_next(struct rd *r, size_t *n);
