@@ -49,8 +49,8 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAG
              -fstack-protector-strong $(CFLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
               $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
-LIBS_server := -lraft -lsqlite3 -luv -llz4 -lxxhash -linih -lpthread
-LIBS_client := -ledit -lsqlite3 -lxxhash -lpthread
+LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lpthread
+LIBS_client := -ledit -lsqlite3 -lpthread
 
 src  = $(wildcard $(1)/*.c)
 objs = $(patsubst %.c,$(B)/%.o,$(1))
@@ -74,7 +74,9 @@ BASE_OBJS   := $(call objs,$(call src,base))
 # As an archive: the server takes the frames from it and leaves the library alone.
 CLIENT_LIB  := $(B)/client.a
 CLIENT_OBJS := $(BASE_OBJS) $(CLIENT_LIB)
-SHELL_OBJS  := $(CLIENT_OBJS) $(call objs,$(SHELL_SRC))
+# The shell is a program on the library. What it shares with the library's inside, it has a copy of:
+# only lectern_* leaves liblectern.a.
+SHELL_OBJS  := $(BASE_OBJS) $(call objs,$(SHELL_SRC) client/sql_split.c) $(B)/liblectern.a
 ROOM_OBJS_base        := $(BASE_OBJS)
 ROOM_OBJS_client      := $(CLIENT_OBJS)
 ROOM_OBJS_replication := $(BASE_OBJS) $(call objs,$(call src,replication))
@@ -305,7 +307,7 @@ sim-assert: ## the simulation over a libraft with assertions: RAFT_SRC=DIR
 	    -fsanitize=address,undefined -fno-sanitize-recover=undefined -o $(B)/sim-assert \
 	    tests/sim/*.c consensus/*.c base/*.c \
 	    $(filter-out %/syscall.c,$(filter-out $(RAFT_SRC)/src/uv%,$(wildcard $(RAFT_SRC)/src/*.c))) \
-	    -luv -lxxhash -lpthread
+	    -luv -lpthread
 	$(Q)$(B)/sim-assert $(SIM_SEEDS)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS, from tests/fuzz/corpus
