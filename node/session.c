@@ -559,10 +559,15 @@ enum err session_credit(struct session *s, uint32_t bytes)
     return ERR_OK;
 }
 
+/* All that may run is among the first QUEUE_MAX; behind them there may be very many more, which are
+ * refused already (session_take), and a client may send a CANCEL for each of them. */
 static void cancel_pending(struct session *s, uint32_t request) ON_LOOP
 {
+    unsigned seen = 0;
     LIST_EACH(i, &s->pending) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
+        if (seen++ == QUEUE_MAX)
+            return;
         if (r->id.request == request)
             atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     }

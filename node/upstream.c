@@ -222,17 +222,24 @@ static void lose(struct leader_link *l, const char *why) ON_LOOP
     list_init(&lost);
     list_splice(&lost, &l->places);
     free_link(l);
-    /* Nothing may reach the link from here on: first all places go. */
-    LIST_EACH(it, &lost)
-        LIST_ENTRY(it, struct upstream, link)->session->upstream = NULL;
+    /* Nothing may reach the link from here on: first all places go. An open transaction's next
+     * request finds none, and is told; what is left are requests that wait for an answer. */
+    LIST_EACH(it, &lost) {
+        struct upstream *u = LIST_ENTRY(it, struct upstream, link);
+        u->session->upstream = NULL;
+        if (u->session->at != AT_UPSTREAM) {
+            list_remove(it);
+            free(u);
+        }
+    }
+    /* An answer may end a client's connection, if it was its last one: and with it sessions, but
+     * none of these. */
     while ((i = list_pop_front(&lost)) != NULL) {
         struct upstream *u = LIST_ENTRY(i, struct upstream, link);
         struct session *s = u->session;
         bool sent = u->sent, answered = u->answered;
-        bool current = s->at == AT_UPSTREAM;
         free(u);
-        if (current) /* else an open transaction's next request finds no place, and is told */
-            answer_lost(s, sent, answered);
+        answer_lost(s, sent, answered);
     }
 }
 
