@@ -60,7 +60,7 @@ SHELL_SRC  := $(wildcard client/shell*.c)
 CLIENT_SRC := $(filter-out $(SHELL_SRC),$(call src,client))
 # liblectern: the library's own part of base/ and no more. It has no log, and
 # base/mem.h aborts where a library must say NOMEM.
-LIBRARY_SRC  := $(filter-out client/connection.c,$(CLIENT_SRC)) \
+LIBRARY_SRC  := $(CLIENT_SRC) \
                 $(patsubst %,base/%.c,buf check clock err file hash page_hash thread trace)
 LIBRARY_OBJS := $(patsubst %.c,$(B)/lib/%.o,$(LIBRARY_SRC))
 # Sanitizers and coverage leave references that only a program's link resolves.

@@ -17,7 +17,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "client/connection.h"
+#include "client/lectern.h"
+#include "client/wire_cluster.h"
 #include "node/lost_majority.h"
 #include "node/members_view.h"
 
@@ -28,9 +29,8 @@
 #include <string.h>
 #include <time.h>
 
-#define ASK_MS     10000
-#define CONNECT_MS 2000
-#define AGAIN_NS   500000000L /* between two tries */
+#define ASK_MS   10000
+#define AGAIN_NS 500000000L /* between two tries */
 
 /* --- a start with DIR/node -------------------------------------------------------------------- */
 
@@ -94,14 +94,14 @@ static enum err resume(struct config *c, const struct identity *who)
 /* --- the first start -------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t told_to_stop;
-static struct conn *volatile asking; /* for the signal handler */
+static lectern *volatile asking; /* for the signal handler */
 
 static void on_signal(int number)
 {
     (void)number;
     told_to_stop = 1;
     if (asking != NULL)
-        conn_cancel(asking);
+        lectern_interrupt(asking);
 }
 
 struct given {
@@ -109,14 +109,15 @@ struct given {
     bool good;
 };
 
-static enum err on_row(void *arg, const struct wire_value *v, uint32_t n)
+/* The row of an ADD: id, cluster_id, database_id, index. */
+static enum err take_row(lectern_stmt *stmt, struct given *g)
 {
-    struct given *g = arg;
     uint64_t *const to[] = {&g->id, &g->cluster_id, &g->database_id, &g->index};
-    g->good = n >= 4;
-    for (uint32_t i = 0; i < 4 && g->good; i++) {
-        g->good = v[i].type == WIRE_INTEGER && v[i].integer > 0;
-        *to[i] = g->good ? (uint64_t)v[i].integer : 0;
+    g->good = lectern_column_count(stmt) >= 4;
+    for (int i = 0; i < 4 && g->good; i++) {
+        int64_t v = lectern_column_int64(stmt, i);
+        g->good = lectern_column_type(stmt, i) == LECTERN_INTEGER && v > 0;
+        *to[i] = g->good ? (uint64_t)v : 0;
     }
     return g->good ? ERR_OK : err_fail(ERR_PROTOCOL, "an answer to ADD that makes no sense");
 }
@@ -135,35 +136,62 @@ static char *rotated(const char *list, unsigned first)
                         : mem_printf("%s,%.*s", from, (int)(from - list - 1), list);
 }
 
-/* Asks once. */
-static enum err ask(const struct config *c, unsigned tries, struct given *out)
+/* Would the same question get another answer later? */
+static bool is_final(int code)
 {
-    char *addresses = rotated(c->join, tries);
-    struct conn_options o = {
-        .addresses = addresses, .client = "lecternd " LECTERN_VERSION, .connect_ms = CONNECT_MS};
-    struct wire_cluster w = {
-        .op = WIRE_CLUSTER_ADD, .role = WIRE_STANDBY, .timeout_ms = ASK_MS, .id = c->replace};
-    struct conn_handler h = {.row = on_row, .arg = out};
-    struct conn *conn = NULL;
-    *out = (struct given){0};
-    (void)snprintf(w.address, sizeof w.address, "%s", own_peer_address(c));
-    enum err e = conn_open(&o, &conn);
-    asking = conn;
-    if (e == ERR_OK && !told_to_stop)
-        e = conn_cluster(conn, &w, &h);
+    return code == LECTERN_ERROR || code == LECTERN_CANTOPEN || code == LECTERN_TOOBIG ||
+           code == LECTERN_PROTOCOL || code == LECTERN_AUTH || code == LECTERN_MISUSE ||
+           code == LECTERN_NOMEM;
+}
+
+/* ERR_CONFIG when there is no use in asking again, else ERR_CLOSED. */
+static enum err failed(lectern *db, int code)
+{
+    return err_fail(is_final(code) ? ERR_CONFIG : ERR_CLOSED, "%s", lectern_errmsg(db));
+}
+
+static enum err ask_in(lectern *db, const struct config *c, struct given *out)
+{
+    struct lectern_member_change add = {.change = LECTERN_MEMBER_ADD,
+                                        .role = LECTERN_REPLICA,
+                                        .id = c->replace,
+                                        .address = own_peer_address(c)};
+    lectern_stmt *stmt = NULL;
+    int code = lectern_timeout(db, ASK_MS);
+    if (code == LECTERN_OK)
+        code = lectern_prepare_member_change(db, &add, &stmt);
+    asking = db;
+    if (code == LECTERN_OK && !told_to_stop)
+        code = lectern_step(stmt);
     asking = NULL;
-    conn_close(conn);
-    free(addresses);
-    if (e == ERR_OK && !out->good)
-        e = err_fail(ERR_PROTOCOL, "an answer to ADD without a row");
+    enum err e = code == LECTERN_ROW    ? take_row(stmt, out)
+                 : code == LECTERN_OK   ? err_fail(ERR_CANCELLED, "told to stop")
+                 : code == LECTERN_DONE ? err_fail(ERR_PROTOCOL, "an answer to ADD without a row")
+                                        : failed(db, code);
+    (void)lectern_finalize(stmt);
     return e;
 }
 
-/* Would the same question get another answer later? */
-static bool is_final(enum err e)
+/* Asks once. */
+static enum err ask(const struct config *c, unsigned tries, struct given *out)
 {
-    return e == ERR_CONFIG || e == ERR_NOT_FOUND || e == ERR_TOO_BIG || e == ERR_PROTOCOL ||
-           e == ERR_VERSION || e == ERR_FORBIDDEN || e == ERR_MISUSE || e == ERR_NOMEM;
+    lectern_cluster *cluster = NULL;
+    lectern *db = NULL;
+    char *addresses = rotated(c->join, tries);
+    char *url = mem_printf("%s?name=lecternd%%20" LECTERN_VERSION, addresses);
+    *out = (struct given){0};
+    enum err e = ERR_OK;
+    if (lectern_cluster_open(url, &cluster) != LECTERN_OK)
+        e = err_fail(ERR_CONFIG, "--join %s: not a list of addresses HOST:PORT", c->join);
+    else if (lectern_open_session(cluster, &db) != LECTERN_OK)
+        e = err_fail(ERR_CLOSED, "%s", lectern_errmsg(db));
+    if (e == ERR_OK)
+        e = ask_in(db, c, out);
+    (void)lectern_close(db);
+    (void)lectern_cluster_close(cluster);
+    free(url);
+    free(addresses);
+    return e;
 }
 
 static enum err ask_until_told(const struct config *c, struct given *out)
@@ -174,7 +202,7 @@ static enum err ask_until_told(const struct config *c, struct given *out)
         enum err e = ask(c, tries, out);
         if (told_to_stop)
             return err_fail(ERR_CANCELLED, "told to stop before the cluster gave this node an id");
-        if (e == ERR_OK || is_final(e))
+        if (e == ERR_OK || e == ERR_CONFIG || e == ERR_PROTOCOL)
             return e;
         if (strcmp(last, err_text()) != 0)
             log_info("join", "asking again join=%s reason=\"%s\"", c->join, err_text());
