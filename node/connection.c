@@ -34,11 +34,14 @@ struct listener {
 static void end(struct connection *c, bool flush) ON_LOOP
 {
     struct session *s;
+    struct list *i;
     uint32_t stream;
     while ((s = table_any(&c->streams, &stream)) != NULL) {
         (void)table_take(&c->streams, stream);
         session_end(s);
     }
+    while ((i = list_pop_front(&c->closed)) != NULL)
+        LIST_ENTRY(i, struct session, stall)->counted_at = NULL;
     CHECK(list_empty(&c->stalled) && c->n_requests == 0);
     framed_close(c->framed, flush);
     c->node->n_connections--;
@@ -522,6 +525,7 @@ static void on_connection(uv_stream_t *stream, int status)
     c->born_ms = clock_mono_ms();
     table_init(&c->streams);
     list_init(&c->stalled);
+    list_init(&c->closed);
     list_push_back(&n->connections, &c->link);
     if (++n->n_connections > n->config->connections_max)
         refuse(c, ERR_BUSY, "too many connections (max-connections)");

@@ -33,11 +33,12 @@ struct connection {
     bool owes_pong;       /* to `ping`, when the backlog is gone */
     uint32_t ping;
     uint32_t n_requests;   /* not yet answered */
-    size_t request_bytes;  /* of theirs */
+    size_t request_bytes;  /* of theirs, and of those that were closed and still run */
     size_t held_bytes;     /* of answers that wait for their streams' windows */
     struct table streams;  /* struct session */
     struct keeper *keeper; /* statements kept; NULL: none yet */
     struct list stalled;   /* struct session, by `stall`: wait until the backlog is gone */
+    struct list closed;    /* struct session, by `stall`: CLOSE came, and a request still runs */
     size_t least_backlog;  /* since some are stalled, and when it was reached */
     uint64_t least_ms;
 };

@@ -119,7 +119,8 @@ static void again_alone(struct lane *l, struct request *r) ON_OWNER
     list_push_front(&l->queue, &r->letter.link);
 }
 
-/* From R on they are for the next transaction: this one's outcomes fill their section. */
+/* From R on they are for the next transaction: this one's outcomes fill their section, or its
+ * answers, which all wait for one commit, are as long as one may be. */
 static void put_back(struct lane *l, struct list *batch, struct request *from) ON_OWNER
 {
     struct list *i;
@@ -173,19 +174,21 @@ static bool disk_failed(struct lane *l, struct list *batch, struct request *fail
 static bool try_batch(struct lane *l, struct list *batch, bool single) ON_OWNER
 {
     int rc = sqlconn_exec(l->group, "BEGIN IMMEDIATE");
+    size_t answers = 0; /* bytes */
     if (rc != SQLITE_OK) {
         fail_batch(l, batch, rc);
         return true;
     }
     LIST_EACH(i, batch) {
         struct request *r = LIST_ENTRY(i, struct request, letter.link);
-        if (!outcomes_have_room(l->outcomes)) {
+        if (!outcomes_have_room(l->outcomes) || answers > l->config->answer_bytes_max) {
             put_back(l, batch, r);
             break;
         }
         enum fate fate = run_one(l, r);
         if (repl_view_check(l->view) != ERR_OK)
             return disk_failed(l, batch, r);
+        answers += r->answer.out.len;
         if (fate != ENDED)
             continue;
         if (r->answer.code == ERR_OK)

@@ -112,11 +112,10 @@ void request_make_room_for_end(struct request *r)
 
 void request_clear_answer(struct request *r)
 {
-    struct buf out = r->answer.out;
     free(r->answer.message);
-    buf_reset(&out);
-    out.max = ANSWER_MAX;
-    r->answer = (struct answer){.out = out, .offset = -1};
+    buf_fini(&r->answer.out); /* it may be long, and the request may wait long for its client */
+    r->answer = (struct answer){.offset = -1};
+    buf_init(&r->answer.out, ANSWER_MAX);
 }
 
 void request_fail(struct request *r, enum err code, const char *sentence)

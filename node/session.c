@@ -111,6 +111,18 @@ static void drop_current(struct session *s) ON_LOOP
     request_free(r);
 }
 
+/* What another thread has of S takes room until it comes back: else a client that opens streams and
+ * closes them could make the node hold any number of bytes. */
+static void count_closed(struct session *s, struct connection *c) ON_LOOP
+{
+    if (s->current == NULL)
+        return;
+    s->counted_at = c;
+    s->request_bytes = s->current->frame_len;
+    c->request_bytes += s->request_bytes;
+    list_push_back(&c->closed, &s->stall);
+}
+
 void session_end(struct session *s)
 {
     struct connection *c = s->connection;
@@ -127,6 +139,7 @@ void session_end(struct session *s)
     s->n_pending = 0;
     image_forget(s);
     drop_current(s);
+    count_closed(s, c);
     upstream_close(s);
     if (s->home == HOME_LANE)
         tell_gone(s);
@@ -186,6 +199,8 @@ static void finish(struct session *s, struct request *r) ON_LOOP
         drop_query(s, r);
     request_free(r);
     if (c == NULL) {
+        if (s->counted_at != NULL)
+            s->counted_at->request_bytes -= s->request_bytes;
         free_if_done(s);
         return;
     }

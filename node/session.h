@@ -38,7 +38,8 @@ struct session {
     struct connection *connection; /* NULL: the stream has ended */
     struct list pending;
     struct request *current;
-    size_t request_bytes; /* of `pending` and `current` */
+    size_t request_bytes;          /* of `pending` and `current` */
+    struct connection *counted_at; /* its stream was closed; `current` still takes room there */
     uint32_t n_pending;
     uint32_t stream;
     enum session_at at;
@@ -56,7 +57,8 @@ struct session {
     size_t held;       /* of the answer, waiting for the window */
     uint64_t took_ms;  /* when the client last gave credit, or the wait for it began */
     struct list watch; /* of node.watched: waits for its client */
-    struct list stall; /* of connection.stalled: waits for the connection's backlog */
+    struct list stall; /* of connection.stalled: waits for the connection's backlog; or of
+                          connection.closed */
 };
 
 /* --- for the connection --- */

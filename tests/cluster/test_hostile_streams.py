@@ -3,7 +3,7 @@
 import time
 
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error, wait_for
 
 LONG = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)"
         " SELECT count(*) FROM n")
@@ -50,3 +50,53 @@ def test_many_cancels_of_a_long_queue_delay_nobody():
                 other.connection.ping(timeout=60)
             took = time.monotonic() - began
             expect(took < 1 * PATIENCE, f"another connection waited {took:.1f} s")
+
+
+def peak_mib(node):
+    with open(f"/proc/{node.process.pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) >> 10
+
+
+@case()
+def test_requests_of_closed_streams_count_until_they_come_back():
+    """The writer is busy, so none of them can be given back."""
+    with Cluster(1) as c:
+        node = c.nodes[0]
+        with node.client() as hostile:
+            hostile.query("CREATE TABLE t(a)")
+            before = peak_mib(node)
+            hostile.begin("INSERT INTO t " + LONG)
+            for i in range(2, 602):
+                hostile.send_raw(wire.query(1, "INSERT INTO t VALUES (?)", (bytes(1000000),),
+                                            stream=i) + wire.frame(wire.CLOSE, 0, stream=i))
+            refused = hostile.stream()
+            refused.number = 1000
+            refused.begin("INSERT INTO t VALUES (?)", (bytes(1000000),))
+            expect_error("BUSY", refused.finish)
+            more = peak_mib(node) - before
+            expect(more < 300, f"{more} MiB for streams that are closed")
+            hostile.cancel()
+            expect_error("CANCELLED", hostile.finish)
+            expect(hostile.query("SELECT count(*) FROM t").rows == [(0,)], "a closed one has run")
+            hostile.query("INSERT INTO t VALUES (?)", (bytes(50000000),))
+
+
+@case()
+def test_long_answers_of_one_moment_are_not_in_memory_together():
+    """Of 60 times 20 MB: as many as one write may answer in one batch, and then what is held."""
+    with Cluster(1) as c:
+        node = c.nodes[0]
+        with node.client() as hostile:
+            hostile.query("CREATE TABLE t(a)")
+            before = peak_mib(node)
+            first = hostile.begin("INSERT INTO t " + LONG.replace("1000000000", "2000000"))
+            streams = [hostile.stream() for _ in range(60)]
+            for stream in streams:
+                stream.begin("INSERT INTO t VALUES (1) RETURNING zeroblob(20000000)")
+            hostile.finish(first)
+            with node.client() as other:
+                expect(other.query("SELECT count(*) FROM t", level="strong").rows, "no answer")
+                wait_for(lambda: other.query("SELECT count(*) FROM t").rows == [(61,)],
+                         "all writes")
+            more = peak_mib(node) - before
+            expect(more < 600, f"{more} MiB for answers")
