@@ -253,8 +253,7 @@ static void account(struct lectern_batch *b)
     for (uint32_t i = 0; i < b->n; i++) {
         if (!b->added[i]->counts)
             continue;
-        db->changes = b->added[i]->step.changes;
-        db->total_changes += b->added[i]->step.changes;
+        session_changed(db, b->added[i]->step.changes);
     }
 }
 
@@ -317,11 +316,12 @@ int lectern_batch_start(lectern_batch *b, lectern_on_end end, void *arg)
     if (!batch_enter(b))
         return LECTERN_MISUSE;
     struct lectern_cluster *c = b->handle.db->cluster;
-    b->end_callback = end;
-    b->callback_arg = arg;
     int code = startable(b);
-    if (code == LECTERN_OK)
+    if (code == LECTERN_OK) {
+        b->end_callback = end;
+        b->callback_arg = arg;
         code = begin(b, on_ready);
+    }
     if (code == LECTERN_OK)
         code = session_ok(b->handle.db);
     session_leave(c);

@@ -122,9 +122,19 @@ void call_set_level(struct call *c, enum wire_level level, uint32_t bound_ms)
     c->bound_ms = bound_ms;
 }
 
+void call_set_savepoint(struct call *c)
+{
+    c->savepoint = true;
+}
+
 bool call_is_write(const struct call *c)
 {
     return c->kind == CALL_WRITE || c->kind == CALL_COMMIT || c->kind == CALL_ADMIN;
+}
+
+bool call_is_of_session(const struct call *c)
+{
+    return c->type != WIRE_STATUS && c->type != WIRE_CLUSTER;
 }
 
 void call_took(struct call *c, uint32_t frame_bytes)
@@ -308,7 +318,7 @@ void call_advance(struct call *c)
         end_unsent(c, ERR_TIMEOUT);
         return;
     }
-    if (m == NULL && now < c->retry_ms) {
+    if (now < c->retry_ms) {
         wait_parked(c, c->retry_ms);
         return;
     }
@@ -472,9 +482,9 @@ void call_start(struct call *c, uint64_t deadline_ms)
     c->state = CALL_QUEUED;
     list_push_back(&s->calls, &c->in_stream);
     call_set_timer(c, deadline_ms);
-    if (s->txn_lost && c->type != WIRE_STATUS && c->type != WIRE_CLUSTER) {
+    if (s->txn_lost && call_is_of_session(c)) {
         s->txn_lost = false;
-        if (c->kind != CALL_BEGIN) {
+        if (c->kind != CALL_BEGIN || c->savepoint) {
             call_fail(c, ERR_TXN_LOST,
                       "the transaction was rolled back: its node was lost; begin it again");
             return;

@@ -49,7 +49,10 @@ static enum err take_columns(struct call *c, struct wire_frame *f)
     if (c->n_columns != 0 || n == 0 || c->type == WIRE_DESCRIBE)
         return err_fail(ERR_PROTOCOL, "columns where none belong");
     c->n_columns = n;
-    if (is_wanted(c) && c->events.on_columns != NULL)
+    if (!is_wanted(c))
+        return ERR_OK;
+    c->handed_columns = n;
+    if (c->events.on_columns != NULL)
         c->events.on_columns(c->events.ctx, n, columns);
     return ERR_OK;
 }
@@ -60,7 +63,11 @@ static enum err take_rows(struct call *c, struct wire_frame *f)
     struct rd values;
     if (c->n_columns == 0)
         return err_fail(ERR_PROTOCOL, "rows before their columns");
+    if (c->given >= WIRE_WINDOW)
+        return err_fail(ERR_PROTOCOL, "rows beyond the window");
     TRY(wire_get_rows(f, c->n_columns, &n, &values));
+    if (c->skip == 0 && c->stop == ERR_OK && c->n_columns != c->handed_columns)
+        return err_fail(ERR_PROTOCOL, "another result than the first time");
     if (!is_wanted(c) || c->events.on_rows == NULL) {
         stream_credit(c->stream, c->member, c->serial, c->number_of_stream, frame_bytes);
         return ERR_OK;
@@ -75,8 +82,8 @@ static enum err take_step(struct call *c, struct wire_frame *f)
 {
     struct wire_step step;
     TRY(wire_get_step(f, &step));
-    if (c->type != WIRE_BATCH)
-        return err_fail(ERR_PROTOCOL, "a step of what is no batch");
+    if (c->type != WIRE_BATCH || c->steps++ == c->n_statements)
+        return err_fail(ERR_PROTOCOL, "a step of no statement");
     c->n_columns = 0;
     if (is_wanted(c) && c->events.on_step != NULL)
         c->events.on_step(c->events.ctx, &step);
@@ -113,9 +120,10 @@ static enum err take_done(struct call *c, struct wire_frame *f)
     TRY(wire_get_done(f, &d));
     if (c->type == WIRE_DESCRIBE)
         return err_fail(ERR_PROTOCOL, "DONE answers DESCRIBE");
-    bool of_session = c->type == WIRE_QUERY || c->type == WIRE_BATCH;
+    bool of_session = call_is_of_session(c);
     member_worked(c->member);
-    stream_answered(s, c->member, of_session ? (d.flags & WIRE_IN_TRANSACTION) != 0 : c->was_in_txn,
+    stream_answered(s, c->member,
+                    of_session ? (d.flags & WIRE_IN_TRANSACTION) != 0 : stream_in_transaction(s),
                     d.seq);
     /* What a lost COMMIT answered is the past: the session's state has come before it. */
     if (of_session && !c->resolving) {
@@ -279,7 +287,10 @@ static enum err take_error(struct call *c, struct wire_frame *f)
 {
     struct wire_error e;
     TRY(wire_get_error(f, &e));
-    stream_answered(c->stream, c->member, (e.flags & WIRE_IN_TRANSACTION) != 0, e.seq);
+    stream_answered(c->stream, c->member,
+                    call_is_of_session(c) ? (e.flags & WIRE_IN_TRANSACTION) != 0
+                                          : stream_in_transaction(c->stream),
+                    e.seq);
     note_node(c->member, c->kind, e.code);
     leave_member(c);
     if (c->was_in_txn)

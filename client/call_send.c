@@ -89,7 +89,7 @@ enum err call_send(struct call *c, struct member *m, uint64_t now_ms)
     if (++s->last_request == 0)
         s->last_request = 1;
     c->request = s->last_request;
-    c->was_in_txn = s->txn != NULL;
+    c->was_in_txn = s->txn != NULL && call_is_of_session(c);
     give_number(c);
     struct wire_id id = {s->number, c->request};
     if (c->type == WIRE_STATUS) {
@@ -115,7 +115,7 @@ enum err call_send(struct call *c, struct member *m, uint64_t now_ms)
     c->serial = m->serial;
     c->number_of_stream = s->number;
     c->put_end = link_put_total(m->link);
-    c->n_columns = 0;
+    c->n_columns = c->steps = 0;
     c->skip = c->had_rows ? c->handed : 0;
     if (c->skip == 0)
         c->handed = 0;

@@ -23,6 +23,7 @@
 #include "client/wire_cluster.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* A node that was asked to end a request answers within this, or its session is given up. */
 #define CALL_GRACE_MS 500u
@@ -52,6 +53,7 @@ struct stream_slot {
 
 struct lectern_cluster {
     pthread_mutex_t lock;
+    atomic_uint lock_waiters;
     struct loop *loop;
     struct url url;
     struct members members;
@@ -142,6 +144,7 @@ struct call {
     struct wire_cluster *change;
     enum wire_level level;
     uint32_t bound_ms;
+    bool savepoint; /* no new transaction where one was lost */
 
     /* The numbered write. */
     uint64_t number, since; /* 0: not numbered yet */
@@ -151,7 +154,7 @@ struct call {
     /* The attempt under way, or the last one. */
     struct member *member;
     uint64_t serial, put_end;
-    uint32_t number_of_stream, request, n_columns;
+    uint32_t number_of_stream, request, n_columns, steps;
     unsigned attempts;
     struct member *wanted; /* whose link it waited for last */
     struct member *avoid;  /* was no good to it just now */
@@ -159,15 +162,16 @@ struct call {
     /* What came of all attempts. */
     bool doubt;      /* one was lost that may have been done, or may be yet */
     bool sent;       /* to a node, once at least */
-    bool was_in_txn; /* sent inside a transaction */
+    bool was_in_txn; /* sent as a part of a transaction */
     bool had_parts;  /* columns or steps were handed on */
     bool had_rows;
-    bool restart;          /* parts were handed on that come again */
-    unsigned handed, skip; /* frames handed on; how many of the next ones were handed on before */
-    uint64_t given;        /* bytes of ROWS handed on, and not given back with call_took */
-    enum err stop;         /* ERR_CANCELLED, ERR_TIMEOUT: it is to end; else ERR_OK */
-    enum err trouble;      /* why the last attempt failed */
-    struct buf said;       /* the sentence of that, or of the end */
+    bool restart;            /* parts were handed on that come again */
+    unsigned handed, skip;   /* frames handed on; how many of the next ones were handed on before */
+    uint32_t handed_columns; /* what the rows that are handed on now have */
+    uint64_t given;          /* bytes of ROWS handed on, and not given back with call_took */
+    enum err stop;           /* ERR_CANCELLED, ERR_TIMEOUT: it is to end; else ERR_OK */
+    enum err trouble;        /* why the last attempt failed */
+    struct buf said;         /* the sentence of that, or of the end */
     struct call_end end;
 };
 
@@ -231,6 +235,8 @@ void call_finish_now(struct call *c, const struct call_end *e);
 void call_fail(struct call *c, enum err code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool call_is_write(const struct call *c);
+/* STATUS and CLUSTER are in no transaction, even while one is open. */
+bool call_is_of_session(const struct call *c);
 void call_set_timer(struct call *c, uint64_t at_ms);
 
 /* --- call_send.c --- */

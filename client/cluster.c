@@ -98,12 +98,22 @@ const struct url *cluster_url(const struct lectern_cluster *c)
 
 void cluster_lock(struct lectern_cluster *c)
 {
+    if (pthread_mutex_trylock(&c->lock) == 0)
+        return;
+    atomic_fetch_add(&c->lock_waiters, 1);
+    loop_wake(c->loop); /* whoever has it may be waiting for nothing in particular */
     CHECK(pthread_mutex_lock(&c->lock) == 0);
+    atomic_fetch_sub(&c->lock_waiters, 1);
 }
 
 void cluster_unlock(struct lectern_cluster *c)
 {
     CHECK(pthread_mutex_unlock(&c->lock) == 0);
+}
+
+bool cluster_is_wanted(const struct lectern_cluster *c)
+{
+    return atomic_load(&c->lock_waiters) != 0;
 }
 
 void cluster_set_face(struct lectern_cluster *c, void *face)

@@ -19,6 +19,8 @@ const struct url *cluster_url(const struct lectern_cluster *c);
 /* Held over every public call; recursive, for callbacks. */
 void cluster_lock(struct lectern_cluster *c);
 void cluster_unlock(struct lectern_cluster *c);
+/* Another thread waits for the lock. Any thread. */
+bool cluster_is_wanted(const struct lectern_cluster *c);
 /* What the public calls keep for a cluster (client/run.h), theirs to free; NULL at first. */
 void cluster_set_face(struct lectern_cluster *c, void *face);
 void *cluster_face(const struct lectern_cluster *c);

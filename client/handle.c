@@ -43,7 +43,12 @@ void session_leave(struct lectern_cluster *c)
 
 bool handle_enter(struct handle *h, uint32_t magic)
 {
-    return h != NULL && h->magic == magic && session_enter(h->db);
+    if (h == NULL || h->magic != magic || !session_enter(h->db))
+        return false;
+    if (h->magic == magic)
+        return true;
+    session_leave(h->db->cluster); /* finalized while we waited for the lock */
+    return false;
 }
 
 void handle_bury(struct handle *h, uint32_t magic)
@@ -139,6 +144,13 @@ int session_restore_error(struct lectern *db, struct last_error *e)
     db->message = e->message;
     *e = (struct last_error){0};
     return code_primary(db->code);
+}
+
+/* A sum of what nodes say: it may be nonsense, and goes round. */
+void session_changed(struct lectern *db, int64_t rows)
+{
+    db->changes = rows;
+    db->total_changes = (int64_t)((uint64_t)db->total_changes + (uint64_t)rows);
 }
 
 /* Without the lock when there is no cluster: then nobody else can know DB. */
@@ -293,14 +305,25 @@ int lectern_open(const char *url, lectern **out)
     return code;
 }
 
+/* Those that were closed do not count: what they asked was cancelled, and ends soon. */
+static bool others_use_cluster(const struct lectern *db)
+{
+    LIST_EACH(l, &face_of(db->cluster)->sessions) {
+        const struct lectern *other = LIST_ENTRY(l, struct lectern, link);
+        if (other != db && !other->closing)
+            return true;
+    }
+    return false;
+}
+
 /* The last session of its cluster: both go. */
 static void close_alone(struct lectern *db)
 {
     struct lectern_cluster *c = db->cluster;
-    while (db->n_runs > 0)
+    while (db->n_runs > 0 || cluster_sessions(c) > 1)
         if (face_turn(c, -1) != ERR_OK)
             break;
-    if (db->n_runs > 0) {
+    if (db->n_runs > 0 || cluster_sessions(c) > 1) {
         cluster_unlock(c); /* the loop is broken: better to leak than to free what it points to */
         return;
     }
@@ -331,6 +354,8 @@ int lectern_close(lectern *db)
                             "unable to close due to unfinalized statements or batches");
     else if (db->calls > 0)
         code = session_fail(db, LECTERN_BUSY, "a call of this session is under way");
+    else if (db->owns_cluster && others_use_cluster(db))
+        code = session_fail(db, LECTERN_BUSY, "other sessions use this one's cluster");
     else if (db->owns_cluster && face_of(c)->telling)
         code = session_fail(db, LECTERN_MISUSE,
                             "a session of lectern_open cannot be closed in its own callback");

@@ -66,6 +66,9 @@ int session_fail_err(struct lectern *db, enum err e);
 /* How R ended; OK: session_ok. */
 int session_ended(struct lectern *db, const struct run *r);
 
+/* A statement that counts was done. */
+void session_changed(struct lectern *db, int64_t rows);
+
 /* For lectern_transaction: takes the last error out, puts it back. */
 struct last_error {
     int code, offset;

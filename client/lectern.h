@@ -19,8 +19,10 @@
  *
  * Threads: a session, its statements and everything on one lectern_cluster may be used from any
  * thread, one call at a time (a lock sees to that, and a call may have to wait for the one before);
- * different lectern_open sessions are independent. lectern_interrupt may be called while another
- * call runs, also from a signal handler.
+ * different lectern_open sessions are independent. That wait is not part of its time limit; a
+ * lectern_poll that waits is ended by it. lectern_interrupt may be called while another call runs,
+ * also from a signal handler. A child of fork() must not use what its parent opened, not even to
+ * close it: both would read and write the same connections.
  *
  * Memory: no call aborts for want of memory: LECTERN_NOMEM. NULL handles are LECTERN_MISUSE, or a
  * harmless value; so are the 32 statements and batches of a session that were finalized last. A
@@ -110,8 +112,9 @@ typedef void (*lectern_destructor)(void *);
 /* As sqlite3_open: *DB is there also after an error, for lectern_errmsg (NULL without memory), and
  * is to be closed. Waits for one node to answer. */
 LECTERN_API int lectern_open(const char *url, lectern **db);
-/* Also with NULL. BUSY: some statements or batches are not finalized. Rolls back. In a callback of
- * its own only for sessions of lectern_open_session (else MISUSE). */
+/* Also with NULL. BUSY: some statements or batches are not finalized, or other sessions use the
+ * cluster that lectern_open made. Rolls back. In a callback of its own only for sessions of
+ * lectern_open_session (else MISUSE). */
 LECTERN_API int lectern_close(lectern *db);
 
 /* The time limit of every call from now on, milliseconds, 1 to 86,400,000. It counts for each step

@@ -411,8 +411,7 @@ static void account(struct run *r)
         r->message = NULL;
     }
     if (r->code == LECTERN_OK && r->counts) {
-        db->changes = r->changes;
-        db->total_changes += r->changes;
+        session_changed(db, r->changes);
     } else if (code_primary(r->code) == LECTERN_CONSTRAINT && r->counts) {
         db->changes = 0; /* as SQLite: it has run, and is undone */
     }

@@ -9,6 +9,7 @@
 #include "client/codes.h"
 #include "client/statement.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 /* --- clusters --- */
@@ -105,9 +106,13 @@ int lectern_poll(lectern_cluster *c, int wait_ms)
         return LECTERN_MISUSE;
     cluster_lock(c);
     int code = LECTERN_MISUSE;
+    if (cluster_is_wanted(c)) /* another thread: whoever polls for ever must let it in */
+        wait_ms = 0;
     if (!face_of(c)->telling)
         code = code_primary(code_of(face_turn(c, wait_ms < -1 ? -1 : wait_ms), 0));
     cluster_unlock(c);
+    if (cluster_is_wanted(c))
+        (void)sched_yield();
     return code;
 }
 
@@ -170,6 +175,7 @@ int lectern_start(lectern_stmt *s, lectern_on_row row, lectern_on_end end, void 
     } else if (s->prefetched) {
         code = session_fail(db, LECTERN_MISUSE, "the rows of a batch are here: step them");
     } else {
+        session_heed_interrupt(db); /* of what ran before */
         s->row_callback = row;
         s->end_callback = end;
         s->callback_arg = arg;

@@ -79,7 +79,8 @@ static void classify(struct lectern_stmt *s, bool readonly)
     enum statement_kind kind = statement_kind(s->text->sql, s->text->len);
     s->readonly = readonly;
     s->changes = statement_counts(s->text->sql, s->text->len);
-    if (kind == STATEMENT_BEGIN)
+    s->savepoint = kind == STATEMENT_SAVEPOINT;
+    if (kind == STATEMENT_BEGIN || kind == STATEMENT_SAVEPOINT)
         s->kind = CALL_BEGIN;
     else if (kind == STATEMENT_COMMIT)
         s->kind = CALL_COMMIT;
@@ -323,6 +324,8 @@ int statement_begin(struct lectern_stmt *s, void (*on_ready)(struct run *r))
     }
     if (s->kind == CALL_READ)
         call_set_level(r->call, db->level, db->bound_ms);
+    if (s->savepoint)
+        call_set_savepoint(r->call);
     r->counts = s->changes;
     r->on_ready = on_ready;
     s->run = r;

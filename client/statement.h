@@ -52,7 +52,7 @@ struct lectern_stmt {
     struct handle handle; /* first */
     enum wire_type type;  /* QUERY, STATUS, CLUSTER */
     enum call_kind kind;
-    bool lazy, readonly, changes, started, prefetched;
+    bool lazy, readonly, changes, savepoint, started, prefetched;
     int explain;                 /* 0, 1: EXPLAIN, 2: EXPLAIN QUERY PLAN */
     struct text *text;           /* NULL: none */
     struct wire_cluster *change; /* CLUSTER, its text behind it */

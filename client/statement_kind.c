@@ -78,8 +78,10 @@ enum statement_kind statement_kind(const char *sql, size_t n)
         return STATEMENT_READ;
     if (is_word(p, len, "with"))
         return has_write_word(p, end) ? STATEMENT_WRITE : STATEMENT_READ;
-    if (is_word(p, len, "begin") || is_word(p, len, "savepoint"))
+    if (is_word(p, len, "begin"))
         return STATEMENT_BEGIN;
+    if (is_word(p, len, "savepoint"))
+        return STATEMENT_SAVEPOINT;
     if (is_word(p, len, "commit") || is_word(p, len, "end") || is_word(p, len, "release"))
         return STATEMENT_COMMIT;
     return STATEMENT_WRITE;

@@ -7,10 +7,11 @@
 #include <stddef.h>
 
 enum statement_kind {
-    STATEMENT_READ,   /* changes nothing */
-    STATEMENT_BEGIN,  /* opens a transaction: dies with its connection */
-    STATEMENT_COMMIT, /* may end a transaction well */
-    STATEMENT_WRITE,  /* all else */
+    STATEMENT_READ,      /* changes nothing */
+    STATEMENT_BEGIN,     /* opens a transaction: dies with its connection */
+    STATEMENT_SAVEPOINT, /* the same, or belongs to the one that is open */
+    STATEMENT_COMMIT,    /* may end a transaction well */
+    STATEMENT_WRITE,     /* all else */
 };
 
 enum statement_kind statement_kind(const char *sql, size_t n);

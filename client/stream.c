@@ -149,8 +149,10 @@ void stream_lose_transaction(struct stream *s)
     list_remove(&s->in_txn);
     LIST_EACH(l, &s->calls) {
         struct call *c = LIST_ENTRY(l, struct call, in_stream);
-        if (c->state == CALL_QUEUED && c->kind == CALL_BEGIN)
+        if (c->state == CALL_QUEUED && c->kind == CALL_BEGIN && !c->savepoint)
             break;
+        if (!call_is_of_session(c))
+            continue;
         if (c->state == CALL_ENDING || c->state == CALL_OVER)
             continue; /* ended before this */
         told = true;

@@ -84,6 +84,8 @@ struct wire_cluster;
 MUST_USE enum err call_set_change(struct call *c, const struct wire_cluster *change);
 /* For reads. */
 void call_set_level(struct call *c, enum wire_level level, uint32_t bound_ms);
+/* A CALL_BEGIN that belongs to the transaction before it, if there was one. */
+void call_set_savepoint(struct call *c);
 /* Runs in turn after the stream's calls before it. DEADLINE_MS: clock_mono_ms. */
 void call_start(struct call *c, uint64_t deadline_ms);
 /* A new deadline, while rows are taken. */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -246,4 +247,79 @@ TEST(handle_status_and_members)
     change = (struct lectern_member_change){.change = LECTERN_MEMBER_REMOVE, .role = 3};
     EXPECT_CODE(LECTERN_MISUSE, b.db, lectern_prepare_member_change(b.db, &change, &s));
     both_close(&b);
+}
+
+/* The cluster of a session of lectern_open goes with it: not while others use it. */
+TEST(handle_close_of_a_session_whose_cluster_is_used)
+{
+    struct both b = both_open();
+    lectern *other;
+    EXPECT(lectern_open_session(lectern_cluster_of(b.db), &other) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_BUSY, b.db, lectern_close(b.db));
+    EXPECT_CODE(LECTERN_OK, other, lectern_exec(other, "SELECT 1", NULL, NULL, NULL));
+    sql_node_hold(b.node, true);
+    lectern_stmt *s;
+    EXPECT_CODE(LECTERN_OK, other,
+                lectern_prepare_v3(other, "SELECT 2", -1, LECTERN_PREPARE_LAZY, &s, NULL));
+    EXPECT_CODE(LECTERN_OK, other, lectern_start(s, NULL, NULL, NULL));
+    EXPECT(lectern_poll(lectern_cluster_of(b.db), 100) == LECTERN_OK);
+    EXPECT(lectern_finalize(s) == LECTERN_OK);
+    EXPECT(lectern_close(other) == LECTERN_OK); /* what it asked ends a little later */
+    both_close(&b);
+}
+
+static void *poll_for_ever(void *arg)
+{
+    EXPECT(lectern_poll(arg, -1) == LECTERN_OK);
+    return NULL;
+}
+
+/* Nothing happens on this cluster, and so the thread that waits has no end of its own. */
+TEST(handle_a_thread_that_polls_lets_others_in)
+{
+    struct sql_node *n = sql_node_start();
+    lectern_cluster *c;
+    lectern *db;
+    pthread_t t;
+    EXPECT(lectern_cluster_open(sql_node_url(n), &c) == LECTERN_OK);
+    EXPECT(lectern_open_session(c, &db) == LECTERN_OK);
+    EXPECT(pthread_create(&t, NULL, poll_for_ever, c) == 0);
+    (void)poll(NULL, 0, 50); /* either order is right; this one is the harder */
+    EXPECT_CODE(LECTERN_OK, db, lectern_exec(db, "SELECT 1", NULL, NULL, NULL));
+    EXPECT(pthread_join(t, NULL) == 0);
+    EXPECT_CODE(LECTERN_OK, db, lectern_close(db));
+    EXPECT(lectern_cluster_close(c) == LECTERN_OK);
+    sql_node_stop(n);
+}
+
+static bool closes_on_change(void *arg, struct fake_peer *p, struct wire_frame *f)
+{
+    (void)arg;
+    if (f->type == WIRE_QUERY) /* BEGIN */
+        wire_put_done(fake_out(p), f->id,
+                      &(struct wire_done){.seq = 2, .flags = WIRE_IN_TRANSACTION});
+    else if (f->type == WIRE_CLUSTER)
+        fake_peer_close(p);
+    return f->type == WIRE_QUERY || f->type == WIRE_CLUSTER;
+}
+
+/* It is in no transaction: "nothing was done" would be a lie. */
+TEST(handle_lost_member_change_amid_a_transaction_is_unknown)
+{
+    struct fake_node *n =
+        fake_node_start(&(struct fake_options){.node_id = 1, .answer = closes_on_change});
+    lectern *db;
+    lectern_stmt *s;
+    EXPECT(lectern_open(fake_node_address(n), &db) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, db, lectern_exec(db, "BEGIN", NULL, NULL, NULL));
+    EXPECT(lectern_get_autocommit(db) == 0);
+    struct lectern_member_change change = {.change = LECTERN_MEMBER_REMOVE, .id = 3};
+    EXPECT_CODE(LECTERN_OK, db, lectern_prepare_member_change(db, &change, &s));
+    EXPECT_CODE(LECTERN_UNKNOWN, db, lectern_step(s));
+    (void)lectern_finalize(s);
+    EXPECT(lectern_get_autocommit(db) == 1); /* it went with the connection, and is told of */
+    EXPECT_CODE(LECTERN_TXN_LOST, db,
+                lectern_exec(db, "INSERT INTO t VALUES(1)", NULL, NULL, NULL));
+    EXPECT_CODE(LECTERN_OK, db, lectern_close(db));
+    fake_node_stop(n);
 }

@@ -290,3 +290,34 @@ TEST(start_session_is_not_closed_under_a_waiting_call)
     EXPECT(lectern_close(other) == LECTERN_OK);
     end(&sc);
 }
+
+/* As SQLite: what was interrupted before is over. */
+TEST(start_after_an_interrupt_of_nothing)
+{
+    struct scene sc = begin();
+    struct outcome o = {0};
+    lectern_stmt *s = lazy(sc.db, "VALUES(1),(2),(3)");
+    lectern_interrupt(sc.db);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_start(s, on_row, on_end, &o));
+    turn_until(sc.cluster, &o.ends, 1);
+    EXPECT_EQ(o.result, LECTERN_DONE);
+    EXPECT_EQ(o.rows, 3);
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_finalize(s));
+    end(&sc);
+}
+
+TEST(start_of_a_batch_that_runs_changes_nothing)
+{
+    struct scene sc = begin();
+    struct outcome first = {0}, second = {0};
+    lectern_batch *b;
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_new(sc.db, &b));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_add_sql(b, "CREATE TABLE t(a)"));
+    EXPECT_CODE(LECTERN_OK, sc.db, lectern_batch_start(b, on_end, &first));
+    EXPECT_CODE(LECTERN_MISUSE, sc.db, lectern_batch_start(b, on_end, &second));
+    while (first.ends + second.ends == 0)
+        EXPECT(lectern_poll(sc.cluster, 1000) == LECTERN_OK);
+    EXPECT(first.ends == 1 && second.ends == 0);
+    EXPECT(lectern_batch_free(b) == LECTERN_OK);
+    end(&sc);
+}

@@ -140,3 +140,18 @@ TEST(transaction_pause_is_interrupted)
     EXPECT(s.runs > 0 && lectern_get_autocommit(b.db) == 1);
     both_close(&b);
 }
+
+/* Its first part is lost: a savepoint that was to be inside must not begin another one. */
+TEST(transaction_lost_is_not_begun_again_by_a_savepoint)
+{
+    struct both b = both_open();
+    both_exec(&b, "CREATE TABLE t(a)");
+    EXPECT_CODE(LECTERN_OK, b.db, lectern_exec(b.db, "BEGIN; INSERT INTO t VALUES(1)", 0, 0, 0));
+    fake_node_drop(sql_node_fake(b.node), true);
+    while (lectern_get_autocommit(b.db) == 0)
+        EXPECT(lectern_poll(lectern_cluster_of(b.db), 100) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_TXN_LOST, b.db, lectern_exec(b.db, "SAVEPOINT a", 0, 0, 0));
+    EXPECT(lectern_get_autocommit(b.db) == 1);
+    EXPECT_CODE(LECTERN_OK, b.db, lectern_exec(b.db, "SAVEPOINT a; RELEASE a", 0, 0, 0));
+    both_close(&b);
+}
