@@ -35,7 +35,7 @@
 #define MODEST_BYTES     MIB(1)
 #define GREEDY_BYTES_MAX MIB(128)
 #define ALL_BYTES_MAX    MIB(192)
-/* Complete answers of one connection that wait for windows; one alone may be above. */
+/* Answers in memory of one connection that wait for windows; one alone may be above. */
 #define HELD_BYTES_MAX MIB(64)
 
 /* --- the life of a session --- */
@@ -400,15 +400,20 @@ static void watch(struct session *s) ON_LOOP
     s->took_ms = clock_mono_ms();
 }
 
+/* With BYTES of S's answer that wait? */
+static bool holds_too_much(const struct session *s, size_t bytes) ON_LOOP
+{
+    size_t others = s->connection->held_bytes - s->held;
+    return others > 0 && others + bytes > HELD_BYTES_MAX;
+}
+
 /* The current request is answered, and its answer has its end: sends what may be sent. */
 static void send_answer(struct session *s) ON_LOOP
 {
     struct request *r = s->current;
     s->at = AT_SENDING;
     bool sent = send_some(s);
-    size_t others = s->connection->held_bytes - s->held;
-    if (!sent && r->answer.code == ERR_OK && others > 0 &&
-        others + r->answer.out.len > HELD_BYTES_MAX) {
+    if (!sent && r->answer.code == ERR_OK && holds_too_much(s, r->answer.out.len)) {
         cut(r, ERR_BUSY, "this connection's streams hold too many answers that it does not take");
         put_end(r);
         sent = send_some(s);
@@ -483,6 +488,7 @@ void session_answer(struct session *s, struct request *r)
         finish(s, r);
         return;
     }
+    hold(s, 0); /* of what was relayed; what waits from now on is counted when it does */
     if (s->at == AT_UPSTREAM && !r->answer.in_transaction)
         upstream_release(s);
     if (try_again(s, r))
@@ -508,17 +514,25 @@ void session_rows(struct session *s, struct request *r)
     session_resume(s);
 }
 
+static void end_slow(struct session *s) ON_LOOP;
+
 bool session_relay(struct session *s)
 {
     CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
+    struct buf *out = &s->current->answer.out;
     if (s->overdue)
-        buf_reset(&s->current->answer.out);
-    if (send_some(s)) {
-        list_remove(&s->watch);
-        return true;
+        buf_reset(out);
+    bool sent = send_some(s);
+    hold(s, out->len);
+    if (!sent && !holds_too_much(s, out->len)) {
+        watch(s);
+        return false;
     }
-    watch(s);
-    return false;
+    if (sent)
+        list_remove(&s->watch);
+    else
+        end_slow(s);
+    return true;
 }
 
 /* Its reader goes on. */

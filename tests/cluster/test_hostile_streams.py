@@ -3,7 +3,7 @@
 import time
 
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_error, wait_for
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error, wait_for
 
 LONG = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)"
         " SELECT count(*) FROM n")
@@ -100,3 +100,30 @@ def test_long_answers_of_one_moment_are_not_in_memory_together():
                          "all writes")
             more = peak_mib(node) - before
             expect(more < 600, f"{more} MiB for answers")
+
+
+@case()
+def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
+    """Each stream takes nothing; its leader has a few bytes of the answer left, the follower the
+    whole window."""
+    with Cluster() as c:
+        leader = c.leader()
+        follower = c.others(leader)[0]
+        with follower.client() as hostile:
+            hostile.query("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
+            hostile.query("INSERT INTO t VALUES (1, 0), (2, 0), (3, 0)")
+            before = peak_mib(follower)
+            for i in range(2, 2002):
+                hostile.send_raw(
+                    wire.query(1, "UPDATE t SET a = 0 WHERE id = 1 RETURNING zeroblob(270000)",
+                               stream=i) +
+                    wire.query(2, "UPDATE t SET a = 0 RETURNING"
+                                  " CASE WHEN id < 3 THEN zeroblob(131072) END", stream=i))
+            cut = 0
+            while cut < 300:
+                f = hostile.read_frame()
+                if f.request == 2 and f.type == wire.ERROR:
+                    expect_equal(wire.parse_error(f.body).name, "ROWS_LOST", "what was cut")
+                    cut += 1
+            more = peak_mib(follower) - before
+            expect(more < 250, f"{more} MiB for answers that nobody takes")
