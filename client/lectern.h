@@ -308,10 +308,11 @@ LECTERN_API int lectern_prepare_member_change(lectern *db,
                                               const struct lectern_member_change *change,
                                               lectern_stmt **stmt);
 
-/* A consistent copy of the whole database into the file PATH (which must not exist), from a node
- * that need not be the leader, while writes go on. Each page is compared with its hash. PROGRESS
- * (may be NULL): anything but 0 ends it with LECTERN_INTERRUPT. On an error PATH is removed. The
- * time limit counts for each answer, not for the whole. */
+/* A consistent copy of the whole database into the file PATH (which must not exist; PATH.partial
+ * until it is whole), from a node that need not be the leader, while writes go on: a state not older
+ * than this session has seen. Each page is compared with its hash. PROGRESS (may be NULL), with
+ * bytes: anything but 0 ends it with LECTERN_INTERRUPT. On an error there is no file. Not inside a
+ * transaction. The time limit counts for the next page from any node, not for the whole. */
 LECTERN_API int lectern_export(lectern *db, const char *path,
                                int (*progress)(void *arg, uint64_t done, uint64_t total),
                                void *arg);

@@ -137,7 +137,7 @@ static const char help_text[] =
     "      --batch           no prompt, also at a terminal\n"
     "      --echo            show each statement before it runs\n"
     "      --read LEVEL      how new a read must be: any, bounded:MS, session (default), strong\n"
-    "      --timeout MS      the server ends a statement after MS milliseconds\n"
+    "      --timeout MS      a statement ends after MS milliseconds (600000)\n"
     "      --help --version\n"
     "\n"
     "Exit status: 0; 1 after an error; 2 when the command line is wrong; 130 after Ctrl-C.\n"

@@ -539,7 +539,7 @@ static const struct command commands[] = {
     {"show", 0, 0, run_show, "", "Show the settings"},
     {"status", 0, 0, run_status, "", "Each node's role, term, position and lag"},
     {"tables", 0, 1, run_tables, "?PATTERN?", "List the tables and views"},
-    {"timeout", 1, 1, run_timeout, "MS", "The server ends a statement after MS; 0: its default"},
+    {"timeout", 1, 1, run_timeout, "MS", "A statement ends after MS; 0: 600000"},
     {"timer", 1, 1, run_timer, "on|off", "Show how long each statement took"},
     {"width", 0, ARGS_MAX, run_width, "N...",
      "Widths of the aligned modes; negative: to the right"},

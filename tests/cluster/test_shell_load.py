@@ -59,6 +59,11 @@ SEEN = ["SELECT rowid, * FROM r", "SELECT * FROM sqlite_sequence", "SELECT rowid
         "PRAGMA application_id", "SELECT type, name, sql FROM sqlite_schema ORDER BY 2, 1"]
 
 
+def complaints(err):
+    """Without the lines that say how far it is, every five seconds."""
+    return "".join(x for x in err.splitlines(True) if x.startswith(("Error", "Warning")))
+
+
 def load(cluster, *words, seconds=90):
     done = subprocess.run([LECTERN, "load", "--connect", cluster.addresses(), *words],
                           capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
@@ -96,7 +101,7 @@ def test_chinook_as_a_database_and_as_sql():
             for flags in ([], ["--atomic"]):
                 with Cluster() as c:
                     status, out, err = load(c, *flags, path)
-                    expect_equal((status, err), (0, ""), f"load of {path}")
+                    expect_equal((status, complaints(err)), (0, ""), f"load of {path}")
                     expect(out.startswith(("loaded 11 tables, ", "ran ")), f"says {out!r}")
                     c.wait_equal()
                     for table, rows in wanted.items():
@@ -111,7 +116,7 @@ def test_everything_that_a_database_can_hold():
             path = make(f"{d}/it's.db", EVERYTHING)
             status, _, err = load(c, *flags, path)
             expect_equal(status, 0, f"load ({err})")
-            expect_equal(err, "Warning: child, row 1: its parent in parent is not there\n", "err")
+            expect_equal(complaints(err), "Warning: child, row 1: its parent in parent is not there\n", "err")
             c.wait_equal()
             for sql in SEEN:
                 wanted = sorted(ask(path, sql), key=repr)
@@ -213,7 +218,7 @@ def kill_leaders_during(c, words, rows, kills):
         except BaseException:
             p.kill()
             raise
-        expect_equal((p.returncode, err), (0, ""), f"load after {done} kills ({out})")
+        expect_equal((p.returncode, complaints(err)), (0, ""), f"load after {done} kills ({out})")
     c.wait_equal()
     for node in c.nodes:
         expect_equal(node.read("SELECT count(*), count(DISTINCT a), sum(length(b)) FROM big"),
@@ -253,7 +258,7 @@ def test_the_leader_is_killed_inside_of_a_transaction_of_the_file():
                 c.wait_serving()
                 c.restart(leader)
                 out, err = p.communicate(timeout=60 * PATIENCE)
-                expect_equal((p.returncode, err), (0, ""), f"load ({out})")
+                expect_equal((p.returncode, complaints(err)), (0, ""), f"load ({out})")
             expect(running, "the load was over before the kill")
             c.wait_equal()
             expect_equal(c.nodes[0].read("SELECT count(*) FROM big"), [(40000,)], "rows")
