@@ -309,10 +309,11 @@ LECTERN_API int lectern_prepare_member_change(lectern *db,
                                               lectern_stmt **stmt);
 
 /* A consistent copy of the whole database into the file PATH (which must not exist; PATH.partial
- * until it is whole), from a node that need not be the leader, while writes go on: a state not older
- * than this session has seen. Each page is compared with its hash. PROGRESS (may be NULL), with
- * bytes: anything but 0 ends it with LECTERN_INTERRUPT. On an error there is no file. Not inside a
- * transaction. The time limit counts for the next page from any node, not for the whole. */
+ * until it is whole), from a node that need not be the leader, while writes go on: a state not
+ * older than this session has seen. Each page is compared with its hash. PROGRESS (may be NULL),
+ * with bytes: anything but 0 ends it with LECTERN_INTERRUPT. On an error there is no file. Not
+ * inside a transaction. The time limit counts for the next page from any node, not for the whole.
+ */
 LECTERN_API int lectern_export(lectern *db, const char *path,
                                int (*progress)(void *arg, uint64_t done, uint64_t total),
                                void *arg);

@@ -1,0 +1,251 @@
+/* Room: tests. Copies of a database from nodes that tell the truth, lie, or die. */
+#include "client/image_copy.h"
+
+#include "base/file.h"
+#include "base/page_hash.h"
+#include "client/wire_image.h"
+#include "tests/lib/test.h"
+#include "tests/unit/client/fake_node.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAGES     300u
+#define PAGE_SIZE 512u
+
+enum lie {
+    LIE_NONE,
+    LIE_PAGE_SIZE,
+    LIE_NO_PAGES,
+    LIE_CHECKSUM,
+    LIE_BYTES,
+    LIE_NUMBERS,
+    LIE_FEWER_HASHES,
+    LIE_NO_DATABASE,
+    LIE_OTHER_FRAME,
+    LIE_DIES,
+    LIE_SILENT,
+};
+
+/* A node's database: one of PAGES pages, of which page 7 is zeros. */
+struct world {
+    enum lie lie;
+    uint64_t seq;
+    uint32_t pages_given;
+    uint8_t pages[PAGES][PAGE_SIZE];
+};
+
+static void world_init(struct world *w, enum lie lie)
+{
+    static const char magic[16] = "SQLite format 3";
+    memset(w, 0, sizeof *w);
+    w->lie = lie;
+    w->seq = 5;
+    for (uint32_t i = 0; i < PAGES; i++)
+        memset(w->pages[i], i == 6 ? 0 : (int)(i % 251 + 1), PAGE_SIZE);
+    if (lie != LIE_NO_DATABASE)
+        memcpy(w->pages[0], magic, sizeof magic);
+    w->pages[0][18] = w->pages[0][19] = 2;
+}
+
+static uint64_t hash_of(const struct world *w, uint32_t page_no)
+{
+    return page_hash(page_no, w->pages[page_no - 1], PAGE_SIZE);
+}
+
+static void give_image(struct world *w, struct fake_peer *p, struct wire_frame *f)
+{
+    bool pin;
+    EXPECT_OK(wire_get_image_begin(f, &pin));
+    struct wire_image image = {.database_id = 3,
+                               .seq = w->seq,
+                               .checksum = w->lie == LIE_CHECKSUM,
+                               .pages = w->lie == LIE_NO_PAGES ? 0 : PAGES,
+                               .page_size = w->lie == LIE_PAGE_SIZE ? 513 : PAGE_SIZE,
+                               .index = 1};
+    for (uint32_t i = 1; i <= PAGES; i++)
+        image.checksum ^= hash_of(w, i);
+    if (pin) {
+        image.record = (const uint8_t *)"record";
+        image.record_len = 6;
+    }
+    wire_put_image(fake_out(p), f->id, &image);
+}
+
+static void give_hashes(struct world *w, struct fake_peer *p, struct wire_frame *f)
+{
+    uint32_t first, n;
+    uint64_t hashes[PAGES];
+    EXPECT_OK(wire_get_image_ask_hashes(f, &first, &n));
+    EXPECT_EQ(first, 1);
+    EXPECT_EQ(n, PAGES);
+    for (uint32_t i = 0; i < n; i++)
+        hashes[i] = hash_of(w, i + 1);
+    wire_put_image_hashes(fake_out(p), f->id, 1, hashes, w->lie == LIE_FEWER_HASHES ? n - 1 : n);
+}
+
+static void give_pages(struct world *w, struct fake_peer *p, struct wire_frame *f)
+{
+    static uint8_t pages[PAGES][PAGE_SIZE];
+    struct rd asked;
+    uint32_t n, numbers[PAGES];
+    EXPECT_OK(wire_get_image_ask_pages(f, &asked, &n));
+    EXPECT(n <= PAGES);
+    for (uint32_t i = 0; i < n; i++) {
+        numbers[i] = rd_u32(&asked);
+        memcpy(pages[i], w->pages[numbers[i] - 1], PAGE_SIZE);
+    }
+    if (w->lie == LIE_BYTES)
+        pages[n / 2][PAGE_SIZE - 1] ^= 1;
+    if (w->lie == LIE_NUMBERS)
+        numbers[n / 2] = PAGES + 5;
+    w->pages_given += n;
+    wire_put_image_pages(fake_out(p), f->id, numbers, n, pages[0], PAGE_SIZE);
+}
+
+static bool answer(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    struct world *w = ctx;
+    if (f->type == WIRE_IMAGE_BEGIN)
+        give_image(w, p, f);
+    else if (f->type == WIRE_IMAGE_ASK_HASHES && w->lie == LIE_OTHER_FRAME)
+        wire_put_pong(fake_out(p), f->id.request, &(struct wire_pong){0});
+    else if (f->type == WIRE_IMAGE_ASK_HASHES)
+        give_hashes(w, p, f);
+    else if (f->type != WIRE_IMAGE_ASK_PAGES)
+        return false;
+    else if (w->lie == LIE_SILENT)
+        return true;
+    else if (w->lie == LIE_DIES)
+        fake_peer_close(p);
+    else
+        give_pages(w, p, f);
+    if (w->lie != LIE_DIES || f->type != WIRE_IMAGE_ASK_PAGES)
+        wire_put_done(fake_out(p), f->id, &(struct wire_done){.seq = w->seq});
+    return true;
+}
+
+static struct fake_node *start(struct world *w)
+{
+    return fake_node_start(
+        &(struct fake_options){.node_id = 1, .cluster_id = 9, .answer = answer, .ctx = w});
+}
+
+struct watch {
+    uint64_t done, total;
+    unsigned asked, stop_at; /* 0: never */
+};
+
+static int on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct watch *x = arg;
+    EXPECT(done <= total);
+    x->done = done;
+    x->total = total;
+    return 0;
+}
+
+static bool must_stop(void *arg)
+{
+    struct watch *x = arg;
+    x->asked++;
+    return x->stop_at != 0 && x->asked >= x->stop_at;
+}
+
+static void expect_right(const struct world *w, const char *path)
+{
+    struct buf b;
+    buf_init(&b, PAGES * PAGE_SIZE);
+    EXPECT_OK(file_read_all(path, &b));
+    EXPECT_EQ(b.len, PAGES * PAGE_SIZE);
+    EXPECT_EQ(b.data[18], 1);
+    EXPECT_EQ(b.data[19], 1);
+    b.data[18] = b.data[19] = 2;
+    EXPECT(memcmp(b.data, w->pages, b.len) == 0);
+    buf_fini(&b);
+}
+
+TEST(image_copy_takes_every_page_once)
+{
+    struct world w;
+    struct watch x = {0};
+    struct image_copy *c;
+    world_init(&w, LIE_NONE);
+    struct fake_node *n = start(&w);
+    const char *path = test_path("copy.db");
+    EXPECT_OK(image_copy_new(path, on_progress, must_stop, &x, &c));
+    struct image_copy *second;
+    EXPECT_ERR(ERR_LOCKED, image_copy_new(path, on_progress, must_stop, &x, &second));
+    EXPECT_ERR(ERR_CONFIG, image_copy_from(c, fake_node_address(n), 8, 0));
+    EXPECT_ERR(ERR_NOT_FOUND, image_copy_from(c, fake_node_address(n), 9, 6)); /* it is behind */
+    EXPECT_OK(image_copy_from(c, fake_node_address(n), 9, 5));
+    EXPECT_EQ(w.pages_given, PAGES - 1); /* but for the one of zeros */
+    EXPECT_EQ(x.done, x.total);
+    EXPECT_EQ(x.total, PAGES * PAGE_SIZE);
+    EXPECT(!file_is_there(path));
+    EXPECT_OK(image_copy_finish(c));
+    image_copy_free(c);
+    expect_right(&w, path);
+    EXPECT(!file_is_there(test_path("copy.db.partial")));
+    EXPECT_ERR(ERR_MISUSE, image_copy_new(path, on_progress, must_stop, &x, &c));
+    fake_node_stop(n);
+}
+
+TEST(image_copy_believes_nothing_and_goes_on_with_another_node)
+{
+    static const struct {
+        enum lie lie;
+        enum err wanted;
+    } lies[] = {{LIE_PAGE_SIZE, ERR_PROTOCOL},   {LIE_NO_PAGES, ERR_PROTOCOL},
+                {LIE_CHECKSUM, ERR_DIVERGED},    {LIE_BYTES, ERR_DIVERGED},
+                {LIE_NUMBERS, ERR_PROTOCOL},     {LIE_FEWER_HASHES, ERR_PROTOCOL},
+                {LIE_OTHER_FRAME, ERR_PROTOCOL}, {LIE_DIES, ERR_CLOSED}};
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        struct world bad, good;
+        struct watch x = {0};
+        struct image_copy *c;
+        world_init(&bad, lies[i].lie);
+        world_init(&good, LIE_NONE);
+        struct fake_node *a = start(&bad), *b = start(&good);
+        const char *path = test_path("copy.db");
+        EXPECT_OK(image_copy_new(path, on_progress, must_stop, &x, &c));
+        enum err e = image_copy_from(c, fake_node_address(a), 9, 0);
+        if (e != lies[i].wanted)
+            test_fail(__FILE__, __LINE__, "lie %d: %s: %s", (int)lies[i].lie, err_name((int)e),
+                      err_text());
+        EXPECT_OK(image_copy_from(c, fake_node_address(b), 9, 0));
+        EXPECT_OK(image_copy_finish(c));
+        image_copy_free(c);
+        expect_right(&good, path);
+        EXPECT_EQ(unlink(path), 0);
+        fake_node_stop(a);
+        fake_node_stop(b);
+    }
+}
+
+TEST(image_copy_leaves_nothing_behind)
+{
+    struct world w;
+    struct image_copy *c;
+    const char *path = test_path("copy.db");
+    world_init(&w, LIE_SILENT);
+    struct fake_node *n = start(&w);
+    struct watch x = {.stop_at = 5}; /* asked while it waits for an answer that never comes */
+    EXPECT_OK(image_copy_new(path, on_progress, must_stop, &x, &c));
+    EXPECT_ERR(ERR_CANCELLED, image_copy_from(c, fake_node_address(n), 9, 0));
+    image_copy_free(c);
+    EXPECT(!file_is_there(test_path("copy.db.partial")));
+    fake_node_stop(n);
+    world_init(&w, LIE_NO_DATABASE);
+    n = start(&w);
+    x = (struct watch){0};
+    EXPECT_OK(image_copy_new(path, on_progress, must_stop, &x, &c));
+    EXPECT_OK(image_copy_from(c, fake_node_address(n), 9, 0));
+    EXPECT_ERR(ERR_FORMAT, image_copy_finish(c));
+    image_copy_free(c);
+    EXPECT(!file_is_there(path) && !file_is_there(test_path("copy.db.partial")));
+    EXPECT_ERR(ERR_NOT_FOUND,
+               image_copy_new(test_path("no/where"), on_progress, must_stop, &x, &c));
+    fake_node_stop(n);
+}
