@@ -116,7 +116,8 @@ def test_everything_that_a_database_can_hold():
             path = make(f"{d}/it's.db", EVERYTHING)
             status, _, err = load(c, *flags, path)
             expect_equal(status, 0, f"load ({err})")
-            expect_equal(complaints(err), "Warning: child, row 1: its parent in parent is not there\n", "err")
+            expect_equal(complaints(err), "Warning: child, row 1: its parent in parent is not "
+                         "there\n", "warnings")
             c.wait_equal()
             for sql in SEEN:
                 wanted = sorted(ask(path, sql), key=repr)
