@@ -171,11 +171,10 @@ static bool may_retry(const struct call *c, enum err code)
 }
 
 /* Was found by running the statement, or by looking at it: no attempt before can have been done,
- * as that would have been found first. */
+ * as that would have been found first. TOO_BIG is none: a node may say it before it looks. */
 static bool is_verdict(enum err code)
 {
-    return code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE || code == ERR_TOO_BIG ||
-           code == ERR_ROWS_LOST;
+    return code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE || code == ERR_ROWS_LOST;
 }
 
 static void finish_with(struct call *c, const struct wire_error *e, enum err code)

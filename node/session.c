@@ -324,12 +324,12 @@ static void name_the_node(const struct session *s, struct request *r) ON_LOOP
 }
 
 /* Codes of which a leader that knows the number, and nobody else, is the source. EXPIRED is not
- * one: to a client that has sent its write once it means "send it again". */
+ * one: to a client that has sent its write once it means "send it again"; nor is TOO_BIG, which may
+ * be said before the number is looked up. */
 static bool is_definite(enum err code) ON_LOOP
 {
     return code == ERR_OK || code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE ||
-           code == ERR_TOO_BIG || code == ERR_ROWS_LOST || code == ERR_TXN_LOST ||
-           code == ERR_UNKNOWN;
+           code == ERR_ROWS_LOST || code == ERR_TXN_LOST || code == ERR_UNKNOWN;
 }
 
 static void admit_doubt(struct request *r) ON_LOOP

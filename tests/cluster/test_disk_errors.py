@@ -315,7 +315,8 @@ def test_the_last_node_with_the_database_is_not_sent_away():
         wait_fetched(c, one, 0)
         wait_fetched(c, two, 0)
         c.wait_equal()
-        c.wait(lambda: shown_state(leader, one) == "ok", "the leader hears of it")
+        c.wait(lambda: {shown_state(leader, one), shown_state(leader, two)} == {"ok"},
+               "the leader hears of both")
         expect("is a replica now" in command(c, "demote", leader.id), "demote")
         w.check(one)
         c.check_equal()

@@ -5,6 +5,7 @@ import time
 
 from tests.lib.cluster import PATIENCE, SANITIZED, Cluster, case, expect, expect_equal
 from tests.lib.exactly_once import TABLE, Load
+from tests.lib.lectern_client import LecternError
 from tests.lib.library import (ANY, CONSTRAINT, DONE, OK, ROW, TXN_LOST, UNKNOWN, Library)
 
 COUNTING = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) "
@@ -115,6 +116,19 @@ def test_library_a_lost_transaction_says_so_and_wrote_nothing():
         c.check_equal()
 
 
+ROWS = 400  # of a transaction, each a few milliseconds of work: to be met in its middle
+
+
+def writer_is_taken(client):
+    """Does another session's transaction write now?"""
+    try:
+        client.query("BEGIN IMMEDIATE", timeout_ms=20)
+    except LecternError as e:
+        return e.name in ("TIMEOUT", "BUSY")
+    client.query("ROLLBACK")
+    return False
+
+
 @case(seconds=90)
 def test_library_transaction_runs_again_until_it_is_done():
     with Cluster() as c, Library() as p:
@@ -122,11 +136,12 @@ def test_library_transaction_runs_again_until_it_is_done():
         p.query(0, "CREATE TABLE t(a, b)")
         again = 0
         for harm in ("kill", "pause", "kill"):
-            rows = [f"INSERT INTO t VALUES ('{harm}', {i})" for i in range(400)]
+            rows = [f"INSERT INTO t SELECT '{harm}', max(i) FROM ({COUNTING.format(20000)})"] * ROWS
             before = p.rows(0, "SELECT count(*) FROM t")[0][0]
             leader = c.leader()
             p.tell("transaction", 0, *rows)
-            time.sleep(0.02)  # somewhere in the middle; where does not matter
+            with leader.client() as q:
+                c.wait(lambda q=q: writer_is_taken(q), "the transaction writes")
             if harm == "kill":
                 leader.kill()
             else:
@@ -139,8 +154,8 @@ def test_library_transaction_runs_again_until_it_is_done():
             c.wait_serving()
             after = p.rows(0, "SELECT count(*) FROM t")[0][0]
             expect(a["code"] in (OK, UNKNOWN), f"transaction: {a}")
-            allowed = (400,) if a["code"] == OK else (0, 400)
-            expect(after - before in allowed, f"{a['code']}: {after - before} of 400 rows")
+            allowed = (ROWS,) if a["code"] == OK else (0, ROWS)
+            expect(after - before in allowed, f"{a['code']}: {after - before} of {ROWS} rows")
             again += a["bodies"] > 1
             print(f"{harm}: code {a['code']}, {a['bodies']} runs, {a['took_ms']:.0f} ms")
         expect(again > 0, "no transaction had to run twice: the test killed too late")
