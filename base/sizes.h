@@ -23,6 +23,8 @@
 #define SQL_COLUMNS_MAX 32767u
 /* Statements of one batch. */
 #define BATCH_STATEMENTS_MAX 10000u
+/* Interactive transactions that are open at once: each has a connection of its own, 120 KiB. */
+#define OPEN_TRANSACTIONS_MAX 1024u
 
 /* A transaction's captured frames on the leader, until published: bounds the room that it takes in
  * the data directory (about three times this, with its log) and the time that all others wait. */

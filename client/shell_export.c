@@ -32,7 +32,8 @@ static const char export_usage[] =
 
 static const char dump_usage[] =
     "Usage: lectern dump [--connect ADDRESS[,ADDRESS...]] [--timeout MS] [FILE]\n"
-    "Writes the whole database, as it is at one moment, as SQL for sqlite3 or `lectern load`: to\n"
+    "Writes the whole database, as it is at one moment, as SQL for sqlite3 or `lectern load`\n"
+    "(virtual tables: sqlite3 only): to\n"
     "standard output, or into FILE, which must not exist.\n"
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"

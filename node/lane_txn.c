@@ -106,6 +106,9 @@ static void end(struct lane *l, struct itxn *t) ON_OWNER
 static enum err begin(struct lane *l, const struct request *r, struct itxn **out) ON_OWNER
 {
     struct sqlconn *conn;
+    if (lane_open_transactions(l) >= OPEN_TRANSACTIONS_MAX)
+        return err_fail(ERR_BUSY, "%u transactions are open at once, which is the limit: end some",
+                        OPEN_TRANSACTIONS_MAX);
     TRY(take_conn(l, &conn));
     struct itxn *t = MEM_NEW(struct itxn);
     t->session_id = r->session_id;

@@ -127,3 +127,20 @@ def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
                     cut += 1
             more = peak_mib(follower) - before
             expect(more < 250, f"{more} MiB for answers that nobody takes")
+
+
+@case()
+def test_open_transactions_have_a_limit():
+    """Each has a SQLite connection of its own: a client with 16,384 streams must not open as many."""
+    with Cluster(1) as c, c.nodes[0].client() as a, c.nodes[0].client() as other:
+        streams = [a.stream() for _ in range(1025)]
+        for stream in streams[:-1]:
+            stream.query("BEGIN")
+        error = expect_error("BUSY", lambda: streams[-1].query("BEGIN"))
+        expect("1024 transactions" in error.message, error.message)
+        other.query("CREATE TABLE t(a)")
+        streams[0].query("ROLLBACK")
+        streams[-1].query("BEGIN")
+        streams[-1].query("INSERT INTO t VALUES (1)")
+        streams[-1].query("COMMIT")
+        expect_equal(other.query("SELECT a FROM t").rows, [(1,)], "rows")
