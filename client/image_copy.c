@@ -245,8 +245,9 @@ static enum err report(struct image_copy *c, size_t left)
 }
 
 /* ERR_IO of the network never comes from here, so it is our disk's. */
-static enum err write_page(struct image_copy *c, uint32_t page_no, const uint8_t *page)
+static enum err write_page(void *ctx, uint32_t page_no, const uint8_t *page)
 {
+    struct image_copy *c = ctx;
     c->hashes[page_no - 1] = NOTHING; /* a failed write leaves nobody knows what */
     TRY(file_write_at(c->fd, c->partial, page, c->page_size, offset_of(c, page_no)));
     c->hashes[page_no - 1] = page_hash(page_no, page, c->page_size);
@@ -255,24 +256,6 @@ static enum err write_page(struct image_copy *c, uint32_t page_no, const uint8_t
         c->unwritten = 0;
         (void)sync_file_range(c->fd, 0, 0,
                               SYNC_FILE_RANGE_WRITE); /* a hint: the sync comes later */
-    }
-    return ERR_OK;
-}
-
-/* Pages that were asked for, each at most once, in their order: others are not taken. */
-static enum err take_pages(struct image_copy *c, struct wire_image_pages *p, const uint32_t *asked,
-                           uint32_t n)
-{
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < p->n; i++) {
-        uint32_t page_no = rd_u32(&p->pages);
-        const uint8_t *page = rd_bytes(&p->pages, p->page_size);
-        while (at < n && asked[at] != page_no)
-            at++;
-        if (at == n || page == NULL)
-            return err_fail(ERR_PROTOCOL, "page %u was not asked for", page_no);
-        TRY(write_page(c, page_no, page));
-        at++;
     }
     return ERR_OK;
 }
@@ -286,7 +269,7 @@ static enum err pull(struct image_copy *c)
         uint32_t n = left < chunk ? (uint32_t)left : chunk;
         struct wire_image_pages p;
         TRY(image_client_pages(c->client, c->differing + at, n, c->page_size, &p));
-        TRY(take_pages(c, &p, c->differing + at, n));
+        TRY(wire_each_image_page(&p, c->differing + at, n, write_page, c));
         c->last_ms = clock_mono_ms();
         at += n;
         TRY(report(c, c->n_differing - at));

@@ -177,3 +177,21 @@ enum err wire_get_image_pages(struct wire_frame *f, struct wire_image_pages *p)
     p->pages = f->body;
     return ERR_OK;
 }
+
+enum err wire_each_image_page(struct wire_image_pages *p, const uint32_t *asked, uint32_t n,
+                              enum err (*take)(void *ctx, uint32_t page_no, const uint8_t *page),
+                              void *ctx)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint32_t page_no = rd_u32(&p->pages);
+        const uint8_t *page = rd_bytes(&p->pages, p->page_size);
+        while (at < n && asked[at] != page_no)
+            at++;
+        if (at == n || page == NULL)
+            return err_fail(ERR_PROTOCOL, "page %u was not asked for", page_no);
+        TRY(take(ctx, page_no, page));
+        at++;
+    }
+    return ERR_OK;
+}

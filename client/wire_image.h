@@ -63,5 +63,10 @@ MUST_USE enum err wire_get_image(struct wire_frame *f, struct wire_image *image)
 MUST_USE enum err wire_get_image_hashes(struct wire_frame *f, uint32_t *first, uint32_t *n,
                                         struct rd *hashes);
 MUST_USE enum err wire_get_image_pages(struct wire_frame *f, struct wire_image_pages *p);
+/* Gives each page to TAKE, whose error ends it. The pages must be some of the N that were ASKED
+ * for, each at most once and in their order: ERR_PROTOCOL. */
+MUST_USE enum err
+wire_each_image_page(struct wire_image_pages *p, const uint32_t *asked, uint32_t n,
+                     enum err (*take)(void *ctx, uint32_t page_no, const uint8_t *page), void *ctx);
 
 #endif

@@ -207,22 +207,10 @@ static enum err scan(struct fetch *f, uint32_t pages)
     return e;
 }
 
-/* Pages that were asked for, each at most once, in their order: others are not taken. */
-static enum err take_pages(struct fetch *f, struct wire_image_pages *p, const uint32_t *asked,
-                           uint32_t n)
+static enum err take_page(void *ctx, uint32_t page_no, const uint8_t *page)
 {
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < p->n; i++) {
-        uint32_t page_no = rd_u32(&p->pages);
-        const uint8_t *page = rd_bytes(&p->pages, p->page_size);
-        while (at < n && asked[at] != page_no)
-            at++;
-        if (at == n || page == NULL)
-            return err_fail(ERR_PROTOCOL, "page %u was not asked for", page_no);
-        TRY(repl_fetch_write(f->files, page_no, page));
-        at++;
-    }
-    return ERR_OK;
+    struct fetch *f = ctx;
+    return repl_fetch_write(f->files, page_no, page);
 }
 
 /* The pages that scan found. */
@@ -236,7 +224,7 @@ static enum err pull(struct fetch *f)
         if (f->cancelled)
             return err_fail(ERR_CANCELLED, "interrupted");
         TRY(image_client_pages(f->client, f->differing + at, n, f->page_size, &p));
-        TRY(take_pages(f, &p, f->differing + at, n));
+        TRY(wire_each_image_page(&p, f->differing + at, n, take_page, f));
         at += n;
         set_done(f, (uint32_t)at);
     }
