@@ -131,7 +131,7 @@ def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
 
 @case()
 def test_open_transactions_have_a_limit():
-    """Each has a SQLite connection of its own: a client with 16,384 streams must not open as many."""
+    """Each has a SQLite connection: a client with 16,384 streams must not open as many."""
     with Cluster(1) as c, c.nodes[0].client() as a, c.nodes[0].client() as other:
         streams = [a.stream() for _ in range(1025)]
         for stream in streams[:-1]:
