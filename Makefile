@@ -26,7 +26,7 @@ endif
 
 # The commands are expanded when the first object is compiled, that is after `deps`: a fresh machine
 # has no pkg-config when this file is read.
-PKGS := sqlite3 raft libuv liblz4 libxxhash
+PKGS := sqlite3 raft libuv liblz4 libxxhash yajl
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 RAFT_WANTED := 0.22.1
 
@@ -49,7 +49,7 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAG
              -fstack-protector-strong $(CFLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
               $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
-LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lpthread
+LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lpthread
 LIBS_client := -ledit -lsqlite3 -lpthread
 
 src  = $(wildcard $(1)/*.c)
@@ -69,7 +69,7 @@ LIBRARY_DEFS := $(if $(filter release debug,$(VARIANT)),-Wl$(comma)-z$(comma)def
 PROGRAM_SRC  := $(wildcard tests/programs/*.c docs/examples/*.c)
 PROGRAM_BINS := $(patsubst %.c,$(B)/programs/%,$(notdir $(PROGRAM_SRC)))
 PROGRAM_OBJS := $(call objs,$(PROGRAM_SRC))
-NODE_SRC   := $(filter-out node/main.c,$(call src,node))
+NODE_SRC   := $(filter-out node/main.c,$(call src,node)) $(call src,node/http)
 BASE_OBJS   := $(call objs,$(call src,base))
 # As an archive: the server takes the frames from it and leaves the library alone.
 CLIENT_LIB  := $(B)/client.a
@@ -84,6 +84,7 @@ ROOM_OBJS_consensus   := $(BASE_OBJS) $(call objs,$(call src,consensus))
 LIB_OBJS := $(sort $(CLIENT_OBJS) $(ROOM_OBJS_replication) $(ROOM_OBJS_consensus) \
               $(call objs,$(NODE_SRC)))
 ROOM_OBJS_node        := $(LIB_OBJS)
+ROOM_OBJS_http        := $(LIB_OBJS)
 TESTLIB_OBJS := $(call objs,$(call src,tests/lib))
 BENCH_OBJS   := $(CLIENT_OBJS) $(call objs,$(call src,tests/bench))
 # tests/sim/ is a library for consensus/'s unit tests too; main.c is the program on it.
