@@ -1,0 +1,129 @@
+/* Room: node/http. Hrana's requests and answers, decoded: the same whether they came as JSON or as
+ * protobuf, over HTTP or a WebSocket.
+ *
+ *     bytes -> hrana_json | hrana_protobuf -> struct hrana_request -> hrana_stream
+ *           <- hrana_json | hrana_protobuf <- struct hrana_reply   <-
+ *
+ * Everything of a request lives in the arena of the message that it came with, or in its bytes.
+ * Source: Hrana 1, 2 and 3 specifications (tursodatabase/libsql, docs/HRANA_*_SPEC.md).
+ * Thread: loop. */
+#ifndef NODE_HTTP_HRANA_H
+#define NODE_HTTP_HRANA_H
+
+#include "base/buf.h"
+#include "client/wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What is decoded is bounded by these; above: an error of the request, or of the message. */
+#define HRANA_STEPS_MAX  10000u /* of one batch */
+#define HRANA_STORED_MAX 256u   /* texts of one stream; drivers keep 30, or 100 over a WebSocket */
+
+struct hrana_text {
+    const char *p; /* UTF-8 by promise only, not zero-terminated */
+    size_t n;
+};
+
+/* --- requests --- */
+
+struct hrana_arg {
+    struct hrana_text name; /* with or without : @ $ before it; empty: positional */
+    struct wire_value value;
+};
+
+struct hrana_stmt {
+    struct hrana_text sql;
+    int32_t sql_id; /* instead of `sql`, when by_id */
+    bool by_id, want_rows;
+    uint32_t n_args, n_named_args;
+    const struct hrana_arg *args, *named_args;
+    uint64_t replication_index; /* run on a state that is not older; 0: any */
+};
+
+enum hrana_cond_type {
+    HRANA_OK,    /* `step` was run and succeeded */
+    HRANA_ERROR, /* `step` was run and failed */
+    HRANA_NOT,   /* the one part */
+    HRANA_AND,
+    HRANA_OR,
+    HRANA_IS_AUTOCOMMIT,
+};
+
+struct hrana_cond {
+    enum hrana_cond_type type;
+    uint32_t step; /* before the one that it is the condition of */
+    uint32_t n_parts;
+    const struct hrana_cond *const *parts;
+};
+
+struct hrana_step {
+    const struct hrana_cond *condition; /* NULL: always */
+    struct hrana_stmt stmt;
+};
+
+struct hrana_batch {
+    uint32_t n_steps;
+    const struct hrana_step *steps;
+    uint64_t replication_index;
+};
+
+enum hrana_type {
+    HRANA_CLOSE,
+    HRANA_EXECUTE,
+    HRANA_BATCH,
+    HRANA_SEQUENCE,
+    HRANA_DESCRIBE,
+    HRANA_STORE_SQL,
+    HRANA_CLOSE_SQL,
+    HRANA_GET_AUTOCOMMIT,
+    /* WebSocket only: the streams and cursors that a pipeline or a request line stands for. */
+    HRANA_OPEN_STREAM,
+    HRANA_CLOSE_STREAM,
+    HRANA_OPEN_CURSOR,
+    HRANA_CLOSE_CURSOR,
+    HRANA_FETCH_CURSOR,
+};
+
+struct hrana_request {
+    enum hrana_type type;
+    struct hrana_stmt stmt;   /* EXECUTE; of SEQUENCE and DESCRIBE only the text */
+    struct hrana_batch batch; /* BATCH, OPEN_CURSOR */
+    int32_t sql_id;           /* STORE_SQL (the text is stmt.sql), CLOSE_SQL */
+    int32_t stream_id, cursor_id;
+    uint32_t max_count; /* FETCH_CURSOR */
+};
+
+/* --- answers --- */
+
+/* CODE is one that drivers know, "SQLITE_CONSTRAINT" say; a literal. */
+struct hrana_error {
+    const char *code;
+    char *message; /* malloc'ed */
+};
+
+/* What one statement answered, as the frames of the native protocol have it. */
+struct hrana_result {
+    struct buf frames; /* COLUMNS, ROWS: whole frames */
+    struct wire_done done;
+    bool read_only; /* it cannot have written: its changes are not told */
+};
+
+/* A step of a batch: neither: it was not run. */
+struct hrana_step_reply {
+    struct hrana_result *result;
+    struct hrana_error *error;
+};
+
+struct hrana_reply {
+    enum hrana_type type;
+    struct hrana_error *error;      /* the request failed; or NULL */
+    struct hrana_step_reply *steps; /* BATCH: n_steps; EXECUTE: 1 */
+    uint32_t n_steps;
+    struct buf description;     /* DESCRIBE: the frame */
+    bool is_autocommit;         /* GET_AUTOCOMMIT */
+    uint64_t replication_index; /* newest sequence that the answer could see */
+};
+
+#endif

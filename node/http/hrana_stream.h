@@ -1,0 +1,66 @@
+/* Room: node/http. A Hrana stream: a session of this node, the texts that it stored, and its
+ * requests, one after the other.
+ *
+ *     hrana_stream_run -> hrana_run (steps, conditions) -> session -> frames -> events
+ *
+ * A stream without a transaction and without stored texts is nothing but the numbers in its baton
+ * (struct hrana_memory): it may be closed here and opened elsewhere. Thread: loop. */
+#ifndef NODE_HTTP_HRANA_STREAM_H
+#define NODE_HTTP_HRANA_STREAM_H
+
+#include "base/thread.h"
+#include "node/http/hrana.h"
+#include "node/node.h"
+
+struct hrana_stream;
+
+/* What a session's SQL can see of the requests before, but for an open transaction. */
+struct hrana_memory {
+    uint64_t seq; /* newest sequence seen */
+    int64_t last_insert_rowid;
+    bool foreign_keys;
+};
+
+/* How reads are answered, and how long a request may take: by header or URL parameter. */
+struct hrana_wish {
+    enum wire_level level;
+    uint32_t bound_ms, timeout_ms; /* 0: the node's default */
+};
+
+/* What a request tells while it runs; the frames are borrowed. A callback may not close the
+ * stream. */
+struct hrana_events {
+    void *ctx;
+    /* A step's COLUMNS frame, then its ROWS frames, then its end. */
+    void (*on_columns)(void *ctx, uint32_t step, struct wire_frame *f) ON_LOOP;
+    void (*on_rows)(void *ctx, uint32_t step, struct wire_frame *f) ON_LOOP;
+    void (*on_step)(void *ctx, uint32_t step, const struct wire_done *d, bool read_only) ON_LOOP;
+    void (*on_step_error)(void *ctx, uint32_t step, struct hrana_error *e) ON_LOOP; /* taken */
+    void (*on_description)(void *ctx, struct wire_frame *f) ON_LOOP;
+    /* The request is over; ERROR (taken): it failed as a whole, or NULL. The next may be run from
+     * within. */
+    void (*on_over)(void *ctx, struct hrana_error *error) ON_LOOP;
+};
+
+struct hrana_stream *hrana_stream_open(struct node *n, const struct hrana_memory *memory) ON_LOOP;
+/* What runs is cancelled, an open transaction rolled back. No event follows. */
+void hrana_stream_close(struct hrana_stream *s) ON_LOOP;
+/* Runs Q (EXECUTE, BATCH, SEQUENCE, DESCRIBE, STORE_SQL, CLOSE_SQL, GET_AUTOCOMMIT), which must
+ * stay until on_over. One at a time. */
+void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
+                      const struct hrana_wish *wish, const struct hrana_events *events) ON_LOOP;
+/* Ends the running request soon: on_over comes with an error. */
+void hrana_stream_cancel(struct hrana_stream *s) ON_LOOP;
+/* Rows are told only while there is room: N more bytes of ROWS frames were taken. */
+void hrana_stream_took(struct hrana_stream *s, size_t n) ON_LOOP;
+
+bool hrana_stream_is_autocommit(const struct hrana_stream *s) ON_LOOP;
+/* Has it nothing that another stream with its memory would not have? */
+bool hrana_stream_is_bare(const struct hrana_stream *s) ON_LOOP;
+struct hrana_memory hrana_stream_memory(const struct hrana_stream *s) ON_LOOP;
+
+void hrana_error_free(struct hrana_error *e);
+struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif
