@@ -242,8 +242,9 @@ static void fail_in_time(struct call *c)
     if (code == ERR_NOT_LEADER)
         code = ERR_NO_LEADER;
     if (code == ERR_OK && c->wanted != NULL) {
-        call_fail(c, ERR_TIMEOUT, "not done within the time limit: %s does not answer",
-                  c->wanted->address);
+        bool accepted = c->wanted->link != NULL && link_was_accepted(c->wanted->link);
+        call_fail(c, ERR_TIMEOUT, "not done within the time limit: %s %s", c->wanted->address,
+                  accepted ? "accepted the connection but said nothing" : "does not answer");
         return;
     }
     if (code == ERR_OK) {
@@ -328,7 +329,7 @@ void call_advance(struct call *c)
                                    .avoid = c->avoid};
         c->state = CALL_PARKED;
         news_in_use(s->cluster, now);
-        enum err e = cluster_route(s->cluster, &wish, now, &m, &until);
+        enum err e = cluster_route(s->cluster, &wish, c->begun_ms, now, &m, &until);
         if (e != ERR_OK && !c->doubt) {
             call_fail(c, e, "%s", err_text());
             return;
@@ -478,6 +479,7 @@ void call_start(struct call *c, uint64_t deadline_ms)
 {
     struct stream *s = c->stream;
     CHECK(c->state == CALL_NEW);
+    c->begun_ms = clock_mono_ms();
     c->deadline_ms = deadline_ms;
     c->state = CALL_QUEUED;
     list_push_back(&s->calls, &c->in_stream);

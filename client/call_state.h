@@ -36,6 +36,9 @@
 #define NEWS_PERIOD_MS    5000u
 /* One question is given up after this. */
 #define NEWS_ANSWER_MS 1500u
+/* Nodes that are being started listen within this: until then an address at which nobody is may
+ * still become one. */
+#define CLUSTER_START_MS 2000u
 /* A cluster that is used for longer than this gets to know the distance of all members. */
 #define EXPLORE_AFTER_MS 1000u
 
@@ -135,7 +138,7 @@ struct call {
     struct list in_stream;
     struct list in_member; /* its in_flight or waiting, or the cluster's parked */
     struct loop_timer timer;
-    uint64_t deadline_ms, retry_ms;
+    uint64_t begun_ms, deadline_ms, retry_ms;
 
     /* What is asked. */
     struct call_statement *statements;
@@ -177,9 +180,11 @@ struct call {
 
 /* --- cluster.c: links, and whose frames are whose --- */
 
-/* Whom to ask now, connected or connecting. NULL: nobody before *until_ms. */
+/* Whom to ask now, connected or connecting. NULL: nobody before *until_ms. SINCE_MS: when the call
+ * began. An error: no node was ever found, and none is at any address; ERR_NOMEM. */
 MUST_USE enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish,
-                                uint64_t now_ms, struct member **out, uint64_t *until_ms);
+                                uint64_t since_ms, uint64_t now_ms, struct member **out,
+                                uint64_t *until_ms);
 /* An answer more is awaited from M, or one less. */
 void cluster_await(struct member *m);
 void cluster_awaited(struct member *m);

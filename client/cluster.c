@@ -267,12 +267,23 @@ static void route_waiting(struct member *m, enum err why, const char *sentence)
     }
 }
 
+/* A connection to M ended, or did not come about. */
+static void note_failure(struct member *m, enum err code, bool greeted, bool accepted)
+{
+    struct members *ms = &m->cluster->members;
+    uint64_t now = clock_mono_ms();
+    if (!greeted && code == ERR_CLOSED)
+        member_absent(ms, m, accepted ? ERR_PROTOCOL : ERR_CLOSED, now);
+    else
+        member_failed(ms, m, !greeted && is_refusal(code) ? code : ERR_OK, now);
+}
+
 /* M's connection is no more. Every call and stream on it hears of that once. */
 static void member_down(struct member *m, enum err code, const char *why)
 {
     struct lectern_cluster *c = m->cluster;
     struct list lost;
-    bool refused = is_refusal(code) && !m->ready;
+    bool greeted = m->ready, accepted = link_was_accepted(m->link);
     char said[ERR_TEXT_MAX];
     (void)snprintf(said, sizeof said, "%s", why); /* it may be the link's */
     list_init(&lost);
@@ -282,7 +293,7 @@ static void member_down(struct member *m, enum err code, const char *why)
     m->link = NULL;
     m->ready = false;
     m->awaited = 0;
-    member_failed(&c->members, m, refused ? code : ERR_OK, clock_mono_ms());
+    note_failure(m, code, greeted, accepted);
     c->trouble = code;
     memcpy(c->trouble_text, said, sizeof said);
     news_link_down(c, m);
@@ -406,17 +417,32 @@ static void explore(struct lectern_cluster *c, uint64_t now_ms)
     }
 }
 
-enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish, uint64_t now_ms,
-                       struct member **out, uint64_t *until_ms)
+/* Is there anybody? Known nodes come back; where none was found yet, a call that began at SINCE_MS
+ * need not wait for its limit. */
+static enum err look_whether_empty(struct lectern_cluster *c, uint64_t since_ms, uint64_t now_ms,
+                                   uint64_t *until_ms)
+{
+    uint64_t patient_ms = since_ms + CLUSTER_START_MS;
+    if (c->id != 0)
+        return ERR_OK;
+    enum err e = members_refused(&c->members, now_ms >= patient_ms);
+    if (e == ERR_OK && now_ms < patient_ms && patient_ms < *until_ms)
+        *until_ms = patient_ms;
+    if (e == ERR_OK || c->members.n == 1)
+        return e == ERR_OK ? e : err_fail(e, "%s", c->trouble_text);
+    return err_fail(e, "no node at any of the %u addresses; the last one: %.400s", c->members.n,
+                    c->trouble_text);
+}
+
+enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish, uint64_t since_ms,
+                       uint64_t now_ms, struct member **out, uint64_t *until_ms)
 {
     if (wish->read)
         explore(c, now_ms);
     for (;;) {
         struct member *m = *out = members_choose(&c->members, wish, now_ms, until_ms);
-        if (m == NULL) {
-            enum err refused = c->id == 0 ? members_refused(&c->members) : ERR_OK;
-            return refused == ERR_OK ? ERR_OK : err_fail(refused, "%s", c->trouble_text);
-        }
+        if (m == NULL)
+            return look_whether_empty(c, since_ms, now_ms, until_ms);
         if (m->link != NULL)
             return ERR_OK;
         enum err e = dial(m);
@@ -426,6 +452,6 @@ enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish
             return e;
         c->trouble = e;
         (void)snprintf(c->trouble_text, sizeof c->trouble_text, "%s", err_text());
-        member_failed(&c->members, m, is_refusal(e) ? e : ERR_OK, now_ms);
+        note_failure(m, e, false, false);
     }
 }

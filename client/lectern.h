@@ -66,7 +66,8 @@ enum {
     LECTERN_CORRUPT = 11,
     LECTERN_FULL = 13,
     LECTERN_CANTOPEN = 14, /* no address of the URL resolves, or nobody answers there */
-    LECTERN_PROTOCOL = 15, /* what answers there is no Lectern, or of another version */
+    /* What answers there, or closes without a word, is no Lectern, or of another version. */
+    LECTERN_PROTOCOL = 15,
     LECTERN_SCHEMA = 17,
     LECTERN_TOOBIG = 18,
     LECTERN_CONSTRAINT = 19,
@@ -110,7 +111,8 @@ typedef void (*lectern_destructor)(void *);
  * name=TEXT for the server's log. */
 
 /* As sqlite3_open: *DB is there also after an error, for lectern_errmsg (NULL without memory), and
- * is to be closed. Waits for one node to answer. */
+ * is to be closed. Waits for one node to answer; where nobody listens, or somebody who is no
+ * Lectern, not for the whole time limit but for 2 seconds: nodes may be starting. */
 LECTERN_API int lectern_open(const char *url, lectern **db);
 /* Also with NULL. BUSY: some statements or batches are not finalized, or other sessions use the
  * cluster that lectern_open made. Rolls back. In a callback of its own only for sessions of

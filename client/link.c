@@ -51,6 +51,7 @@ struct link {
     unsigned in_event;
     bool freed;
     bool busy;
+    bool accepted;
     uint64_t busy_ms, heard_ms; /* since when it is busy; when a byte came last */
     struct {
         bool on;
@@ -62,6 +63,7 @@ struct link {
     uint64_t ping_ns; /* when it, or HELLO, was put; 0: not awaited */
     uint64_t rtt_ns;
     struct kept_set kept;
+    /* Why it is down; before: why who accepted it was not the right one, ERR_OK: nobody did. */
     enum err down_code;
     char why[ERR_TEXT_MAX];
 };
@@ -92,7 +94,8 @@ void link_fail(struct link *k, enum err code, const char *why)
     end_attempt(k);
     k->state = DOWN;
     k->down_code = code;
-    (void)snprintf(k->why, sizeof k->why, "%s", why);
+    if (why != k->why)
+        (void)snprintf(k->why, sizeof k->why, "%s", why);
     loop_task_defer(k->loop, &k->task);
 }
 
@@ -407,7 +410,9 @@ static bool handle_frames(struct link *k)
         struct wire_frame f;
         size_t used;
         size_t max = k->state == GREETING ? GREETING_MAX : WIRE_FRAME_MAX;
-        enum err e = wire_next(k->in.data + at, k->in.len - at, max, &f, &used);
+        enum err e = ERR_PROTOCOL;
+        if (k->state != GREETING || greeting_may_follow(k->in.data, k->in.len))
+            e = wire_next(k->in.data + at, k->in.len - at, max, &f, &used);
         if (e == ERR_OK && used == 0)
             break;
         if (e == ERR_OK)
@@ -425,28 +430,40 @@ static bool handle_frames(struct link *k)
     return true;
 }
 
-/* Who answered there said nothing, or left: the name's next address may be better. */
+/* Who accepted it said nothing, or left: the name's next address may be better. If nobody accepts
+ * there, this is what the caller hears of. */
 static void try_next_address(struct link *k, enum err e)
 {
     disconnect(k);
     k->state = CONNECTING;
+    k->down_code = e;
+    (void)snprintf(k->why, sizeof k->why, "%s", err_text());
     attempt_next(k->attempt, e);
+}
+
+/* The greeting ended with recv's N. */
+static enum err left_early(const struct link *k, ssize_t n)
+{
+    if (k->in.len > 0)
+        return greeting_cut_short(k->address, k->in.data, k->in.len, "closed the connection");
+    if (n < 0 && errno != ECONNRESET)
+        return err_fail(ERR_CLOSED, "%s: the connection broke: %s", k->address, strerror(errno));
+    return err_fail(ERR_CLOSED,
+                    "%s accepted the connection and closed it before it said anything: it is no "
+                    "Lectern server, or a proxy whose server is down",
+                    k->address);
 }
 
 /* The connection ended with recv's N. */
 static void lost(struct link *k, ssize_t n)
 {
-    enum err e;
-    if (n == 0 && k->state == GREETING)
-        e = err_fail(ERR_CLOSED, "%s closed the connection before it said WELCOME", k->address);
-    else if (n == 0)
-        e = err_fail(ERR_CLOSED, "%s closed the connection", k->address);
-    else
-        e = err_fail(ERR_CLOSED, "%s: the connection broke: %s", k->address, strerror(errno));
     if (k->state == GREETING)
-        try_next_address(k, e);
+        try_next_address(k, left_early(k, n));
+    else if (n == 0)
+        go_down(k, err_fail(ERR_CLOSED, "%s closed the connection", k->address));
     else
-        go_down(k, e);
+        go_down(k,
+                err_fail(ERR_CLOSED, "%s: the connection broke: %s", k->address, strerror(errno)));
 }
 
 /* False: it is down or gone, or connects anew. */
@@ -476,6 +493,17 @@ static bool receive(struct link *k)
     return true;
 }
 
+/* Until the time that it had for WELCOME was over. */
+static enum err said_too_little(const struct link *k)
+{
+    if (k->in.len > 0)
+        return greeting_cut_short(k->address, k->in.data, k->in.len, "said no more");
+    return err_fail(ERR_TIMEOUT,
+                    "%s accepted the connection but said nothing: the node is paused, or it is no "
+                    "Lectern server",
+                    k->address);
+}
+
 /* --- connecting ------------------------------------------------------------------------------- */
 
 static void on_connected(void *ctx, int fd, uint64_t until_ms)
@@ -489,6 +517,7 @@ static void on_connected(void *ctx, int fd, uint64_t until_ms)
     }
     k->interest = EPOLLIN;
     k->state = GREETING;
+    k->accepted = true;
     loop_timer_set(k->loop, &k->timer, until_ms);
     buf_reset(&k->in);
     buf_reset(&k->out);
@@ -505,7 +534,11 @@ static void on_connected(void *ctx, int fd, uint64_t until_ms)
 
 static void on_failed(void *ctx, enum err e)
 {
-    go_down(ctx, e);
+    struct link *k = ctx;
+    if (k->down_code == ERR_OK || e == ERR_NOMEM)
+        go_down(k, e);
+    else
+        link_fail(k, k->down_code, k->why);
 }
 
 /* --- from the loop ---------------------------------------------------------------------------- */
@@ -528,10 +561,7 @@ static void on_timer(struct loop_timer *t)
     if (k->state == READY)
         watch_silence(k);
     else
-        try_next_address(k, err_fail(ERR_TIMEOUT,
-                                     "%s: connected, but nothing says WELCOME: the node is "
-                                     "paused, or it is no Lectern server",
-                                     k->address));
+        try_next_address(k, said_too_little(k));
 }
 
 static void on_task(struct loop_task *t)
@@ -578,6 +608,11 @@ enum err link_new(struct loop *l, const char *address, const char *client_name,
 bool link_is_ready(const struct link *k)
 {
     return k->state == READY;
+}
+
+bool link_was_accepted(const struct link *k)
+{
+    return k->accepted;
 }
 
 const char *link_address(const struct link *k)

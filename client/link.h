@@ -49,6 +49,9 @@ void link_free(struct link *k);
  * but on_down, at the end of the turn. */
 void link_fail(struct link *k, enum err code, const char *why);
 bool link_is_ready(const struct link *k);
+/* Somebody accepted the connection, which counts also after its end: who never says WELCOME is
+ * paused, or no Lectern. */
+bool link_was_accepted(const struct link *k);
 /* As it was given to link_new. */
 const char *link_address(const struct link *k);
 

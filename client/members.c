@@ -95,6 +95,7 @@ void member_worked(struct member *m)
     m->failures = 0;
     m->avoid_until_ms = 0;
     m->refusal = ERR_OK;
+    m->may_come = false;
 }
 
 void member_failed(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms)
@@ -105,6 +106,7 @@ void member_failed(struct members *ms, struct member *m, enum err refusal, uint6
     wait = wait > MEMBER_AVOID_MAX_MS ? MEMBER_AVOID_MAX_MS : wait;
     m->failures++;
     m->refusal = refusal;
+    m->may_come = false;
     m->avoid_until_ms = now_ms + wait / 2 + rng_below(&ms->rng, wait / 2 + 1);
     ms->reader = ms->reader == m ? NULL : ms->reader;
     if (m->id != 0 && m->id == ms->leader_id)
@@ -117,19 +119,29 @@ void member_failed(struct members *ms, struct member *m, enum err refusal, uint6
     }
 }
 
+void member_absent(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms)
+{
+    member_failed(ms, m, ERR_OK, now_ms);
+    m->refusal = refusal;
+    m->may_come = true;
+}
+
 bool member_is_avoided(const struct member *m, uint64_t now_ms)
 {
     return m->avoid_until_ms > now_ms;
 }
 
-enum err members_refused(const struct members *ms)
+enum err members_refused(const struct members *ms, bool waited)
 {
     enum err first = ERR_OK;
     for (unsigned i = 0; i < ms->n; i++) {
         const struct member *m = &ms->all[i];
-        if (m->used && m->refusal == ERR_OK)
+        if (!m->used)
+            continue;
+        if (m->refusal == ERR_OK || (m->may_come && (!waited || m->failures < MEMBER_ROUNDS)))
             return ERR_OK;
-        first = first == ERR_OK && m->used ? m->refusal : first;
+        if (first == ERR_OK || m->refusal == ERR_CLOSED)
+            first = m->refusal;
     }
     return first;
 }

@@ -17,6 +17,9 @@
 /* So long a new connection is waited for before another node is tried beside it. */
 #define MEMBER_SLOW_MS 300u
 
+/* An address at which nobody is counts as empty after so many attempts. */
+#define MEMBER_ROUNDS 2u
+
 struct link;
 
 /* Never moves in memory while its cluster lives. */
@@ -33,7 +36,8 @@ struct member {
     uint64_t seq; /* newest transaction that it told of */
     uint64_t avoid_until_ms;
     unsigned failures; /* in a row */
-    enum err refusal;  /* why it can never be right, as it seems; ERR_OK: no reason */
+    enum err refusal;  /* why no node of the cluster is there, as it seems; ERR_OK: no reason */
+    bool may_come;     /* that reason: one may be there soon */
     bool told;         /* by the list that is being taken */
     unsigned refs;     /* streams that it answered last */
     char server[MEMBER_TEXT], sqlite[MEMBER_TEXT];
@@ -70,13 +74,18 @@ struct member *members_by_id(struct members *ms, uint64_t id);
  * `same`; else M is its entry from now on. */
 void members_identified(struct members *ms, struct member *m, uint64_t id);
 
-/* It answered: trusted again. It failed: avoided for a while. FOREVER: no node of this cluster, or
- * of another version; ERR_OK: it may get well. */
+/* It answered: trusted again. It failed: avoided for a while. REFUSAL: why no node of ours is there,
+ * and waiting changes nothing (no such name, another server or version); ERR_OK: it may get well. */
 void member_worked(struct member *m);
 void member_failed(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms);
+/* It failed because nobody (ERR_CLOSED), or nobody of ours (ERR_PROTOCOL), is there, as it seems; a
+ * node that is being started looks like that, too. */
+void member_absent(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms);
 bool member_is_avoided(const struct member *m, uint64_t now_ms);
-/* Every address was tried and none can ever be right: its reason, else ERR_OK. */
-enum err members_refused(const struct members *ms);
+/* Every address was tried and no node is there: ERR_CLOSED, or, when another server is at each that
+ * has one, why that is none of ours. Else ERR_OK. WAITED: long enough for nodes that are being
+ * started; each of these addresses was tried MEMBER_ROUNDS times. */
+enum err members_refused(const struct members *ms, bool waited);
 
 /* One row of STATUS. Texts are borrowed and not zero-terminated. */
 struct member_news {

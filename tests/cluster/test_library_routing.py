@@ -1,9 +1,12 @@
 """The client library finds its way: leaders, replicas, dead and paused nodes, time limits."""
 
+import contextlib
+import queue
 import socket
 import threading
 
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, free_port, wait_for
+from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, free_port,
+                               wait_for)
 from tests.lib.library import (ANY, CANTOPEN, DONE, ERROR, INTERRUPT, MISUSE, OK, PROTOCOL, TIMEOUT,
                                UNAVAILABLE, UNKNOWN, Library)
 
@@ -15,6 +18,15 @@ ONE_TIMEOUT_MS = 5000 * PATIENCE
 def table(c):
     with c.client() as q:
         q.query("CREATE TABLE t(a)")
+
+
+def expect_silence(p, seconds):
+    """No answer comes within that time: the call still waits."""
+    try:
+        a = p.lines.get(timeout=seconds)
+    except queue.Empty:
+        return
+    raise Failure(f"a call that should wait ended: {a}")
 
 
 def write_until_at(p, session, node):
@@ -215,10 +227,10 @@ def test_library_interrupt_ends_a_long_statement():
 
 
 class Impostor:
-    """Answers whoever connects with REPLY and then says nothing (None: from the start)."""
+    """Answers whoever connects with REPLY (None: nothing), then says nothing more, or closes."""
 
-    def __init__(self, reply):
-        self.reply, self.sockets = reply, []
+    def __init__(self, reply, closes=False):
+        self.reply, self.closes, self.sockets = reply, closes, []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -241,30 +253,97 @@ class Impostor:
             except OSError:
                 return
             self.sockets.append(s)
-            if self.reply is not None:
-                s.sendall(self.reply)
+            with contextlib.suppress(OSError):
+                if self.reply is not None:
+                    s.sendall(self.reply)
+                if self.closes:
+                    s.recv(65536)
+                    s.close()
 
 
 HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nwhat?"
 
 
+# Who answers, what it says, whether it then closes; the code, words of the sentence, and the
+# milliseconds that opening takes at most, of a limit of 20 seconds.
+SOON, STARTING = 500, 2000
+STRANGERS = (("HTTP", HTTP, False, PROTOCOL, "HTTP", SOON),
+             ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n", False, PROTOCOL, "SSH", SOON),
+             ("SSH that closes", b"SSH-2.0-OpenSSH_9.2\r\n", True, PROTOCOL, "SSH", SOON),
+             ("MySQL", b"\x4a\0\0\0\x0a8.0.33\0", False, PROTOCOL, "4a 00 00 00 0a", SOON),
+             ("a greeting", b"hello there\r\n", False, PROTOCOL, "hello there)", SOON),
+             ("garbage", bytes(range(255, -1, -1)) * 400, False, PROTOCOL, "ff fe fd", SOON),
+             ("zeros", bytes(100000), True, PROTOCOL, "00 00 00", SOON),
+             ("two bytes", b"\x20\0", True, PROTOCOL, "it said 20 00", SOON),
+             ("two bytes, no more", b"\x20\0", False, PROTOCOL, "said no more", 3000),
+             ("nothing, closes", None, True, PROTOCOL, "closed it before it said", STARTING))
+
+
 @case()
 def test_library_tells_other_servers_from_a_lectern():
-    cases = (("HTTP", HTTP, (PROTOCOL, CANTOPEN)),
-             ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n", (PROTOCOL, CANTOPEN)),
-             ("garbage", bytes(range(255, -1, -1)) * 400, (PROTOCOL, CANTOPEN)),
-             ("zeros", bytes(100000), (PROTOCOL, CANTOPEN)),
-             ("silence", None, (CANTOPEN, TIMEOUT, UNAVAILABLE)))
-    with Library() as p:
-        for name, reply, codes in cases:
-            with Impostor(reply) as server:
-                a = p.open(0, server.address, timeout=2000, code=ANY)
-                expect(a["code"] in codes, f"{name}: {a}")
-                expect(server.address in a["message"], f"{name}: no address: {a['message']!r}")
-                expect(a["took_ms"] < 2000 + SLACK_MS, f"{name} took {a['took_ms']} ms")
-                print(f"{name}: {a['code']} {a['message']}")
-                expect_equal(p.query(0, "SELECT 1", code=ANY)["code"] != DONE, True, name)
-                p.ask("close", 0)
+    with Library() as p, contextlib.ExitStack() as servers:
+        for name, reply, closes, code, words, most_ms in STRANGERS:
+            server = servers.enter_context(Impostor(reply, closes))
+            a = p.open(0, server.address, timeout=20000, code=code)
+            expect(words in a["message"] and server.address in a["message"], f"{name}: {a}")
+            expect(a["took_ms"] < most_ms + SLACK_MS, f"{name} took {a['took_ms']} ms")
+            print(f"{name}: {a['took_ms']:.0f} ms, {a['message']}")
+            p.ask("timeout", 0, 1500)
+            expect(p.query(0, "SELECT 1", code=ANY)["code"] != DONE, name)
+            p.ask("close", 0)
+        silent = servers.enter_context(Impostor(None))
+        for limit in (400, 4000):  # before and after a connection is given up
+            a = p.open(0, silent.address, timeout=limit, code=CANTOPEN)
+            said = f"{silent.address} accepted the connection but said nothing"
+            expect(said in a["message"] and a["took_ms"] >= limit - 1, f"silence: {a}")
+            p.ask("close", 0)
+
+
+@case()
+def test_library_meets_the_port_of_the_peers():
+    with Cluster(1) as c, Library() as p:
+        peer = f"127.0.0.1:{c.node(1).peer_port}"
+        a = p.open(0, peer, timeout=20000, code=PROTOCOL)
+        print(f"{a['took_ms']:.0f} ms, {a['message']}")
+        expect(peer in a["message"], a["message"])
+        expect(a["took_ms"] < 2 * STARTING + SLACK_MS, f"took {a['took_ms']} ms")  # it waits, too
+        c.check_alive()
+
+
+@case(short=True)
+def test_library_where_nobody_listens_says_so_soon():
+    with Library() as p, Impostor(None, closes=True) as closing, Impostor(None) as silent:
+        one, two = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        for addresses in (one, f"{one},{two}", f"{one},{closing.address}",
+                          f"{one},no-such-host.invalid:1"):
+            a = p.open(0, addresses, timeout=20000, code=CANTOPEN)
+            expect(1000 < a["took_ms"] < STARTING + SLACK_MS, f"{addresses}: {a}")
+            expect_equal("no node at any of the 2 addresses" in a["message"], "," in addresses,
+                         f"sentence of {addresses}: {a['message']}")
+            p.ask("close", 0)
+        # Somebody who is silent may be a node that is paused.
+        a = p.open(0, f"{one},{silent.address}", timeout=3500, code=CANTOPEN)
+        expect(a["took_ms"] >= 3499, f"a silent one: {a}")
+        p.ask("close", 0)
+
+
+@case()
+def test_library_waits_for_nodes_that_are_being_started():
+    with Cluster(1) as c, Library() as p:
+        node = c.node(1)
+        p.open(1, node.address)
+        p.query(1, "SELECT 1")
+        node.kill()
+        p.tell("open", 0, f"lectern://{node.address}/?timeout=20000")
+        c.restart(node)
+        expect_equal(p.answer()["code"], OK, "open while the node starts")
+        # A cluster that was found once is waited for until the limit.
+        node.kill()
+        p.ask("timeout", 1, 20000)
+        p.tell("query", 1, "SELECT 1")
+        expect_silence(p, 3.0)
+        c.restart(node)
+        expect_equal(p.answer()["code"], DONE, "a read that began 3 s before its node did")
 
 
 @case()

@@ -128,11 +128,37 @@ TEST(members_failed_ones_are_avoided_longer_and_longer)
     EXPECT_EQ(until, ms.all[1].avoid_until_ms);
     member_worked(m);
     EXPECT(members_choose(&ms, &wish, now, &until) == m);
-    EXPECT_OK(members_refused(&ms));
+    EXPECT_OK(members_refused(&ms, false));
     member_failed(&ms, m, ERR_VERSION, now);
-    EXPECT_OK(members_refused(&ms));
+    EXPECT_OK(members_refused(&ms, false));
     member_failed(&ms, &ms.all[1], ERR_PROTOCOL, now);
-    EXPECT_ERR(ERR_VERSION, members_refused(&ms));
+    EXPECT_ERR(ERR_VERSION, members_refused(&ms, false));
+}
+
+TEST(members_absent_ones_may_come_for_a_while)
+{
+    begin_table("one:1", "two:1");
+    struct member *one = &ms.all[0], *two = &ms.all[1];
+    member_failed(&ms, one, ERR_NOT_FOUND, 1);
+    member_absent(&ms, two, ERR_PROTOCOL, 1); /* somebody accepts, and closes */
+    EXPECT_OK(members_refused(&ms, false));
+    EXPECT_OK(members_refused(&ms, true)); /* tried once only */
+    member_absent(&ms, two, ERR_PROTOCOL, 1);
+    EXPECT_OK(members_refused(&ms, false));
+    EXPECT_ERR(ERR_NOT_FOUND, members_refused(&ms, true));
+    member_absent(&ms, two, ERR_CLOSED, 1); /* nobody: says more than a wrong name beside it */
+    EXPECT_ERR(ERR_CLOSED, members_refused(&ms, true));
+    member_failed(&ms, one, ERR_OK, 1); /* silent: may be paused */
+    EXPECT_OK(members_refused(&ms, true));
+    for (int i = 0; i < 2; i++)
+        member_absent(&ms, one, ERR_PROTOCOL, 1);
+    EXPECT_ERR(ERR_CLOSED, members_refused(&ms, true));
+    member_absent(&ms, two, ERR_PROTOCOL, 1);
+    EXPECT_ERR(ERR_PROTOCOL, members_refused(&ms, true));
+    member_worked(two);
+    EXPECT_OK(members_refused(&ms, true));
+    member_absent(&ms, two, ERR_CLOSED, 1); /* counted anew */
+    EXPECT_OK(members_refused(&ms, true));
 }
 
 TEST(members_other_address_is_tried_when_one_fails)

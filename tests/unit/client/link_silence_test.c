@@ -46,7 +46,7 @@ TEST(link_that_nobody_greets_costs_one_timeout)
     (void)snprintf(address, sizeof address, FAKE_NAME_THRICE ":%u", fake_node_port(v6));
     uint64_t began = clock_mono_ms();
     open_link(&s, address);
-    expect_down(&s, ERR_TIMEOUT, "nothing says WELCOME");
+    expect_down(&s, ERR_TIMEOUT, "accepted the connection but said nothing");
     uint64_t took = clock_mono_ms() - began; /* for all addresses of the name together */
     EXPECT(took >= LINK_CONNECT_MS && took < LINK_CONNECT_MS + 1500);
     EXPECT_EQ(fake_node_accepted(v6), 2);
