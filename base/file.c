@@ -138,13 +138,15 @@ bool file_is_there(const char *path)
     return stat(path, &st) == 0;
 }
 
-enum err file_replace(const char *path, const void *p, size_t n)
+static enum err replace(const char *path, const void *p, size_t n, mode_t mode)
 {
     char *temp;
     int fd = -1;
     if (asprintf(&temp, "%s.new", path) < 0)
         return err_fail(ERR_NOMEM, "out of memory");
-    enum err e = file_open(temp, O_WRONLY | O_CREAT | O_TRUNC, 0644, &fd);
+    enum err e = file_open(temp, O_WRONLY | O_CREAT | O_TRUNC, mode, &fd);
+    if (e == ERR_OK && fchmod(fd, mode) != 0) /* one of an earlier crash may be there */
+        e = file_error("chmod", temp);
     if (e == ERR_OK)
         e = file_write_at(fd, temp, p, n, 0);
     if (e == ERR_OK)
@@ -157,6 +159,16 @@ enum err file_replace(const char *path, const void *p, size_t n)
         e = file_sync_dir_of(path);
     free(temp);
     return e;
+}
+
+enum err file_replace(const char *path, const void *p, size_t n)
+{
+    return replace(path, p, n, 0644);
+}
+
+enum err file_replace_secret(const char *path, const void *p, size_t n)
+{
+    return replace(path, p, n, 0600);
 }
 
 /* mkdir, durable: a directory is in its parent only once that is synced. */

@@ -34,6 +34,8 @@ MUST_USE enum err file_read_all(const char *path, struct buf *out);
 /* Replaces PATH by N bytes so that a crash leaves the old or the new content: temporary file, sync,
  * rename, sync of the directory. */
 MUST_USE enum err file_replace(const char *path, const void *p, size_t n);
+/* The same, for its owner's eyes only: mode 0600 from the first byte on. */
+MUST_USE enum err file_replace_secret(const char *path, const void *p, size_t n);
 /* mkdir -p. */
 MUST_USE enum err file_make_dirs(const char *path);
 

@@ -16,7 +16,7 @@ BACKPORTS_FILE=/etc/apt/sources.list.d/lectern-backports.list
 # sqlite3 is the stock shell that the tests read the nodes' files with; python3 runs the local
 # cluster and the tests; the rest builds.
 packages='gcc libc6-dev make pkg-config libsqlite3-dev libraft-dev libuv1-dev liblz4-dev
-libxxhash-dev libedit-dev libinih-dev libyajl-dev sqlite3 python3'
+libxxhash-dev libedit-dev libinih-dev libyajl-dev libssl-dev sqlite3 python3'
 
 say() {
     echo "install-deps: $*" >&2
