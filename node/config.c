@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "node/identity.h"
+#include "node/waiting.h"
 
 #include <ctype.h>
 #include <getopt.h>
@@ -261,6 +262,9 @@ static enum err check(const struct config *c)
         return err_fail(ERR_CONFIG, "batches-in-flight must be 1 to 64");
     if (c->queue_max == 0 || c->connections_max == 0)
         return err_fail(ERR_CONFIG, "queue-length and max-connections must be at least 1");
+    if (c->waiting_bytes < WAITING_LIMIT_MIN || c->waiting_bytes > WAITING_LIMIT_MAX)
+        return err_fail(ERR_CONFIG, "waiting-bytes must be 128MiB to 1024GiB: with less, a frame "
+                                    "as long as frames may be would never be taken");
     if (c->txn_bytes_max < MIB(1) || c->txn_bytes_max > TXN_BYTES_LIMIT)
         return err_fail(ERR_CONFIG, "transaction-bytes must be 1MiB to 64GiB");
     if (c->wal_restart_bytes < c->wal_checkpoint_bytes)

@@ -20,9 +20,10 @@
 #include <string.h>
 
 #define HELLO_MS    5000     /* without HELLO it is closed: it may be half open, or hostile */
-#define SLOW_MS     10000    /* a client that takes no byte of its answers for so long is gone */
 #define BACKLOG_MAX KIB(512) /* not taken by the client: nothing more is sent */
+#define BACKLOG_MIN KIB(64)  /* the same, while the node holds as much as it may */
 #define ACCEPTS     1024     /* the kernel's queue of new connections */
+#define POLITE_MAX  256      /* requests without an answer, while the node holds so much, too */
 
 struct listener {
     uv_tcp_t tcp;
@@ -47,6 +48,7 @@ static void end(struct connection *c, bool flush) ON_LOOP
     c->node->n_connections--;
     list_remove(&c->link);
     keeper_free(c->keeper);
+    waiting_set(&c->node->waiting, &c->kept_bytes, 0);
     free(c);
 }
 
@@ -106,15 +108,24 @@ static void on_bad(void *ctx, enum err e)
 
 bool connection_is_full(const struct connection *c)
 {
-    return framed_backlog(c->framed) > BACKLOG_MAX;
+    const struct waiting *w = &c->node->waiting;
+    return framed_backlog(c->framed) > (w->bytes > w->limit ? BACKLOG_MIN : BACKLOG_MAX);
+}
+
+enum err connection_need_room(const struct connection *c, size_t more)
+{
+    size_t own = c->request_bytes + c->held_bytes + c->kept_bytes + framed_backlog(c->framed) +
+                 c->n_requests * sizeof(struct request) + c->streams.n * sizeof(struct session);
+    if (waiting_has_room(&c->node->waiting, own, more))
+        return ERR_OK;
+    return err_fail(ERR_BUSY, "this node holds as many bytes of waiting requests and answers as "
+                              "it may (waiting-bytes): try again later");
 }
 
 void connection_stall(struct connection *c, struct session *s)
 {
-    if (list_empty(&c->stalled)) {
-        c->least_backlog = framed_backlog(c->framed);
-        c->least_ms = clock_mono_ms();
-    }
+    if (list_empty(&c->stalled))
+        progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
     list_remove(&s->stall);
     list_push_back(&c->stalled, &s->stall);
 }
@@ -157,8 +168,7 @@ static void on_drain(void *ctx)
     while (!connection_is_full(c) && (i = list_pop_front(&c->stalled)) != NULL)
         session_resume(LIST_ENTRY(i, struct session, stall));
     c->draining = false;
-    c->least_backlog = framed_backlog(c->framed);
-    c->least_ms = clock_mono_ms();
+    progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
     if (c->n_requests == 0 && c->ending)
         end(c, true);
 }
@@ -209,43 +219,54 @@ static void greet(struct connection *c, struct wire_frame *f) ON_LOOP
 
 /* --- requests --- */
 
+/* Said at once: a stream that does not begin has no order. */
+static void refuse_stream(struct connection *c, struct wire_id id, enum err code,
+                          const char *message) ON_LOOP
+{
+    struct buf b;
+    struct wire_error e = {.code = code,
+                           .sqlite_code = err_sqlite_code((int)code),
+                           .offset = -1,
+                           .message = message,
+                           .message_len = strlen(message)};
+    if (connection_is_full(c)) {
+        refuse(c, code, "too many streams, of a client that does not read");
+        return;
+    }
+    buf_init(&b, KIB(4));
+    wire_put_error(&b, id, &e);
+    framed_send(c->framed, &b);
+    buf_fini(&b);
+}
+
 /* The session of stream ID, begun when it is new. NULL: too many, that stream was told. */
 static struct session *session_of(struct connection *c, struct wire_id id) ON_LOOP
 {
     struct session *s = table_get(&c->streams, id.stream);
     if (s != NULL)
         return s;
-    if (c->streams.n < STREAMS_MAX) {
-        s = session_new(c, id.stream);
-        table_put(&c->streams, id.stream, s);
-        return s;
-    }
-    if (connection_is_full(c)) {
-        refuse(c, ERR_TOO_BIG, "too many streams, of a client that does not read");
+    enum err e = connection_need_room(c, sizeof *s);
+    if (c->streams.n >= STREAMS_MAX)
+        e = err_fail(ERR_TOO_BIG,
+                     "too many streams on one connection: close some, or open another");
+    if (e != ERR_OK) {
+        refuse_stream(c, id, e, err_text());
         return NULL;
     }
-    struct buf b;
-    static const char message[] = "too many streams on one connection: close some, or open another";
-    struct wire_error e = {.code = ERR_TOO_BIG,
-                           .sqlite_code = err_sqlite_code(ERR_TOO_BIG),
-                           .offset = -1,
-                           .message = message,
-                           .message_len = sizeof message - 1};
-    buf_init(&b, KIB(1));
-    wire_put_error(&b, id, &e);
-    framed_send(c->framed, &b);
-    buf_fini(&b);
-    return NULL;
+    s = session_new(c, id.stream);
+    table_put(&c->streams, id.stream, s);
+    return s;
 }
 
 /* R is of stream ID. */
 static void take(struct connection *c, struct session *s, struct request *r) ON_LOOP
 {
-    if (++c->n_requests <= REQUESTS_MAX) {
+    bool fits = c->n_requests < POLITE_MAX || connection_need_room(c, sizeof *r) == ERR_OK;
+    if (fits && c->n_requests < REQUESTS_MAX) {
+        c->n_requests++;
         session_take(s, r);
         return;
     }
-    c->n_requests--;
     request_free(r);
     refuse(c, ERR_BUSY, "too many requests without an answer on one connection");
 }
@@ -270,6 +291,21 @@ static void take_refused(struct connection *c, struct session *s, struct wire_id
     take(c, s, r);
 }
 
+static void count_kept(struct connection *c) ON_LOOP
+{
+    waiting_set(&c->node->waiting, &c->kept_bytes, keeper_bytes(c->keeper));
+}
+
+static enum err keep_text(struct connection *c, const struct wire_statement *w) ON_LOOP
+{
+    enum err e = connection_need_room(c, w->sql_len);
+    c->lacks_texts = c->lacks_texts || e != ERR_OK;
+    TRY(e);
+    e = keeper_put(c->keeper, w->keep, w->sql, w->sql_len);
+    count_kept(c);
+    return e;
+}
+
 /* Keeps the texts that come with a number, and finds those that come as a number: KEPT, *n of them
  * (its owner is the caller in any case). */
 static enum err look_up_texts(struct connection *c, const struct wire_query *q, struct kept ***kept,
@@ -287,7 +323,7 @@ static enum err look_up_texts(struct connection *c, const struct wire_query *q, 
         if (c->keeper == NULL)
             c->keeper = keeper_new();
         if (w.sql_len > 0) {
-            TRY(keeper_put(c->keeper, w.keep, w.sql, w.sql_len));
+            TRY(keep_text(c, &w));
             continue;
         }
         if (*kept == NULL)
@@ -323,6 +359,11 @@ static void on_query(struct connection *c, struct wire_frame *f) ON_LOOP
         return;
     if (e == ERR_OK)
         e = look_up_texts(c, &q, &kept, &n_kept);
+    if (e == ERR_NOT_FOUND && c->lacks_texts) { /* its client cannot know which are missing */
+        free_texts(kept, n_kept);
+        refuse(c, ERR_BUSY, "a statement could not be kept for want of room (waiting-bytes)");
+        return;
+    }
     if (e != ERR_OK) {
         free_texts(kept, n_kept);
         take_refused(c, s, f->id, e);
@@ -407,6 +448,12 @@ static void on_credit(struct connection *c, struct wire_frame *f) ON_LOOP
     refuse(c, e, err_text());
 }
 
+static void forget(struct connection *c, uint32_t number) ON_LOOP
+{
+    keeper_forget(c->keeper, number);
+    count_kept(c);
+}
+
 static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
 {
     uint32_t number;
@@ -414,7 +461,7 @@ static void on_forget(struct connection *c, struct wire_frame *f) ON_LOOP
     if (e != ERR_OK)
         refuse(c, e, err_text());
     else if (c->keeper != NULL)
-        keeper_forget(c->keeper, number);
+        forget(c, number);
 }
 
 /* CANCEL, CLOSE: of a stream that may be unknown. */
@@ -497,6 +544,31 @@ static void on_frame(void *ctx, struct wire_frame *f)
     refuse(c, ERR_PROTOCOL, "a frame that a client does not send here");
 }
 
+static bool may_hold(void *ctx, size_t bytes)
+{
+    thread_expect_loop();
+    return connection_need_room(ctx, bytes) == ERR_OK;
+}
+
+/* There was no room for it: a request is answered in its turn, like one over another limit. */
+static void on_dropped(void *ctx, struct wire_frame *f)
+{
+    struct connection *c = ctx;
+    thread_expect_loop();
+    bool texts = f->type == WIRE_QUERY || f->type == WIRE_BATCH || f->type == WIRE_DESCRIBE;
+    if (!texts || f->id.stream == 0) { /* none of the others can be so long */
+        refuse(c, ERR_PROTOCOL, "a frame that is too long");
+        return;
+    }
+    c->lacks_texts = true;
+    struct session *s = session_of(c, f->id);
+    if (s == NULL)
+        return;
+    take_refused(c, s, f->id,
+                 err_fail(ERR_BUSY, "this request is too long for the room that the node has now "
+                                    "for what waits (waiting-bytes): try again later"));
+}
+
 /* --- the listener --- */
 
 static void on_connection(uv_stream_t *stream, int status)
@@ -511,6 +583,9 @@ static void on_connection(uv_stream_t *stream, int status)
     struct connection *c = MEM_NEW(struct connection);
     struct framed_events events = {.ctx = c,
                                    .on_frame = on_frame,
+                                   .may_hold = may_hold,
+                                   .on_dropped = on_dropped,
+                                   .waiting = &n->waiting,
                                    .on_bad = on_bad,
                                    .on_eof = on_eof,
                                    .on_drain = on_drain,
@@ -537,15 +612,27 @@ static void on_connection(uv_stream_t *stream, int status)
  * connections, and an old snapshot. */
 static void stalled_timer(struct connection *c, uint64_t now_ms) ON_LOOP
 {
-    size_t backlog = framed_backlog(c->framed);
-    if (backlog < c->least_backlog) {
-        c->least_backlog = backlog;
-        c->least_ms = now_ms;
-    } else if (now_ms > c->least_ms + SLOW_MS) {
-        log_info("connection", "closed connection=%" PRIu64 " why=\"its client takes no answers\"",
-                 c->id);
-        end(c, false);
+    if (!progress_stopped(&c->taken, framed_bytes_taken(c->framed), now_ms))
+        return;
+    log_info("connection", "closed connection=%" PRIu64 " why=\"its client takes no answers\"",
+             c->id);
+    end(c, false);
+}
+
+/* A long frame that does not come to its end takes room from others. True: C is gone. */
+static bool frame_timer(struct connection *c, uint64_t now_ms) ON_LOOP
+{
+    uint64_t bytes = framed_bytes_read(c->framed);
+    if (framed_partial(c->framed) <= WAITING_SHARE) {
+        c->sent = (struct progress){0};
+        return false;
     }
+    if (c->sent.since_ms == 0)
+        progress_begin(&c->sent, bytes, now_ms);
+    if (!progress_stopped(&c->sent, bytes, now_ms))
+        return false;
+    refuse(c, ERR_TIMEOUT, "the rest of a frame did not come");
+    return true;
 }
 
 void connections_timer(struct node *n, uint64_t now_ms)
@@ -554,6 +641,8 @@ void connections_timer(struct node *n, uint64_t now_ms)
         struct connection *c = LIST_ENTRY(i, struct connection, link);
         if (!c->greeted && now_ms > c->born_ms + HELLO_MS)
             refuse(c, ERR_TIMEOUT, "no HELLO came");
+        else if (frame_timer(c, now_ms))
+            continue;
         else if (!list_empty(&c->stalled))
             stalled_timer(c, now_ms);
     }

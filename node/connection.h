@@ -13,6 +13,7 @@
 #include "base/sizes.h"
 #include "node/framed.h"
 #include "node/node.h"
+#include "node/progress.h"
 #include "node/table.h"
 
 /* Of one connection. */
@@ -31,16 +32,18 @@ struct connection {
     bool greeted, ending; /* ending: the client sends no more; closed after the last answer */
     bool draining;        /* its stalled sessions are being resumed */
     bool owes_pong;       /* to `ping`, when the backlog is gone */
+    bool lacks_texts;     /* for want of room some were not kept that its client thinks are */
     uint32_t ping;
     uint32_t n_requests;   /* not yet answered */
     size_t request_bytes;  /* of theirs, and of those that were closed and still run */
     size_t held_bytes;     /* of answers that wait for their streams' windows */
     struct table streams;  /* struct session */
     struct keeper *keeper; /* statements kept; NULL: none yet */
+    size_t kept_bytes;     /* of them, in node.waiting */
     struct list stalled;   /* struct session, by `stall`: wait until the backlog is gone */
     struct list closed;    /* struct session, by `stall`: CLOSE came, and a request still runs */
-    size_t least_backlog;  /* since some are stalled, and when it was reached */
-    uint64_t least_ms;
+    struct progress taken; /* of the backlog, while some are stalled */
+    struct progress sent;  /* by the client, of a long frame that came in part */
 };
 
 /* Listens on config->listen. */
@@ -55,6 +58,8 @@ void connections_timer(struct node *n, uint64_t now_ms) ON_LOOP;
 
 /* The client does not take what was sent: nothing more is to be sent or begun. */
 bool connection_is_full(const struct connection *c) ON_LOOP;
+/* May it hold MORE bytes, in the room of the whole node (waiting.h)? Else ERR_BUSY. */
+MUST_USE enum err connection_need_room(const struct connection *c, size_t more) ON_LOOP;
 /* session_resume is called for S when it is full no more. */
 void connection_stall(struct connection *c, struct session *s) ON_LOOP;
 /* One of its requests is answered. C may be gone afterwards, and all of its sessions. */

@@ -1,7 +1,8 @@
 /* Room: node. Thread: loop.
  * Invariants: after framed_close no event is called; the struct is freed when libuv let go of the
- * handles. Input goes through one scratch buffer shared by all connections (the loop reads one at a
- * time); only what is left of a partial frame is copied to the connection. */
+ * handles; what it counts in events.waiting is its partial frame and its backlog, nothing once it
+ * is closed and sent. Input goes through one scratch buffer shared by all connections (the loop
+ * reads one at a time); only what is left of a partial frame is copied to the connection. */
 #include "node/framed.h"
 
 #include "base/check.h"
@@ -29,7 +30,10 @@ struct framed {
     struct framed_events events;
     struct buf partial;
     size_t max, backlog;
-    uint64_t bytes_read;
+    size_t counted;  /* in events.waiting */
+    size_t dropping; /* bytes to come of a frame that is dropped, DROPPED */
+    struct wire_frame dropped;
+    uint64_t bytes_read, bytes_sent;
     bool closing, in_input, looking_up, timer_open, opened;
     unsigned handles; /* not yet closed */
 };
@@ -43,11 +47,18 @@ struct write {
 
 static uint8_t scratch[SCRATCH];
 
+static void count(struct framed *f)
+{
+    if (f->events.waiting != NULL)
+        waiting_set(f->events.waiting, &f->counted, f->partial.len + f->backlog);
+}
+
 static void on_handle_closed(uv_handle_t *h)
 {
     struct framed *f = h->data;
     if (--f->handles > 0)
         return;
+    CHECK(f->counted == 0);
     buf_fini(&f->partial);
     free(f);
 }
@@ -57,6 +68,9 @@ static void shut(struct framed *f)
 {
     if (uv_is_closing((uv_handle_t *)&f->tcp))
         return;
+    if (f->events.waiting != NULL) /* libuv frees the backlog at once */
+        waiting_set(f->events.waiting, &f->counted, 0);
+    f->events.waiting = NULL;
     uv_close((uv_handle_t *)&f->tcp, on_handle_closed);
     uv_close((uv_handle_t *)&f->timer, on_handle_closed);
 }
@@ -97,23 +111,62 @@ static size_t hand_out(struct framed *f, const uint8_t *p, size_t n)
     return at;
 }
 
+/* Drops bytes of a frame that is not taken. Returns how many. */
+static size_t drop(struct framed *f, size_t n)
+{
+    size_t used = n < f->dropping ? n : f->dropping;
+    if (f->dropping == 0)
+        return 0;
+    f->dropping -= used;
+    if (f->dropping == 0)
+        f->events.on_dropped(f->events.ctx, &f->dropped);
+    return used;
+}
+
+static void empty_partial(struct framed *f)
+{
+    size_t max = f->partial.max;
+    buf_fini(&f->partial);
+    buf_init(&f->partial, max);
+}
+
+/* No room for what came of a frame: it goes, and what follows of it. */
+static void begin_drop(struct framed *f)
+{
+    const uint8_t *p = f->partial.data;
+    size_t n = f->partial.len;
+    if (f->events.may_hold == NULL || n < WIRE_HEAD_BYTES || f->events.may_hold(f->events.ctx, n))
+        return;
+    f->dropped = (struct wire_frame){
+        .type = (enum wire_type)p[WIRE_LENGTH_BYTES],
+        .id = {get_le32(p + WIRE_LENGTH_BYTES + 1), get_le32(p + WIRE_LENGTH_BYTES + 5)},
+        .body = rd_of(scratch, 0)};
+    f->dropping = WIRE_LENGTH_BYTES + (size_t)get_le32(p) - n;
+    empty_partial(f);
+}
+
 static void take_input(struct framed *f, const uint8_t *p, size_t n)
 {
     f->in_input = true;
+    size_t dropped = drop(f, n);
+    p += dropped;
+    n -= dropped;
     if (f->partial.len == 0) {
         size_t used = hand_out(f, p, n);
         if (!f->closing)
             buf_put(&f->partial, p + used, n - used);
     } else {
         buf_put(&f->partial, p, n);
+        if (f->events.waiting != NULL) /* a whole frame is its receiver's */
+            waiting_set(f->events.waiting, &f->counted, f->backlog);
         size_t used = hand_out(f, f->partial.data, f->partial.len);
         buf_consume(&f->partial, used);
     }
-    if (f->partial.len == 0) { /* an idle connection keeps nothing */
-        size_t max = f->partial.max;
-        buf_fini(&f->partial);
-        buf_init(&f->partial, max);
-    }
+    if (f->partial.len == 0) /* an idle connection keeps nothing */
+        empty_partial(f);
+    if (!f->closing)
+        begin_drop(f);
+    count(f);
     f->in_input = false;
     if (f->partial.failed != ERR_OK)
         lost(f, "out of memory for a frame");
@@ -255,6 +308,7 @@ static void on_written(uv_write_t *req, int status)
     f->backlog -= w->len;
     free(w->data);
     free(w);
+    count(f);
     if (f->closing) {
         if (f->backlog == 0)
             shut(f);
@@ -270,6 +324,7 @@ void framed_send(struct framed *f, struct buf *b)
 {
     CHECK(!f->closing && buf_status(b) == ERR_OK);
     size_t done = 0;
+    f->bytes_sent += b->len;
     if (f->backlog == 0) {
         uv_buf_t now = uv_buf_init((char *)b->data, (unsigned)b->len);
         int n = uv_try_write((uv_stream_t *)&f->tcp, &now, 1);
@@ -284,18 +339,30 @@ void framed_send(struct framed *f, struct buf *b)
     w->framed = f;
     w->data = buf_take(b, &w->len);
     f->backlog += w->len;
+    count(f);
     uv_buf_t rest = uv_buf_init((char *)w->data, (unsigned)w->len);
     int rc = uv_write(&w->req, (uv_stream_t *)&f->tcp, &rest, 1, on_written);
     if (rc != 0) {
         f->backlog -= w->len;
         free(w->data);
         free(w); /* the read side reports the broken connection */
+        count(f);
     }
 }
 
 size_t framed_backlog(const struct framed *f)
 {
     return uv_stream_get_write_queue_size((const uv_stream_t *)&f->tcp);
+}
+
+size_t framed_partial(const struct framed *f)
+{
+    return f->partial.len;
+}
+
+uint64_t framed_bytes_taken(const struct framed *f)
+{
+    return f->bytes_sent - framed_backlog(f);
 }
 
 uint64_t framed_bytes_read(const struct framed *f)

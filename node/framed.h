@@ -8,6 +8,7 @@
 
 #include "base/thread.h"
 #include "client/wire.h"
+#include "node/waiting.h"
 
 #include <stddef.h>
 #include <uv.h>
@@ -18,10 +19,15 @@ struct framed_events {
     void *ctx;
     void (*on_open)(void *ctx);                        /* of framed_connect */
     void (*on_frame)(void *ctx, struct wire_frame *f); /* borrowed for the call */
-    void (*on_bad)(void *ctx, enum err e);             /* bytes that are no frame; none follow */
+    /* BYTES of a frame are here, more are to come: false, the frame is dropped as it comes, and
+     * on_dropped gets its head (an empty body) when it has come. NULL: all frames are taken. */
+    bool (*may_hold)(void *ctx, size_t bytes);
+    void (*on_dropped)(void *ctx, struct wire_frame *f);
+    void (*on_bad)(void *ctx, enum err e); /* bytes that are no frame; none follow */
     void (*on_eof)(void *ctx);   /* nothing more will come, but answers may go; NULL: as on_close */
     void (*on_drain)(void *ctx); /* the backlog fell to zero */
     void (*on_close)(void *ctx, const char *why); /* the other side ended it, or it broke */
+    struct waiting *waiting; /* where partial frames and the backlog are counted; NULL: nowhere */
 };
 
 /* Accepts from LISTENER; NULL when it is gone again. */
@@ -37,6 +43,10 @@ void framed_limit(struct framed *f, size_t max) ON_LOOP;
 void framed_send(struct framed *f, struct buf *b) ON_LOOP;
 /* Bytes that the other side has not taken yet. */
 size_t framed_backlog(const struct framed *f) ON_LOOP;
+/* Bytes of a frame that came in part. */
+size_t framed_partial(const struct framed *f) ON_LOOP;
+/* All bytes that the other side, or the kernel for it, has taken. */
+uint64_t framed_bytes_taken(const struct framed *f) ON_LOOP;
 /* All bytes that were read from it: it grows while the other side is alive and sends. */
 uint64_t framed_bytes_read(const struct framed *f) ON_LOOP;
 /* Closes (after what was sent went out, when FLUSH, but for 2 seconds at most) and frees; no event

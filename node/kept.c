@@ -80,6 +80,11 @@ enum err keeper_get(struct keeper *k, uint32_t number, struct kept **out)
     return ERR_OK;
 }
 
+size_t keeper_bytes(const struct keeper *k)
+{
+    return k->bytes + k->texts.n * sizeof(struct kept);
+}
+
 void keeper_forget(struct keeper *k, uint32_t number)
 {
     struct kept *text = table_take(&k->texts, number);

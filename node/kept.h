@@ -29,6 +29,7 @@ void keeper_free(struct keeper *k);
 MUST_USE enum err keeper_put(struct keeper *k, uint32_t number, const char *sql, size_t len);
 /* A reference of its own to what is kept under NUMBER. ERR_NOT_FOUND. */
 MUST_USE enum err keeper_get(struct keeper *k, uint32_t number, struct kept **out);
+size_t keeper_bytes(const struct keeper *k);
 /* What is not there is left alone. */
 void keeper_forget(struct keeper *k, uint32_t number);
 

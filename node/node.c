@@ -548,6 +548,7 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->proposals);
     list_init(&n->connections);
     list_init(&n->sessions);
+    waiting_init(&n->waiting, config->waiting_bytes, config->connections_max);
     list_init(&n->watched);
     list_init(&n->leader_links);
     list_init(&n->wait_leader);

@@ -11,6 +11,7 @@
 #include "node/lane.h"
 #include "node/readers.h"
 #include "node/request.h"
+#include "node/waiting.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -59,6 +60,7 @@ struct node {
 
     struct list proposals;   /* struct lane_proposal: wait for room */
     struct list connections; /* connection.c: of clients */
+    struct waiting waiting;  /* of all of them together */
     uint64_t next_connection_id;
     unsigned n_connections;
     struct list sessions; /* session.c: their streams */

@@ -61,6 +61,7 @@ struct letter {
 
 struct answer {
     struct buf out; /* whole frames: COLUMNS, ROWS */
+    size_t sent;    /* of it, from its beginning: the session's */
     enum err code;
     int32_t sqlite_code, offset;
     char *message; /* of an error; malloc'ed, NULL: the code's own */

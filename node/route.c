@@ -23,6 +23,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* A client may ask for more time than statement-timeout, but not for ever: what runs or waits for
+ * its client holds a place that others need. */
+#define TIMEOUT_MS_MAX (24ull * 60 * 60 * 1000)
+
 /* A read that must be at least as new as its beginning. */
 struct strong_read {
     struct list link; /* of node.wait_reads */
@@ -273,6 +277,8 @@ static void set_limits(struct session *s, struct request *r) ON_LOOP
         s->give_up_ms = r->deadline_ms = now + admin_patience_ms(r);
         return;
     }
+    if (timeout > TIMEOUT_MS_MAX)
+        timeout = TIMEOUT_MS_MAX;
     r->deadline_ms = now + (timeout != 0 ? timeout : c->statement_ms);
     s->give_up_ms =
         now + (timeout != 0 && timeout < c->leader_wait_ms ? timeout : c->leader_wait_ms);

@@ -4,7 +4,8 @@
  * while frames, or a reader's statement, wait for the client.
  *
  * An answer leaves frame by frame: ROWS only while the window is above zero, nothing while the
- * connection's backlog is too long. A client that takes nothing for SLOW_MS ends its own statement.
+ * connection's backlog is too long. A client that takes too little (progress.h) ends its own
+ * statement. All that a session keeps is in node.waiting.
  *
  * What a client hears of a numbered write of which an attempt may have been done (`in_doubt`) is
  * the word of a leader that looked it up, or ERR_UNKNOWN; never a code that means "surely not run".
@@ -25,8 +26,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MESSAGE_MAX KIB(32) /* of an error */
-#define SLOW_MS     10000   /* a client that takes no row of an answer for so long ends it */
+#define MESSAGE_MAX KIB(32)  /* of an error */
+#define SEND_MAX    KIB(512) /* of an answer at once, but for one longer frame */
 
 /* Requests that wait for their turn, and bytes of those without an answer. A stream above
  * MODEST_BYTES has the first part of the connection's room, the others have all of it: a greedy one
@@ -39,6 +40,14 @@
 #define HELD_BYTES_MAX MIB(64)
 
 /* --- the life of a session --- */
+
+/* What it keeps now, in the sum of the node. */
+static void count(struct session *s) ON_LOOP
+{
+    size_t requests = s->n_pending + (s->current != NULL);
+    waiting_set(&s->node->waiting, &s->counted,
+                sizeof *s + requests * sizeof(struct request) + s->request_bytes + s->held);
+}
 
 struct session *session_new(struct connection *c, uint32_t stream)
 {
@@ -53,6 +62,7 @@ struct session *session_new(struct connection *c, uint32_t stream)
     list_init(&s->watch);
     list_init(&s->stall);
     list_push_back(&s->node->sessions, &s->link);
+    count(s);
     return s;
 }
 
@@ -62,6 +72,7 @@ static void free_if_done(struct session *s) ON_LOOP
         return;
     CHECK(s->upstream == NULL && s->n_pending == 0 && list_empty(&s->watch) &&
           list_empty(&s->stall));
+    waiting_set(&s->node->waiting, &s->counted, 0);
     list_remove(&s->link);
     free(s);
 }
@@ -80,6 +91,14 @@ static void hold(struct session *s, size_t bytes) ON_LOOP
 {
     s->connection->held_bytes += bytes - s->held;
     s->held = bytes;
+    count(s);
+}
+
+/* Nothing of the answer is wanted. */
+static void empty(struct answer *a) ON_LOOP
+{
+    buf_reset(&a->out);
+    a->sent = 0;
 }
 
 static void drop_current(struct session *s) ON_LOOP
@@ -94,7 +113,7 @@ static void drop_current(struct session *s) ON_LOOP
         break;
     case AT_BLOCKED: /* goes back to its reader, which ends it */
         s->at = AT_READER;
-        buf_reset(&r->answer.out);
+        empty(&r->answer);
         readers_run(s->node->readers, r);
         return;
     case AT_UPSTREAM:
@@ -115,12 +134,13 @@ static void drop_current(struct session *s) ON_LOOP
  * closes them could make the node hold any number of bytes. */
 static void count_closed(struct session *s, struct connection *c) ON_LOOP
 {
-    if (s->current == NULL)
-        return;
-    s->counted_at = c;
-    s->request_bytes = s->current->frame_len;
-    c->request_bytes += s->request_bytes;
-    list_push_back(&c->closed, &s->stall);
+    if (s->current != NULL) {
+        s->counted_at = c;
+        s->request_bytes = s->current->frame_len;
+        c->request_bytes += s->request_bytes;
+        list_push_back(&c->closed, &s->stall);
+    }
+    count(s);
 }
 
 void session_end(struct session *s)
@@ -192,7 +212,7 @@ static void finish(struct session *s, struct request *r) ON_LOOP
     struct connection *c = s->connection;
     s->current = NULL;
     s->at = AT_NOBODY;
-    s->overdue = false;
+    s->ended = ERR_OK;
     list_remove(&s->watch);
     list_remove(&s->stall);
     if (c != NULL)
@@ -201,6 +221,8 @@ static void finish(struct session *s, struct request *r) ON_LOOP
     if (c == NULL) {
         if (s->counted_at != NULL)
             s->counted_at->request_bytes -= s->request_bytes;
+        s->request_bytes = 0;
+        count(s);
         free_if_done(s);
         return;
     }
@@ -211,27 +233,31 @@ static void finish(struct session *s, struct request *r) ON_LOOP
         next(s);
 }
 
-static bool has_room(const struct session *s, const struct request *r) ON_LOOP
+static enum err need_room(const struct session *s, const struct request *r) ON_LOOP
 {
     const struct connection *c = s->connection;
     bool modest = s->request_bytes + r->frame_len <= MODEST_BYTES;
     size_t all = c->request_bytes + r->frame_len;
-    return s->n_pending < QUEUE_MAX &&
-           (c->request_bytes == 0 || all <= (modest ? ALL_BYTES_MAX : GREEDY_BYTES_MAX));
+    size_t max = modest ? ALL_BYTES_MAX : GREEDY_BYTES_MAX;
+    if (s->n_pending >= QUEUE_MAX || (c->request_bytes > 0 && all > max))
+        return err_fail(
+            ERR_BUSY,
+            "too many requests, or bytes of them, wait on this stream: read answers first");
+    return connection_need_room(c, r->frame_len);
 }
 
 void session_take(struct session *s, struct request *r)
 {
-    if (r->answer.code == ERR_OK && !has_room(s, r)) {
-        request_fail(
-            r, ERR_BUSY,
-            "too many requests, or bytes of them, wait on this stream: read answers first");
+    enum err e = r->answer.code == ERR_OK ? need_room(s, r) : ERR_OK;
+    if (e != ERR_OK) {
+        request_fail_text(r, e);
         request_drop_query(r);
     }
     list_push_back(&s->pending, &r->letter.link);
     s->n_pending++;
     s->request_bytes += r->frame_len;
     s->connection->request_bytes += r->frame_len;
+    count(s);
     next(s);
 }
 
@@ -307,6 +333,14 @@ static void cut(struct request *r, enum err code, const char *why) ON_LOOP
     request_fail(r, done ? ERR_ROWS_LOST : code, sentence);
 }
 
+static void cut_ended(const struct session *s, struct request *r) ON_LOOP
+{
+    if (s->ended == ERR_TIMEOUT)
+        cut(r, s->ended, "its client took the rows too slowly");
+    else if (s->ended != ERR_OK)
+        cut(r, s->ended, "the node has no room for its rows now (waiting-bytes)");
+}
+
 /* Whose disk it is: the client may not know which node ran its statement. */
 static void name_the_node(const struct session *s, struct request *r) ON_LOOP
 {
@@ -348,10 +382,11 @@ static void admit_doubt(struct request *r) ON_LOOP
 /* --- sending --- */
 
 /* How much of the current answer may leave now, in whole frames; the window is used up by it. */
-static size_t allowed(struct session *s, const struct buf *out) ON_LOOP
+static size_t allowed(struct session *s, const struct answer *a) ON_LOOP
 {
-    size_t at = 0;
-    while (at < out->len) {
+    const struct buf *out = &a->out;
+    size_t at = a->sent;
+    while (at < out->len && at - a->sent < SEND_MAX) {
         size_t size = WIRE_LENGTH_BYTES + get_le32(out->data + at);
         if (out->data[at + WIRE_LENGTH_BYTES] == WIRE_ROWS) {
             if (s->window <= 0)
@@ -361,34 +396,68 @@ static size_t allowed(struct session *s, const struct buf *out) ON_LOOP
         at += size;
     }
     CHECK(at <= out->len);
-    return at;
+    return at - a->sent;
+}
+
+/* What was sent of an answer gives its memory back when it is half of it: so the copies of a long
+ * one, taken in small parts, are about as long as itself, all together. */
+static void forget_sent(struct answer *a) ON_LOOP
+{
+    struct buf rest;
+    if (a->sent < a->out.len - a->sent)
+        return;
+    buf_init(&rest, a->out.max);
+    buf_put(&rest, a->out.data + a->sent, a->out.len - a->sent);
+    CHECK(buf_status(&rest) == ERR_OK);
+    buf_fini(&a->out);
+    a->out = rest;
+    a->sent = 0;
+}
+
+/* The next N bytes, of which at least one frame is left behind them, or was before. */
+static void send_part(struct session *s, struct answer *a, size_t n) ON_LOOP
+{
+    struct buf some;
+    buf_init(&some, n);
+    buf_put(&some, a->out.data + a->sent, n);
+    CHECK(buf_status(&some) == ERR_OK);
+    framed_send(s->connection->framed, &some);
+    buf_fini(&some);
+    a->sent += n;
+    if (a->sent == a->out.len)
+        empty(a);
+    else
+        forget_sent(a);
+}
+
+/* Is the current answer, or the part of it that is here, too long for the room of the node? */
+static bool lacks_room(const struct session *s) ON_LOOP
+{
+    size_t bytes = s->current->answer.out.len;
+    return bytes > s->held + WAITING_SHARE &&
+           connection_need_room(s->connection, bytes - s->held) != ERR_OK;
 }
 
 /* Sends what may be sent of the current answer. True: nothing of it is left. */
 static bool send_some(struct session *s) ON_LOOP
 {
-    struct buf *out = &s->current->answer.out;
-    if (out->len == 0)
-        return true;
-    if (connection_is_full(s->connection)) {
-        connection_stall(s->connection, s);
+    struct answer *a = &s->current->answer;
+    if (lacks_room(s)) /* the backlog is as much in memory as what waits here */
         return false;
+    while (a->out.len > 0) {
+        if (connection_is_full(s->connection)) {
+            connection_stall(s->connection, s);
+            return false;
+        }
+        size_t n = allowed(s, a);
+        if (n == 0)
+            return false;
+        if (n == a->out.len)
+            framed_send(s->connection->framed, &a->out);
+        else
+            send_part(s, a, n);
     }
-    size_t n = allowed(s, out);
-    if (n == out->len) {
-        framed_send(s->connection->framed, out);
-        return true;
-    }
-    if (n > 0) {
-        struct buf some;
-        buf_init(&some, n);
-        buf_put(&some, out->data, n);
-        CHECK(buf_status(&some) == ERR_OK);
-        framed_send(s->connection->framed, &some);
-        buf_fini(&some);
-        buf_consume(out, n);
-    }
-    return false;
+    return true;
 }
 
 /* The current request waits for its client from now on, if it did not yet. */
@@ -397,14 +466,19 @@ static void watch(struct session *s) ON_LOOP
     if (!list_empty(&s->watch))
         return;
     list_push_back(&s->node->watched, &s->watch);
-    s->took_ms = clock_mono_ms();
+    progress_begin(&s->takes, s->credited, clock_mono_ms());
 }
 
-/* With BYTES of S's answer that wait? */
-static bool holds_too_much(const struct session *s, size_t bytes) ON_LOOP
+/* May all that is left of the current answer wait? */
+static enum err need_to_hold(const struct session *s) ON_LOOP
 {
-    size_t others = s->connection->held_bytes - s->held;
-    return others > 0 && others + bytes > HELD_BYTES_MAX;
+    size_t bytes = s->current->answer.out.len, others = s->connection->held_bytes - s->held;
+    if (bytes <= s->held)
+        return ERR_OK;
+    if (others > 0 && others + bytes > HELD_BYTES_MAX)
+        return err_fail(ERR_BUSY,
+                        "this connection's streams hold too many answers that it does not take");
+    return connection_need_room(s->connection, bytes - s->held);
 }
 
 /* The current request is answered, and its answer has its end: sends what may be sent. */
@@ -413,8 +487,9 @@ static void send_answer(struct session *s) ON_LOOP
     struct request *r = s->current;
     s->at = AT_SENDING;
     bool sent = send_some(s);
-    if (!sent && r->answer.code == ERR_OK && holds_too_much(s, r->answer.out.len)) {
-        cut(r, ERR_BUSY, "this connection's streams hold too many answers that it does not take");
+    enum err e = !sent && r->answer.code == ERR_OK ? need_to_hold(s) : ERR_OK;
+    if (e != ERR_OK) {
+        cut(r, e, err_text());
         put_end(r);
         sent = send_some(s);
     }
@@ -494,44 +569,46 @@ void session_answer(struct session *s, struct request *r)
     if (try_again(s, r))
         return;
     note_state(s, r);
-    if (s->overdue)
-        cut(r, ERR_TIMEOUT, "its client took the rows too slowly");
+    cut_ended(s, r);
     admit_doubt(r);
     name_the_node(s, r);
     put_end(r);
     send_answer(s);
 }
 
+static void resume(struct session *s) ON_LOOP;
+
 void session_rows(struct session *s, struct request *r)
 {
     CHECK(s->current == r && s->at == AT_READER);
     if (s->connection == NULL) {
-        buf_reset(&r->answer.out);
+        empty(&r->answer);
         readers_run(s->node->readers, r); /* it is cancelled, and comes back */
         return;
     }
     s->at = AT_BLOCKED;
-    session_resume(s);
+    resume(s);
 }
 
-static void end_slow(struct session *s) ON_LOOP;
+static void end_statement(struct session *s, enum err why) ON_LOOP;
 
 bool session_relay(struct session *s)
 {
     CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
     struct buf *out = &s->current->answer.out;
-    if (s->overdue)
-        buf_reset(out);
+    if (s->ended != ERR_OK)
+        empty(&s->current->answer);
     bool sent = send_some(s);
+    enum err e = sent ? ERR_OK : need_to_hold(s);
     hold(s, out->len);
-    if (!sent && !holds_too_much(s, out->len)) {
+    if (!sent && e == ERR_OK) {
         watch(s);
         return false;
     }
     if (sent)
         list_remove(&s->watch);
     else
-        end_slow(s);
+        end_statement(s, e == ERR_BUSY && lacks_room(s) ? e : ERR_TIMEOUT);
     return true;
 }
 
@@ -540,20 +617,25 @@ static void unblock(struct session *s) ON_LOOP
 {
     list_remove(&s->watch);
     list_remove(&s->stall);
+    hold(s, 0);
     s->at = AT_READER;
-    buf_reset(&s->current->answer.out);
+    empty(&s->current->answer);
     readers_run(s->node->readers, s->current);
 }
 
-void session_resume(struct session *s)
+static void resume(struct session *s) ON_LOOP
 {
-    s->took_ms = clock_mono_ms();
     switch (s->at) {
     case AT_BLOCKED:
         if (send_some(s) && s->window > 0 && !connection_is_full(s->connection)) {
             unblock(s);
             return;
         }
+        if (lacks_room(s)) {
+            end_statement(s, ERR_BUSY);
+            return;
+        }
+        hold(s, s->current->answer.out.len);
         watch(s);
         if (connection_is_full(s->connection))
             connection_stall(s->connection, s);
@@ -575,6 +657,12 @@ void session_resume(struct session *s)
     }
 }
 
+void session_resume(struct session *s)
+{
+    progress_begin(&s->takes, s->credited, clock_mono_ms()); /* the connection's delay is over */
+    resume(s);
+}
+
 /* --- what the client says of a request under way --- */
 
 enum err session_credit(struct session *s, uint32_t bytes)
@@ -583,8 +671,9 @@ enum err session_credit(struct session *s, uint32_t bytes)
         return err_fail(ERR_PROTOCOL, "stream %u is given credit beyond %u bytes", s->stream,
                         WIRE_WINDOW_MAX);
     s->window += bytes;
+    s->credited += bytes;
     if (bytes > 0 && !list_empty(&s->watch) && list_empty(&s->stall))
-        session_resume(s);
+        resume(s);
     return ERR_OK;
 }
 
@@ -626,21 +715,21 @@ void session_cancel(struct session *s, uint32_t request)
 /* --- clients that take nothing --- */
 
 /* Its statement ends, whatever became of it. A reader's keeps a connection, and an old snapshot. */
-static void end_slow(struct session *s) ON_LOOP
+static void end_statement(struct session *s, enum err why) ON_LOOP
 {
     struct request *r = s->current;
-    s->overdue = true;
+    s->ended = why;
     atomic_store_explicit(&r->cancelled, true, memory_order_relaxed);
     if (s->at == AT_BLOCKED) {
         unblock(s);
     } else if (s->at == AT_UPSTREAM) {
         list_remove(&s->watch);
         list_remove(&s->stall);
-        buf_reset(&r->answer.out);
+        empty(&r->answer);
         upstream_resume(s);
         upstream_cancel(s);
     } else if (r->answer.code == ERR_OK) {
-        cut(r, ERR_TIMEOUT, "its client took the rows too slowly");
+        cut_ended(s, r);
         put_end(r);
         send_answer(s);
     }
@@ -649,12 +738,12 @@ static void end_slow(struct session *s) ON_LOOP
 static void watch_timer(struct session *s, uint64_t now_ms) ON_LOOP
 {
     const struct request *r = s->current;
-    /* While the connection is full its own timer judges the client. */
-    bool silent = list_empty(&s->stall) && now_ms > s->took_ms + SLOW_MS;
-    if (s->overdue)
+    if (s->ended != ERR_OK)
         return;
+    /* While the connection is full its own timer judges the client. */
+    bool silent = list_empty(&s->stall) && progress_stopped(&s->takes, s->credited, now_ms);
     if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))
-        end_slow(s);
+        end_statement(s, ERR_TIMEOUT);
     else if (s->at == AT_BLOCKED && atomic_load_explicit(&r->cancelled, memory_order_relaxed))
         unblock(s); /* it held the WAL back (reader_watch.c): its reader ends it */
 }

@@ -11,6 +11,7 @@
 
 #include "base/sizes.h"
 #include "node/node.h"
+#include "node/progress.h"
 
 struct connection;
 struct image;
@@ -47,18 +48,20 @@ struct session {
     bool foreign_keys;      /* as the last request had it: for answers to those that do not say */
     bool pinned_image;      /* it asked for a pinned one: no other will do */
     bool beginning;         /* next() is at work on it: it is not to be freed */
-    bool overdue;           /* `current` ended because its client takes nothing */
+    enum err ended;         /* `current` was, for its client takes too little; ERR_OK: no */
     int64_t last_insert_rowid; /* the same */
     uint64_t seen_seq;         /* by the requests before: those sent ahead see what they did */
     struct upstream *upstream;
     struct image *image; /* that another node fetches pages from (image.c), or NULL */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */
     int64_t window;    /* bytes of ROWS that the client still takes; may be below 0 by one frame */
+    uint64_t credited; /* bytes that the client has given in all */
     size_t held;       /* of the answer, waiting for the window */
-    uint64_t took_ms;  /* when the client last gave credit, or the wait for it began */
-    struct list watch; /* of node.watched: waits for its client */
-    struct list stall; /* of connection.stalled: waits for the connection's backlog; or of
-                          connection.closed */
+    size_t counted;    /* of all that it keeps, in node.waiting */
+    struct progress takes; /* `credited`, since it waits for its client */
+    struct list watch;     /* of node.watched: waits for its client */
+    struct list stall;     /* of connection.stalled: waits for the connection's backlog; or of
+                              connection.closed */
 };
 
 /* --- for the connection --- */

@@ -144,3 +144,91 @@ def test_open_transactions_have_a_limit():
         streams[-1].query("INSERT INTO t VALUES (1)")
         streams[-1].query("COMMIT")
         expect_equal(other.query("SELECT a FROM t").rows, [(1,)], "rows")
+
+
+def fill(clients, sql, size):
+    """One request of SIZE bytes of each, which has come to the node."""
+    for q in clients:
+        q.begin(sql, (bytes(size),))
+        q.connection.ping()
+
+
+@case(seconds=120)
+def test_what_waits_has_one_limit_for_all_connections():
+    """Each connection is within its own; whole requests, and long frames that never end."""
+    with Cluster(1, transaction_idle_timeout=60000, waiting_bytes="128MiB") as c:
+        node = c.nodes[0]
+        with c.client() as holder, c.client() as other:
+            holder.query("CREATE TABLE t(a)")
+            holder.query("BEGIN IMMEDIATE")
+            before = peak_mib(node)
+            hostile = [c.client() for _ in range(24)]
+            fill(hostile[:12], "INSERT INTO t VALUES (length(?))", 20_000_000)
+            for q in hostile[12:]:
+                q.send_raw(wire.query(1, "SELECT ?", (bytes(60_000_000),))[:30_000_000])
+            expect_equal(other.query("SELECT count(*) FROM t").rows, [(0,)], "rows, beside them")
+            waits = other.begin("INSERT INTO t VALUES (?)", (bytes(100_000),))
+            more = peak_mib(node) - before
+            expect(more < 260, f"{more} MiB of 240 + 360 wait")
+            holder.query("ROLLBACK")
+            ends = [end_of(q) for q in hostile[:12]]
+            expect_equal(set(ends), {"done", "BUSY"}, "what became of them")
+            expect(2 <= ends.count("done") <= 5, f"{ends.count('done')} of 20 MB in 96 MiB")
+            other.finish(waits)
+            for q in hostile:
+                q.close()
+            wait_for(lambda: takes(other, 60_000_000), "all of the room again")
+
+
+def end_of(stream):
+    try:
+        stream.finish()
+        return "done"
+    except wire.LecternError as e:
+        expect(e.name != "BUSY" or "waiting-bytes" in e.message, e.message)
+        return e.name
+
+
+def takes(stream, size):
+    stream.begin("SELECT length(?)", (bytes(size),))
+    return end_of(stream) == "done"
+
+
+@case(seconds=120)
+def test_answers_that_wait_have_one_limit_for_all_connections():
+    with Cluster(1, waiting_bytes="128MiB") as c:
+        node = c.nodes[0]
+        with c.client() as other:
+            other.query("CREATE TABLE t(a)")
+            before = peak_mib(node)
+            hostile = [c.client() for _ in range(30)]
+            for i, q in enumerate(hostile):
+                q.begin("INSERT INTO t VALUES (1) RETURNING zeroblob(30000000)")
+                wait_for(lambda i=i: other.query("SELECT count(*) FROM t").rows == [(i + 1,)],
+                         "a write")
+            more = peak_mib(node) - before
+            expect(more < 400, f"{more} MiB of 900 wait")
+            ends = [end_of(q) for q in hostile]
+            expect(ends.count("ROWS_LOST") > 20 and "done" in ends, f"{ends}")
+
+
+@case()
+def test_a_statement_whose_client_takes_a_byte_now_and_then_is_ended():
+    rows = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            " SELECT i, zeroblob(999) FROM n")
+    with Cluster(1) as c, c.client() as q:
+        q.begin(rows, level="any")
+        began = time.monotonic()
+        name = None
+        while name is None:
+            expect(time.monotonic() - began < 30, "it is parked for ever")
+            q.send_raw(wire.credit(1, 1))
+            try:
+                f = q.connection.next_of(1, timeout=0.5)
+            except wire.ConnectionLost as e:
+                expect("time" in str(e), str(e))
+                continue
+            name = wire.parse_error(f.body).name if f.type == wire.ERROR else None
+        expect_equal(name, "TIMEOUT", "its end")
+        expect(time.monotonic() - began > 9, "it was ended too early")
+        expect_equal(q.stream().query("SELECT 1").rows, [(1,)], "afterwards")

@@ -71,6 +71,9 @@ TEST(config_refuses_with_a_sentence)
     expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
                               "--log-keep", "63KiB", NULL},
                    "log-keep must be at least 64KiB");
+    expect_refusal((char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                              "--waiting-bytes", "127MiB", NULL},
+                   "waiting-bytes must be 128MiB");
     expect_refusal((char *[]){"lecternd", "--config", "/does/not/exist", NULL}, "cannot be read");
 }
 
