@@ -291,7 +291,11 @@ static void send_to(struct call *c, struct member *m, uint64_t now)
         cluster_await(m);
         call_set_timer(c, c->deadline_ms);
     } else if (e == ERR_BUSY || e == ERR_CLOSED || (e == ERR_NOMEM && c->doubt)) {
-        wait_parked(c, now + CALL_RETRY_MIN_MS);
+        if (e == ERR_BUSY) { /* if that lasts, it is what the program hears */
+            c->trouble = e;
+            keep_said(c, err_text(), strlen(err_text()));
+        }
+        wait_parked(c, now + (e == ERR_BUSY ? CALL_BUSY_MS : CALL_RETRY_MIN_MS));
     } else {
         call_fail(c, c->doubt ? ERR_UNKNOWN : e, "%s", err_text());
     }

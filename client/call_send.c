@@ -86,6 +86,7 @@ enum err call_send(struct call *c, struct member *m, uint64_t now_ms)
 {
     struct stream *s = c->stream;
     struct buf *out = link_out(m->link);
+    TRY(stream_open_at(s, m, now_ms));
     if (++s->last_request == 0)
         s->last_request = 1;
     c->request = s->last_request;
@@ -110,7 +111,6 @@ enum err call_send(struct call *c, struct member *m, uint64_t now_ms)
         return e;
     }
     call_took(c, UINT32_MAX); /* rows of an attempt before: their window is of no more use */
-    s->opened |= 1ull << m->index;
     c->member = m;
     c->serial = m->serial;
     c->number_of_stream = s->number;

@@ -30,6 +30,11 @@
 /* Between attempts, doubled, with jitter. */
 #define CALL_RETRY_MIN_MS 10u
 #define CALL_RETRY_MAX_MS 1000u
+/* Our own side is full: many calls may be waiting for that. */
+#define CALL_BUSY_MS 50u
+/* Streams of this cluster that one node is to know at once: a little below what a node takes of a
+ * connection. A session at rest needs none: all that it carries travels with its next request. */
+#define STREAMS_AT_NODE 16000u
 /* Between two questions for STATUS: when something looks wrong; could be better; is well. */
 #define NEWS_GAP_MS       100u
 #define NEWS_ELSEWHERE_MS 1000u
@@ -104,7 +109,7 @@ struct stream {
     bool txn_lost;      /* and the program has not heard of it yet */
 
     struct member *answered; /* last */
-    uint64_t opened;         /* members that may know this stream, by their index */
+    uint64_t opened;         /* members that know this stream, by their index */
     struct {                 /* bytes used up, and not given back yet */
         struct member *member;
         uint64_t serial;
@@ -211,6 +216,11 @@ void news_timer(struct loop_timer *t);
 /* --- stream.c --- */
 
 MUST_USE enum err stream_frame(struct stream *s, struct member *m, struct wire_frame *f);
+/* Before a request to M, which keeps no more than STREAMS_AT_NODE. ERR_BUSY: all of them are in use,
+ * or were a moment ago. */
+MUST_USE enum err stream_open_at(struct stream *s, struct member *m, uint64_t now_ms);
+/* M's connection is no more, and with it the streams there. */
+void streams_lost(struct lectern_cluster *c, struct member *m);
 /* The state of the session after an answer from M. */
 void stream_answered(struct stream *s, struct member *m, bool in_transaction, uint64_t seq);
 /* The transaction is gone with its node, or given up. What is queued up to the next BEGIN was

@@ -293,6 +293,7 @@ static void member_down(struct member *m, enum err code, const char *why)
     m->link = NULL;
     m->ready = false;
     m->awaited = 0;
+    streams_lost(c, m);
     note_failure(m, code, greeted, accepted);
     c->trouble = code;
     memcpy(c->trouble_text, said, sizeof said);

@@ -53,6 +53,8 @@ struct member {
     struct list in_flight; /* calls whose answer is awaited from it */
     struct list waiting;   /* calls that wait for the connection */
     struct list in_txn;    /* streams with a transaction there */
+    unsigned n_open;       /* streams that it knows */
+    uint64_t swept_ms;     /* when idle ones among them were looked for */
     struct lectern_cluster *cluster;
 };
 
@@ -74,8 +76,9 @@ struct member *members_by_id(struct members *ms, uint64_t id);
  * `same`; else M is its entry from now on. */
 void members_identified(struct members *ms, struct member *m, uint64_t id);
 
-/* It answered: trusted again. It failed: avoided for a while. REFUSAL: why no node of ours is there,
- * and waiting changes nothing (no such name, another server or version); ERR_OK: it may get well. */
+/* It answered: trusted again. It failed: avoided for a while. REFUSAL: why no node of ours is
+ * there, and waiting changes nothing (no such name, another server or version); ERR_OK: it may get
+ * well. */
 void member_worked(struct member *m);
 void member_failed(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms);
 /* It failed because nobody (ERR_CLOSED), or nobody of ours (ERR_PROTOCOL), is there, as it seems; a

@@ -55,9 +55,54 @@ static void close_everywhere(struct stream *s)
         if ((s->opened >> i & 1) == 0 || !m->ready)
             continue;
         wire_put_close(link_out(m->link), s->number);
-        (void)send_or_drop(m);
+        if (send_or_drop(m))
+            m->n_open--;
     }
     s->opened = 0;
+}
+
+/* Under a new number: what is said of the old one later, as credit, is of no meaning. */
+static void close_and_renumber(struct stream *s)
+{
+    close_everywhere(s);
+    cluster_renumber_stream(s->cluster, s);
+    s->owed.bytes = 0;
+}
+
+/* All that are idle at once: so it costs each opening one CLOSE, and no list of who was used when.
+ */
+static void close_idle(struct lectern_cluster *c, struct member *m)
+{
+    for (uint32_t i = 0; i < c->n_slots; i++) {
+        struct stream *s = c->slots[i].stream;
+        if (s != NULL && (s->opened >> m->index & 1) != 0 && list_empty(&s->calls) &&
+            s->txn == NULL)
+            close_and_renumber(s);
+    }
+}
+
+enum err stream_open_at(struct stream *s, struct member *m, uint64_t now_ms)
+{
+    if ((s->opened >> m->index & 1) != 0)
+        return ERR_OK;
+    if (m->n_open >= STREAMS_AT_NODE && now_ms >= m->swept_ms + CALL_RETRY_MIN_MS) {
+        close_idle(s->cluster, m);
+        m->swept_ms = now_ms;
+    }
+    if (m->n_open >= STREAMS_AT_NODE)
+        return err_fail(ERR_BUSY, "%u sessions of this program have something under way at %s",
+                        m->n_open, m->address);
+    s->opened |= 1ull << m->index;
+    m->n_open++;
+    return ERR_OK;
+}
+
+void streams_lost(struct lectern_cluster *c, struct member *m)
+{
+    m->n_open = 0;
+    for (uint32_t i = 0; i < c->n_slots; i++)
+        if (c->slots[i].stream != NULL)
+            c->slots[i].stream->opened &= ~(1ull << m->index);
 }
 
 static void set_answered(struct stream *s, struct member *m)
@@ -79,11 +124,6 @@ void stream_free(struct stream *s)
     set_answered(s, NULL);
     cluster_remove_stream(s->cluster, s);
     free(s);
-}
-
-struct lectern_cluster *stream_cluster(struct stream *s)
-{
-    return s->cluster;
 }
 
 bool stream_in_transaction(const struct stream *s)
@@ -165,9 +205,7 @@ void stream_lose_transaction(struct stream *s)
 void stream_give_up(struct stream *s)
 {
     bool in_transaction = s->txn != NULL;
-    close_everywhere(s);
-    cluster_renumber_stream(s->cluster, s);
-    s->owed.bytes = 0;
+    close_and_renumber(s);
     if (in_transaction)
         stream_lose_transaction(s);
 }

@@ -27,7 +27,6 @@ struct stream;
 MUST_USE enum err stream_new(struct lectern_cluster *c, struct stream **out);
 /* Its calls are ended and freed before. Rolls back. */
 void stream_free(struct stream *s);
-struct lectern_cluster *stream_cluster(struct stream *s);
 bool stream_in_transaction(const struct stream *s);
 uint64_t stream_position(const struct stream *s);
 void stream_raise_position(struct stream *s, uint64_t seq);

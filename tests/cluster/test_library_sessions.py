@@ -285,3 +285,17 @@ def test_library_ten_thousand_sessions_in_one_thread():
                 expect(max(grown.values()) < n * 16 + 32768, f"the nodes grew by {grown} KiB")
         expect_equal(c.leader().read("SELECT count(*) FROM crowd"), [(n,)], "rows")
         c.check_equal()
+
+
+@case()
+def test_library_more_sessions_than_a_node_takes_of_a_connection():
+    n = 17000 if SANITIZED else 20000  # 16,384, in docs/PROTOCOL.md
+    with Cluster(1) as c:
+        with c.client() as q:
+            q.query("CREATE TABLE crowd(session INTEGER PRIMARY KEY, text)")
+        url = f"lectern://{c.addresses()}/?timeout=60000"
+        with Library("crowd", url, n, seconds=100) as p:  # all of them at once
+            a = p.answer()
+            expect_equal((a["inserted"], a["read_back"], a["failed"]), (n, n, 0), f"{a['error']}")
+            print(f"{n} sessions, an INSERT and a SELECT each, in {a['ms'] / 1000:.1f} s")
+        expect_equal(c.leader().read("SELECT count(*) FROM crowd"), [(n,)], "rows")

@@ -1,6 +1,7 @@
 /* Room: tests. Sessions: many on one link, frames of the past, windows, and no memory. */
 #include "base/clock.h"
 #include "base/sizes.h"
+#include "client/call_state.h"
 #include "client/loop.h"
 #include "tests/lib/fail_alloc.h"
 #include "tests/lib/test.h"
@@ -80,6 +81,60 @@ TEST(stream_thousands_share_a_link)
     stream_free(all[0].stream);
     cluster_free(c);
     free(all);
+    fake_node_stop(node);
+}
+
+/* A node takes 16,384 streams of a connection; sessions at rest make room for others. */
+TEST(stream_more_of_them_than_a_node_takes)
+{
+    struct fake_node *node = fake_node_start(&(struct fake_options){.node_id = 1});
+    struct lectern_cluster *c = plain_cluster(node);
+    const unsigned n = STREAMS_AT_NODE + 1000;
+    struct one_of_many *all = calloc(n, sizeof *all);
+    EXPECT(all != NULL);
+    for (unsigned i = 0; i < n; i++)
+        EXPECT_OK(stream_new(c, &all[i].stream));
+    (void)run_many(c, all, STREAMS_AT_NODE);
+    EXPECT_EQ(fake_node_frames(node, WIRE_CLOSE), 0);
+    EXPECT_EQ(c->members.all[0].n_open, STREAMS_AT_NODE);
+    (void)run_many(c, all, n); /* all at once: the last ones wait until others are at rest */
+    EXPECT(c->members.all[0].n_open <= STREAMS_AT_NODE);
+    EXPECT(fake_node_frames(node, WIRE_CLOSE) >= 1000);
+    EXPECT(fake_node_frames(node, WIRE_CLOSE) <= 2 * n);
+    EXPECT_EQ(fake_node_accepted(node), 1);
+    fake_node_drop(node, false); /* the next connection knows of none */
+    (void)run_many(c, all, 10);
+    EXPECT_EQ(c->members.all[0].n_open, 10);
+    for (unsigned i = 0; i < n; i++)
+        stream_free(all[i].stream);
+    EXPECT_EQ(c->members.all[0].n_open, 0);
+    cluster_free(c);
+    free(all);
+    fake_node_stop(node);
+}
+
+TEST(stream_beyond_what_a_node_takes_is_busy)
+{
+    struct fake_node *node = fake_node_start(&(struct fake_options){.node_id = 1});
+    struct lectern_cluster *c = plain_cluster(node);
+    struct one_of_many one;
+    EXPECT_OK(stream_new(c, &one.stream));
+    (void)run_many(c, &one, 1);
+    stream_free(one.stream);
+    c->members.all[0].n_open = STREAMS_AT_NODE; /* all of them in use */
+    EXPECT_OK(stream_new(c, &one.stream));
+    struct call_events events;
+    ask_events(&events, &a);
+    EXPECT_OK(call_new(one.stream, WIRE_QUERY, CALL_WRITE, &events, &a.call));
+    EXPECT_OK(call_add_statement(a.call, 0, "INSERT", 6, NULL, 0, 0));
+    call_start(a.call, clock_mono_ms() + 300);
+    while (!a.ended)
+        EXPECT_OK(loop_turn(cluster_loop(c), 100));
+    EXPECT_ERR(ERR_BUSY, a.end.code);
+    EXPECT(strstr(a.message, "16000 sessions of this program") != NULL);
+    EXPECT(!a.end.was_sent);
+    stream_free(one.stream);
+    cluster_free(c);
     fake_node_stop(node);
 }
 
