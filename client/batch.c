@@ -307,8 +307,14 @@ static void on_ready(struct run *r)
         return;
     struct lectern_batch *b = r->owner;
     int code = finish(b);
-    if (b->end_callback != NULL)
-        b->end_callback(b->callback_arg, NULL, code == LECTERN_OK ? LECTERN_DONE : code);
+    lectern_on_end end = b->end_callback;
+    if (end == NULL)
+        return;
+    struct lectern_cluster *c = b->handle.db->cluster;
+    void *arg = b->callback_arg;
+    unsigned levels = cluster_release(c);
+    end(arg, NULL, code == LECTERN_OK ? LECTERN_DONE : code); /* B may be gone after */
+    cluster_regain(c, levels);
 }
 
 int lectern_batch_start(lectern_batch *b, lectern_on_end end, void *arg)

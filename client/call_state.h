@@ -60,8 +60,8 @@ struct stream_slot {
 };
 
 struct lectern_cluster {
-    pthread_mutex_t lock;
-    atomic_uint lock_waiters;
+    pthread_mutex_t lock; /* recursive, for callbacks and calls inside of calls */
+    unsigned locked;      /* times, by the thread that has it */
     struct loop *loop;
     struct url url;
     struct members members;

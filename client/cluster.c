@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "client/call_state.h"
+#include "client/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -98,22 +99,46 @@ const struct url *cluster_url(const struct lectern_cluster *c)
 
 void cluster_lock(struct lectern_cluster *c)
 {
-    if (pthread_mutex_trylock(&c->lock) == 0)
-        return;
-    atomic_fetch_add(&c->lock_waiters, 1);
-    loop_wake(c->loop); /* whoever has it may be waiting for nothing in particular */
     CHECK(pthread_mutex_lock(&c->lock) == 0);
-    atomic_fetch_sub(&c->lock_waiters, 1);
+    c->locked++;
 }
 
 void cluster_unlock(struct lectern_cluster *c)
 {
+    c->locked--;
     CHECK(pthread_mutex_unlock(&c->lock) == 0);
 }
 
-bool cluster_is_wanted(const struct lectern_cluster *c)
+unsigned cluster_release(struct lectern_cluster *c)
 {
-    return atomic_load(&c->lock_waiters) != 0;
+    unsigned levels = c->locked;
+    for (unsigned i = 0; i < levels; i++)
+        cluster_unlock(c);
+    return levels;
+}
+
+void cluster_regain(struct lectern_cluster *c, unsigned levels)
+{
+    for (unsigned i = 0; i < levels; i++)
+        cluster_lock(c);
+}
+
+void cluster_sleep(struct lectern_cluster *c, pthread_cond_t *wake, uint64_t until_ms)
+{
+    unsigned levels = c->locked;
+    while (c->locked > 1)
+        cluster_unlock(c);
+    c->locked = 0; /* the one level that the wait gives away by itself */
+    if (until_ms == WAIT_FOR_EVER) {
+        CHECK(pthread_cond_wait(wake, &c->lock) == 0);
+    } else {
+        struct timespec t = {.tv_sec = (time_t)(until_ms / 1000),
+                             .tv_nsec = (long)(until_ms % 1000) * 1000000};
+        int e = pthread_cond_timedwait(wake, &c->lock, &t);
+        CHECK(e == 0 || e == ETIMEDOUT);
+    }
+    c->locked = 1;
+    cluster_regain(c, levels - 1);
 }
 
 void cluster_set_face(struct lectern_cluster *c, void *face)

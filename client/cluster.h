@@ -9,6 +9,8 @@
 #include "client/link.h"
 #include "client/url.h"
 
+#include <pthread.h>
+
 struct lectern_cluster;
 
 MUST_USE enum err cluster_new(const struct url *url, struct lectern_cluster **out);
@@ -19,8 +21,12 @@ const struct url *cluster_url(const struct lectern_cluster *c);
 /* Held over every public call; recursive, for callbacks. */
 void cluster_lock(struct lectern_cluster *c);
 void cluster_unlock(struct lectern_cluster *c);
-/* Another thread waits for the lock. Any thread. */
-bool cluster_is_wanted(const struct lectern_cluster *c);
+/* Gives the lock away, however often the caller has it; to be got back that often. */
+unsigned cluster_release(struct lectern_cluster *c);
+void cluster_regain(struct lectern_cluster *c, unsigned levels);
+/* Waits without the lock for WAKE (of CLOCK_MONOTONIC), at most until UNTIL_MS (WAIT_FOR_EVER). May
+ * come back for no reason. */
+void cluster_sleep(struct lectern_cluster *c, pthread_cond_t *wake, uint64_t until_ms);
 /* What the public calls keep for a cluster (client/run.h), theirs to free; NULL at first. */
 void cluster_set_face(struct lectern_cluster *c, void *face);
 void *cluster_face(const struct lectern_cluster *c);

@@ -32,7 +32,10 @@ static int call_back(struct lectern_stmt *s, char **cells, exec_row row, void *a
             return session_fail(db, LECTERN_NOMEM, "%s", "");
     }
     names[s->n_columns] = values[s->n_columns] = NULL;
-    if (row(arg, (int)s->n_columns, values, names) != 0)
+    unsigned levels = cluster_release(db->cluster); /* nobody else knows S */
+    int stop = row(arg, (int)s->n_columns, values, names);
+    cluster_regain(db->cluster, levels);
+    if (stop != 0)
         return session_fail(db, LECTERN_ABORT, "%s", "");
     return LECTERN_OK;
 }

@@ -1,4 +1,4 @@
-/* Room: client.   Thread: any, one at a time on one cluster (its lock).   Owns: sessions.
+/* Room: client.   Thread: any, under the lock of the session's cluster.   Owns: sessions.
  *
  * A session has no connection of its own: it is a stream (client/stream.h) on its cluster's links,
  * plus what SQLite's interface keeps for a connection: the last error, changes, the time limit.
@@ -321,7 +321,7 @@ static void close_alone(struct lectern *db)
 {
     struct lectern_cluster *c = db->cluster;
     while (db->n_runs > 0 || cluster_sessions(c) > 1)
-        if (face_turn(c, -1) != ERR_OK)
+        if (face_turn_alone(c) != ERR_OK)
             break;
     if (db->n_runs > 0 || cluster_sessions(c) > 1) {
         cluster_unlock(c); /* the loop is broken: better to leak than to free what it points to */
@@ -329,7 +329,7 @@ static void close_alone(struct lectern *db)
     }
     session_free(db);
     /* What the stream's end put into the links leaves now, or with the connection. */
-    enum err flushed = face_turn(c, 0);
+    enum err flushed = face_turn(c);
     (void)flushed;
     face_free(c);
     cluster_unlock(c);
@@ -356,9 +356,11 @@ int lectern_close(lectern *db)
         code = session_fail(db, LECTERN_BUSY, "a call of this session is under way");
     else if (db->owns_cluster && others_use_cluster(db))
         code = session_fail(db, LECTERN_BUSY, "other sessions use this one's cluster");
-    else if (db->owns_cluster && face_of(c)->telling)
+    else if (db->owns_cluster && face_tells_here(face_of(c)))
         code = session_fail(db, LECTERN_MISUSE,
                             "a session of lectern_open cannot be closed in its own callback");
+    else if (db->owns_cluster && face_is_in_use(face_of(c)))
+        code = session_fail(db, LECTERN_BUSY, "another thread uses this session's cluster");
     if (code != LECTERN_OK) {
         session_leave(c);
         return code;
@@ -447,10 +449,15 @@ void session_heed_interrupt(struct lectern *db)
 bool session_pause(struct lectern *db, uint64_t until_ms)
 {
     unsigned interrupts = db->interrupts;
-    for (uint64_t now; (now = clock_mono_ms()) < until_ms && db->interrupts == interrupts;)
-        if (face_turn(db->cluster, (int)(until_ms - now)) != ERR_OK)
-            return false;
-    return db->interrupts == interrupts;
+    enum err e = ERR_OK;
+    struct waiter w;
+    waiter_begin(&w, db->cluster);
+    db->calls++;
+    while (e == ERR_OK && clock_mono_ms() < until_ms && db->interrupts == interrupts)
+        e = waiter_wait(&w, until_ms);
+    db->calls--;
+    waiter_end(&w);
+    return e == ERR_OK && db->interrupts == interrupts;
 }
 
 bool session_may_run(struct lectern *db)

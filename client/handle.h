@@ -43,7 +43,7 @@ struct lectern {
 
 /* The first part of a statement and of a batch: what is left of them in the grave. */
 struct handle {
-    uint32_t magic;
+    _Atomic uint32_t magic; /* looked at before the lock is had */
     struct list link;
     struct lectern *db;
 };

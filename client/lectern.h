@@ -18,11 +18,16 @@
  *    functions changes() and total_changes() know nothing of earlier requests: use the calls.
  *
  * Threads: a session, its statements and everything on one lectern_cluster may be used from any
- * thread, one call at a time (a lock sees to that, and a call may have to wait for the one before);
- * different lectern_open sessions are independent. That wait is not part of its time limit; a
- * lectern_poll that waits is ended by it. lectern_interrupt may be called while another call runs,
- * also from a signal handler. A child of fork() must not use what its parent opened, not even to
- * close it: both would read and write the same connections.
+ * thread at any time. A call that waits keeps no other from running or from ending in its own time.
+ * As with one connection of SQLite, threads that share a session share its last error, its
+ * transaction and the order of its statements. One statement is stepped by one thread at a time:
+ * where SQLite would let the second wait, its lectern_step is LECTERN_MISUSE here; and resetting or
+ * finalizing the statement does not wait, but ends the other thread's step (LECTERN_MISUSE).
+ * What was opened is not closed (LECTERN_BUSY) while a call on it waits. Functions of the program
+ * (callbacks, the body of a transaction) run on the thread that waits or polls, without any lock;
+ * those of lectern_start and lectern_batch_start one at a time on a cluster. lectern_interrupt may
+ * be called at any moment, also from a signal handler. A child of fork() must not use what its
+ * parent opened, not even to close it: both would read and write the same connections.
  *
  * Memory: no call aborts for want of memory: LECTERN_NOMEM. NULL handles are LECTERN_MISUSE, or a
  * harmless value; so are the 32 statements and batches of a session that were finalized last. A
@@ -114,9 +119,9 @@ typedef void (*lectern_destructor)(void *);
  * is to be closed. Waits for one node to answer; where nobody listens, or somebody who is no
  * Lectern, not for the whole time limit but for 2 seconds: nodes may be starting. */
 LECTERN_API int lectern_open(const char *url, lectern **db);
-/* Also with NULL. BUSY: some statements or batches are not finalized, or other sessions use the
- * cluster that lectern_open made. Rolls back. In a callback of its own only for sessions of
- * lectern_open_session (else MISUSE). */
+/* Also with NULL. BUSY: some statements or batches are not finalized, a call of it is under way, or
+ * others use the cluster that lectern_open made. Rolls back. In a callback of its own only for
+ * sessions of lectern_open_session (else MISUSE). */
 LECTERN_API int lectern_close(lectern *db);
 
 /* The time limit of every call from now on, milliseconds, 1 to 86,400,000. It counts for each step
@@ -260,7 +265,7 @@ LECTERN_API int lectern_transaction(lectern *db, const char *begin,
 /* Connections to one cluster, to be shared by many sessions: one TCP connection for each node, and
  * any number of requests in flight on it. Does not wait: connects as it is needed. */
 LECTERN_API int lectern_cluster_open(const char *url, lectern_cluster **cluster);
-/* LECTERN_BUSY: it has sessions, or this is a callback. Also with NULL. */
+/* LECTERN_BUSY: it has sessions, a thread waits on it, or this is a callback. Also with NULL. */
 LECTERN_API int lectern_cluster_close(lectern_cluster *cluster);
 /* A session over CLUSTER; does not wait. URL's parameters count. */
 LECTERN_API int lectern_open_session(lectern_cluster *cluster, lectern **db);
@@ -270,7 +275,8 @@ LECTERN_API lectern_cluster *lectern_cluster_of(lectern *db);
  * and deadlines. */
 LECTERN_API int lectern_fd(lectern_cluster *cluster);
 /* Does what can be done now and runs callbacks; waits for at most WAIT_MS (0: not at all, -1: until
- * something was done). Not from a callback. */
+ * something was done, by this thread or one that waits beside it). MISUSE: from a callback of
+ * lectern_start or lectern_batch_start. */
 LECTERN_API int lectern_poll(lectern_cluster *cluster, int wait_ms);
 
 /* Called for each row: use lectern_column_*; anything but 0 cancels the statement, which then ends

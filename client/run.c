@@ -2,8 +2,8 @@
  *
  * loop_turn calls note_*: they only copy, count and put the run on the face's list `ready`. When
  * the turn is over, settle() does what follows: credit, cancels, accounts. Only then, and never one
- * inside the other, are programs called back: they may do anything but lectern_poll, and what they
- * free is not looked at again (pins).
+ * inside the other, are programs called back, without the lock: they may do anything but
+ * lectern_poll, and what is freed meanwhile is not looked at again (pins).
  *
  * Invariants: a call is freed only after its end; an item's bytes of the window are given back
  * exactly once; a session is freed after its last run.
@@ -12,7 +12,7 @@
  * would stop all that come after it for ever: so as long as another run waits behind it, it is
  * gathered in memory, up to RUN_HELD_MAX; what waits is refused beyond that.
  *
- * Not here: retries (call.c), what rows are (statement.c). */
+ * Not here: retries (call.c), what rows are (statement.c), threads beside each other (wait.c). */
 #include "client/run.h"
 
 #include "base/check.h"
@@ -38,6 +38,7 @@ enum err face_new(struct lectern_cluster *c)
     list_init(&f->sessions);
     list_init(&f->ready);
     list_init(&f->to_tell);
+    turns_init(&f->turns);
     cluster_set_face(c, f);
     return ERR_OK;
 }
@@ -320,13 +321,18 @@ static bool wait_for(struct run *r, bool end)
     run_extend(r);
     run_pin(r);
     db->calls++; /* a callback may finalize the statement, but not close the session */
-    while (!r->ended && r->owner != NULL && (end || list_empty(&r->items))) {
-        if (face_turn(db->cluster, -1) != ERR_OK) {
-            r->code = LECTERN_IOERR;
-            run_cancel(r);
-            break;
-        }
+    struct waiter w;
+    waiter_begin(&w, db->cluster);
+    r->waiter = &w;
+    enum err e = face_turn(db->cluster); /* sends it, even if another thread turns the loop */
+    while (e == ERR_OK && !r->ended && r->owner != NULL && (end || list_empty(&r->items)))
+        e = waiter_wait(&w, WAIT_FOR_EVER);
+    if (e != ERR_OK && !r->ended) {
+        r->code = LECTERN_IOERR;
+        run_cancel(r);
     }
+    r->waiter = NULL;
+    waiter_end(&w);
     db->calls--;
     /* While the program does something else with its rows, no time limit runs. */
     if (!r->ended && r->owner != NULL)
@@ -391,6 +397,8 @@ void run_release(struct run *r)
         run_cancel(r);
     }
     note(r);
+    if (r->waiter != NULL)
+        waiter_wake(r->waiter);
 }
 
 /* --- after loop_turn --- */
@@ -424,6 +432,8 @@ static void settle_run(struct run *r)
     if (r->ended && started(r))
         account(r);
     keep_moving(r);
+    if (r->waiter != NULL)
+        waiter_wake(r->waiter);
     if (r->owner == NULL) {
         if (r->ended && r->pins == 0)
             run_free(r);
@@ -441,6 +451,7 @@ static void settle(struct face *f)
         LIST_EACH(l, &f->sessions) {
             session_heed_interrupt(LIST_ENTRY(l, struct lectern, link));
         }
+        turns_wake_all(&f->turns);
     }
     for (struct list *l; (l = list_pop_front(&f->ready)) != NULL;) {
         struct lectern *db = run_of_ready(l)->db;
@@ -452,9 +463,11 @@ static void settle(struct face *f)
 
 static void tell(struct face *f)
 {
-    if (f->telling)
-        return; /* from a callback that waits: its own turn goes on with the list */
+    if (f->telling || list_empty(&f->to_tell))
+        return; /* from a callback that waits, or beside one: its own turn goes on with the list */
+    turns_hand_on(&f->turns);
     f->telling = true;
+    f->teller = pthread_self();
     for (struct list *l; (l = list_pop_front(&f->to_tell)) != NULL;) {
         struct run *r = run_of_ready(l);
         if (r->on_ready != NULL)
@@ -464,16 +477,41 @@ static void tell(struct face *f)
     f->telling = false;
 }
 
-enum err face_turn(struct lectern_cluster *c, int wait_ms)
+static enum err turn(struct lectern_cluster *c, int wait_ms)
 {
     struct face *f = face_of(c);
     CHECK(!f->turning);
-    /* What was put on the lists outside of a turn does not wait for the next event. */
-    bool waiting = list_empty(&f->ready) && !atomic_load(&f->interrupted);
     f->turning = true;
-    enum err e = loop_turn(cluster_loop(c), waiting ? wait_ms : 0);
+    enum err e = loop_turn(cluster_loop(c), wait_ms);
     f->turning = false;
     settle(f);
     tell(f);
+    turns_turned(&f->turns);
     return e;
+}
+
+enum err face_turn(struct lectern_cluster *c)
+{
+    return turn(c, 0);
+}
+
+enum err face_turn_alone(struct lectern_cluster *c)
+{
+    return turn(c, face_is_behind(c) ? 0 : -1);
+}
+
+bool face_is_behind(struct lectern_cluster *c)
+{
+    const struct face *f = face_of(c);
+    return !list_empty(&f->ready) || atomic_load(&f->interrupted);
+}
+
+bool face_tells_here(const struct face *f)
+{
+    return f->telling && pthread_equal(f->teller, pthread_self()) != 0;
+}
+
+bool face_is_in_use(const struct face *f)
+{
+    return f->telling || f->turns.waiters != 0;
 }

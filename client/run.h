@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/sizes.h"
 #include "client/stream.h"
+#include "client/wait.h"
 
 #include <stdatomic.h>
 
@@ -26,6 +27,8 @@ struct face {
     struct list to_tell;     /* runs whose program is to be called back */
     atomic_bool interrupted; /* some session was */
     bool turning, telling;
+    pthread_t teller; /* whose callbacks run, while TELLING */
+    struct turns turns;
 };
 
 enum item_kind { ITEM_COLUMNS, ITEM_ROWS, ITEM_STEP, ITEM_DESCRIPTION };
@@ -51,6 +54,7 @@ struct run {
     struct item *taken;              /* last, and not used up yet; NULL: none */
     void *owner;                     /* NULL: released */
     void (*on_ready)(struct run *r); /* without waiting: something came. NULL: somebody waits */
+    struct waiter *waiter;           /* NULL: nobody waits for it */
     unsigned pins;
     uint64_t held; /* bytes of ROWS here */
     uint32_t owed; /* bytes of ROWS that could not be kept: to be given back all the same */
@@ -69,9 +73,17 @@ struct face *face_of(struct lectern_cluster *c);
 /* ERR_NOMEM. */
 MUST_USE enum err face_new(struct lectern_cluster *c);
 void face_free(struct lectern_cluster *c);
-/* Turns the loop once and does what follows from it; calls programs back unless that is going on
- * already. ERR_IO. */
-MUST_USE enum err face_turn(struct lectern_cluster *c, int wait_ms);
+/* Turns the loop once without waiting and does what follows from it; calls programs back, without
+ * the lock, unless that is going on already. ERR_IO. */
+MUST_USE enum err face_turn(struct lectern_cluster *c);
+/* The same, and waits for the next event, with the lock: for those who end the cluster. */
+MUST_USE enum err face_turn_alone(struct lectern_cluster *c);
+/* Something was noted down outside of a turn. */
+bool face_is_behind(struct lectern_cluster *c);
+/* This thread is in a callback of C's. */
+bool face_tells_here(const struct face *f);
+/* A thread waits on C, or is in a callback: C must stay. */
+bool face_is_in_use(const struct face *f);
 
 MUST_USE enum err run_new(struct lectern *db, enum wire_type type, enum call_kind kind, void *owner,
                           struct run **out);

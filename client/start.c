@@ -6,10 +6,10 @@
  *
  * Invariants: on_end comes once, unless the statement was reset or finalized before.
  * Not here: batches (batch.c). */
+#include "base/clock.h"
 #include "client/codes.h"
 #include "client/statement.h"
 
-#include <sched.h>
 #include <stdlib.h>
 
 /* --- clusters --- */
@@ -58,9 +58,9 @@ int lectern_cluster_close(lectern_cluster *c)
         return LECTERN_OK;
     cluster_lock(c);
     struct face *f = face_of(c);
-    bool busy = f->telling || !only_closing(f);
+    bool busy = face_is_in_use(f) || !only_closing(f);
     while (!busy && !list_empty(&f->sessions))
-        busy = face_turn(c, -1) != ERR_OK || !only_closing(f);
+        busy = face_turn_alone(c) != ERR_OK || !only_closing(f);
     if (!busy)
         face_free(c);
     cluster_unlock(c);
@@ -100,19 +100,26 @@ int lectern_fd(lectern_cluster *c)
     return c == NULL ? -1 : loop_fd(cluster_loop(c));
 }
 
+/* Until anything was done, by this thread or another. */
+static enum err poll_waiting(struct lectern_cluster *c, int wait_ms)
+{
+    struct waiter w;
+    waiter_begin(&w, c);
+    w.any = true;
+    enum err e = waiter_wait(&w, wait_ms < 0 ? WAIT_FOR_EVER : clock_mono_ms() + (unsigned)wait_ms);
+    waiter_end(&w);
+    return e;
+}
+
 int lectern_poll(lectern_cluster *c, int wait_ms)
 {
     if (c == NULL)
         return LECTERN_MISUSE;
     cluster_lock(c);
     int code = LECTERN_MISUSE;
-    if (cluster_is_wanted(c)) /* another thread: whoever polls for ever must let it in */
-        wait_ms = 0;
-    if (!face_of(c)->telling)
-        code = code_primary(code_of(face_turn(c, wait_ms < -1 ? -1 : wait_ms), 0));
+    if (!face_tells_here(face_of(c)))
+        code = code_primary(code_of(wait_ms == 0 ? face_turn(c) : poll_waiting(c, wait_ms), 0));
     cluster_unlock(c);
-    if (cluster_is_wanted(c))
-        (void)sched_yield();
     return code;
 }
 
@@ -124,7 +131,12 @@ static bool tell_row(struct lectern_stmt *s, struct run *r)
     if (s->row_callback == NULL)
         return true;
     run_pin(r);
-    int stop = s->row_callback(s->callback_arg, s);
+    struct lectern_cluster *c = s->handle.db->cluster;
+    lectern_on_row row = s->row_callback;
+    void *arg = s->callback_arg;
+    unsigned levels = cluster_release(c);
+    int stop = row(arg, s);
+    cluster_regain(c, levels);
     if (!run_unpin(r))
         return false;
     if (stop != 0 && !r->stopped) {
@@ -145,8 +157,14 @@ static void tell_end(struct lectern_stmt *s)
     }
     s->started = false;
     s->state = STATEMENT_READY; /* to be bound and started again at once */
-    if (s->end_callback != NULL)
-        s->end_callback(s->callback_arg, s, code);
+    lectern_on_end end = s->end_callback;
+    if (end == NULL)
+        return;
+    struct lectern_cluster *c = db->cluster;
+    void *arg = s->callback_arg;
+    unsigned levels = cluster_release(c);
+    end(arg, s, code); /* S and DB may be gone after */
+    cluster_regain(c, levels);
 }
 
 static void on_ready(struct run *r)

@@ -406,9 +406,21 @@ static void rewind_rows(struct lectern_stmt *s)
     s->last = LECTERN_OK;
 }
 
+/* False: S was reset or finalized meanwhile, and is not to be looked at again. */
+static bool wait_for(struct lectern_stmt *s, bool (*wait)(struct run *r))
+{
+    s->waited_for = true;
+    if (!wait(s->run))
+        return false;
+    s->waited_for = false;
+    return true;
+}
+
 int statement_step(struct lectern_stmt *s)
 {
     struct lectern *db = s->handle.db;
+    if (s->waited_for)
+        return session_fail(db, LECTERN_MISUSE, "another call steps the statement right now");
     session_heed_interrupt(db);
     if (s->started)
         return session_fail(db, LECTERN_MISUSE, "the statement was started and has not ended");
@@ -420,8 +432,8 @@ int statement_step(struct lectern_stmt *s)
         int code = statement_begin(s, NULL);
         if (code != LECTERN_OK)
             return code;
-        if (s->kind != CALL_READ && !run_wait_end(s->run))
-            return LECTERN_MISUSE; /* finalized in a callback meanwhile: nothing to say it with */
+        if (s->kind != CALL_READ && !wait_for(s, run_wait_end))
+            return LECTERN_MISUSE; /* reset or finalized meanwhile: nothing to say it with */
     }
     for (;;) {
         int code = statement_next_row(s);
@@ -430,7 +442,7 @@ int statement_step(struct lectern_stmt *s)
         if (s->run == NULL || s->run->ended)
             return statement_end(s);
         struct run *r = s->run;
-        if (!run_wait(r))
+        if (!wait_for(s, run_wait))
             return LECTERN_MISUSE;
         if (!r->ended && run_first(r) == NULL)
             return statement_end(s); /* the loop failed */
@@ -455,7 +467,7 @@ int statement_reset(struct lectern_stmt *s)
     int last = s->last;
     halt(s, LECTERN_OK);
     s->state = STATEMENT_READY;
-    s->started = false;
+    s->started = s->waited_for = false;
     if (s->prefetched)
         s->row_at = &s->rows;
     if (last == LECTERN_OK)

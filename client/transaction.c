@@ -34,7 +34,9 @@ static int run_body(struct lectern *db, int (*body)(lectern *db, void *arg), voi
 {
     db->in_body = true;
     db->lost_in_body = false;
+    unsigned levels = cluster_release(db->cluster);
     int code = body(db, arg);
+    cluster_regain(db->cluster, levels);
     bool lost = db->lost_in_body;
     db->in_body = db->lost_in_body = false;
     /* Also when the function took no notice of it. */
