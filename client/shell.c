@@ -87,7 +87,7 @@ enum option_id {
     OPT_READ,
     OPT_TIMEOUT,
     OPT_VERSION,
-    OPT_HELP,
+    OPT_HELP = 'h',
 };
 
 static const struct option options[] = {
@@ -138,7 +138,7 @@ static const char help_text[] =
     "      --echo            show each statement before it runs\n"
     "      --read LEVEL      how new a read must be: any, bounded:MS, session (default), strong\n"
     "      --timeout MS      a statement ends after MS milliseconds (600000)\n"
-    "      --help --version\n"
+    "      -h --help --version\n"
     "\n"
     "Exit status: 0; 1 after an error; 2 when the command line is wrong; 130 after Ctrl-C.\n"
     ".help in the shell lists its commands. See lectern(1).\n";
@@ -216,10 +216,10 @@ static void take_option(struct shell *sh, struct arguments *a, int id, const cha
 }
 
 /* sqlite3's options have one dash; we take both, since everybody's fingers know those. */
-static void take_options(struct shell *sh, struct arguments *a, int argc, char **argv)
+static void take_shell_options(struct shell *sh, struct arguments *a, int argc, char **argv)
 {
     int id, index = 0;
-    while ((id = getopt_long_only(argc, argv, "+", options, &index)) != -1)
+    while ((id = getopt_long_only(argc, argv, "+h", options, &index)) != -1)
         take_option(sh, a, id, id == '?' ? "" : options[index].name);
 }
 
@@ -330,13 +330,13 @@ int main(int argc, char **argv)
         return check_directory(argv);
     set_up_process();
     print_settings_init(&sh.print);
-    take_options(&sh, &a, argc, argv);
+    take_shell_options(&sh, &a, argc, argv);
     const char *address = getenv("LECTERN_ADDRESS");
     if (address == NULL || *address == '\0')
         address = SHELL_DEFAULT_ADDRESS;
     if (optind < argc && looks_like_address(argv[optind])) {
         address = argv[optind++];
-        take_options(&sh, &a, argc, argv); /* options may stand behind the address, too */
+        take_shell_options(&sh, &a, argc, argv); /* options may stand behind the address, too */
     }
     sh.interactive = optind == argc && !a.batch && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     apply_print_options(&sh, &a);

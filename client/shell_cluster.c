@@ -37,7 +37,7 @@ static const char usage_text[] =
     "\n"
     "  --force             also when it may stop the cluster, or the replica is far behind\n"
     "  --timeout MS        how long to wait (60000)\n"
-    "  --help\n"
+    "  -h --help\n"
     "\n"
     "Each command ends when its change is committed. Exit status: 0; 1 after an error; 2 when the\n"
     "command line is wrong. See lectern(1).\n";
@@ -293,9 +293,9 @@ struct options {
     bool force;
 };
 
-static void take_options(int argc, char **argv, struct options *o)
+static void take_cluster_options(int argc, char **argv, struct options *o)
 {
-    enum { OPT_CONNECT = 256, OPT_FORCE, OPT_TIMEOUT, OPT_HELP };
+    enum { OPT_CONNECT = 256, OPT_FORCE, OPT_TIMEOUT, OPT_HELP = 'h' };
     static const struct option flags[] = {{"connect", required_argument, NULL, OPT_CONNECT},
                                           {"force", no_argument, NULL, OPT_FORCE},
                                           {"timeout", required_argument, NULL, OPT_TIMEOUT},
@@ -303,7 +303,7 @@ static void take_options(int argc, char **argv, struct options *o)
                                           {NULL, 0, NULL, 0}};
     int id;
     optind = 0; /* begin anew, and take options anywhere */
-    while ((id = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+    while ((id = getopt_long(argc, argv, "h", flags, NULL)) != -1) {
         if (id == OPT_CONNECT)
             o->connect = optarg;
         else if (id == OPT_FORCE)
@@ -353,7 +353,7 @@ static bool run(const struct options *o, const struct command *c, struct lectern
 int shell_cluster(int argc, char **argv)
 {
     struct options o = {.timeout_ms = TIMEOUT_MS};
-    take_options(argc, argv, &o);
+    take_cluster_options(argc, argv, &o);
     if (optind == argc)
         command_usage_error("cluster", "no command", "");
     const struct command *c = find(argv[optind++]);

@@ -25,7 +25,7 @@ static const char export_usage[] =
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"
     "  --timeout MS   give up when no node gave anything for so long (30000)\n"
-    "  --help\n"
+    "  -h --help\n"
     "\n"
     "Exit status: 0; 1 after an error; 2 when the command line is wrong; 130 after Ctrl-C.\n"
     "See lectern(1).\n";
@@ -38,7 +38,7 @@ static const char dump_usage[] =
     "ADDRESS is HOST:PORT of any node; default: $LECTERN_ADDRESS, or " SHELL_DEFAULT_ADDRESS ".\n"
     "\n"
     "  --timeout MS   how long one statement may take (600000)\n"
-    "  --help\n"
+    "  -h --help\n"
     "\n"
     "Exit status: 0; 1 after an error; 2 when the command line is wrong; 130 after Ctrl-C.\n"
     "See lectern(1).\n";
@@ -48,18 +48,18 @@ struct options {
     int64_t timeout_ms;
 };
 
-/* -1: go on; else the exit code. */
-static int take_options(const char *command, const char *usage, int argc, char **argv,
-                        struct options *o)
+/* What both commands take. -1: go on; else the exit code. */
+static int take_options_and_file(const char *command, const char *usage, int argc, char **argv,
+                                 struct options *o)
 {
-    enum { OPT_CONNECT = 256, OPT_TIMEOUT, OPT_HELP };
+    enum { OPT_CONNECT = 256, OPT_TIMEOUT, OPT_HELP = 'h' };
     static const struct option flags[] = {{"connect", required_argument, NULL, OPT_CONNECT},
                                           {"timeout", required_argument, NULL, OPT_TIMEOUT},
                                           {"help", no_argument, NULL, OPT_HELP},
                                           {NULL, 0, NULL, 0}};
     int id;
     optind = 0; /* begin anew, and take options anywhere */
-    while ((id = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+    while ((id = getopt_long(argc, argv, "h", flags, NULL)) != -1) {
         if (id == OPT_CONNECT) {
             o->connect = optarg;
         } else if (id == OPT_TIMEOUT) {
@@ -98,7 +98,7 @@ static int on_progress(void *arg, uint64_t done, uint64_t total)
 int shell_export(int argc, char **argv)
 {
     struct options o = {.timeout_ms = EXPORT_TIMEOUT_MS};
-    int code = take_options("export", export_usage, argc, argv, &o);
+    int code = take_options_and_file("export", export_usage, argc, argv, &o);
     if (code >= 0)
         return code;
     if (o.file == NULL)
@@ -137,7 +137,7 @@ static void end_file(struct shell *sh, const char *file)
 int shell_dump_command(int argc, char **argv)
 {
     struct options o = {.timeout_ms = DUMP_TIMEOUT_MS};
-    int code = take_options("dump", dump_usage, argc, argv, &o);
+    int code = take_options_and_file("dump", dump_usage, argc, argv, &o);
     if (code >= 0)
         return code;
     struct shell sh = {.out = stdout};

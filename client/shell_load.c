@@ -11,15 +11,19 @@
 #include "client/shell.h"
 #include "client/shell_command.h"
 #include "client/shell_load_batch.h"
+#include "client/shell_text.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define TIMEOUT_MS     600000u
 #define EXIT_INTERRUPT 130
+#define MAGIC_BYTES    16
 #define VIOLATIONS_MAX 10 /* are named */
 
 static const char usage_text[] =
@@ -30,7 +34,7 @@ static const char usage_text[] =
     "  --atomic          all in one transaction: nothing of it, or everything\n"
     "  --batch-bytes N   of one batch of rows or statements (1048576)\n"
     "  --timeout MS      how long one batch, or one index, may take (600000)\n"
-    "  --help\n"
+    "  -h --help\n"
     "\n"
     "A database: none of its tables may be there yet. A file of SQL: its own transactions stay\n"
     "what they are, all else goes in batches. Exit status: 0; 1 after an error; 2 when the "
@@ -158,10 +162,25 @@ static void say_what_stands(const struct load *l, bool is_db, enum err e)
 /* --- the command --------------------------------------------------------------------------------
  */
 
+/* By its first characters: no statement and no comment begins with what is no text. */
+static bool may_be_sql(const char *head, size_t n)
+{
+    const char *end = head + n;
+    unsigned code;
+    for (const char *p = head; p < end && p < head + MAGIC_BYTES;) {
+        size_t used = text_char(p, end, &code);
+        if (used == 0 || (code < ' ' && !isspace((int)code)))
+            return false;
+        p += used;
+    }
+    return true;
+}
+
 static enum err look_at_file(const char *path, FILE **in, bool *is_db)
 {
-    static const char magic[16] = "SQLite format 3";
-    char head[sizeof magic];
+    static const char magic[MAGIC_BYTES] = "SQLite format 3";
+    struct stat about;
+    char head[2 * MAGIC_BYTES]; /* a character of the first half is whole */
     *is_db = false;
     if (strcmp(path, "-") == 0) {
         *in = stdin;
@@ -170,10 +189,18 @@ static enum err look_at_file(const char *path, FILE **in, bool *is_db)
     *in = fopen(path, "re");
     if (*in == NULL)
         return err_fail(ERR_NOT_FOUND, "cannot open %s: %s", path, strerror(errno));
+    if (fstat(fileno(*in), &about) == 0 && S_ISFIFO(about.st_mode))
+        return ERR_OK; /* cannot be read again: SQL, as on standard input */
     size_t n = fread(head, 1, sizeof head, *in);
     if (n < sizeof head && ferror(*in))
         return err_fail(ERR_IO, "cannot read %s: %s", path, strerror(errno));
-    *is_db = n == sizeof head && memcmp(head, magic, sizeof magic) == 0;
+    *is_db = n >= sizeof magic && memcmp(head, magic, sizeof magic) == 0;
+    if (!*is_db && !may_be_sql(head, n))
+        return err_fail(ERR_FORMAT,
+                        "%s is neither a SQLite database (its beginning is another) nor SQL in "
+                        "UTF-8: is it compressed, encrypted, in UTF-16, or damaged? Nothing was "
+                        "loaded",
+                        path);
     if (!*is_db)
         (void)fseeko(*in, 0, SEEK_SET);
     return ERR_OK;
@@ -221,7 +248,7 @@ static int run(struct load *l, const char *connect, int64_t timeout_ms)
 
 int shell_load(int argc, char **argv)
 {
-    enum { OPT_CONNECT = 256, OPT_ATOMIC, OPT_BATCH_BYTES, OPT_TIMEOUT, OPT_HELP };
+    enum { OPT_CONNECT = 256, OPT_ATOMIC, OPT_BATCH_BYTES, OPT_TIMEOUT, OPT_HELP = 'h' };
     static const struct option flags[] = {{"connect", required_argument, NULL, OPT_CONNECT},
                                           {"atomic", no_argument, NULL, OPT_ATOMIC},
                                           {"batch-bytes", required_argument, NULL, OPT_BATCH_BYTES},
@@ -233,7 +260,7 @@ int shell_load(int argc, char **argv)
     int64_t timeout_ms = TIMEOUT_MS;
     int id;
     optind = 0; /* begin anew, and take options anywhere */
-    while ((id = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+    while ((id = getopt_long(argc, argv, "h", flags, NULL)) != -1) {
         if (id == OPT_CONNECT) {
             connect = optarg;
         } else if (id == OPT_ATOMIC) {

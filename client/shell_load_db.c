@@ -166,8 +166,7 @@ static enum err copy_rows(struct source *s, const struct object *o, sqlite3_stmt
         progress_show(&l->progress, l->rows, l->total, "rows", l->bytes, o->name);
     }
     if (rc != SQLITE_DONE)
-        return err_fail(ERR_CORRUPT, "%s: %s, row %" PRIu64 ": %s", l->file, o->name, row + 1,
-                        sqlite3_errmsg(s->db));
+        return row_failed(o, row + 1, schema_source_failed(s->db, l->file, ""));
     enum err e = load_batch_flush(b);
     l->rows = rows + load_batch_done(b);
     l->bytes = bytes + load_batch_bytes(b);
@@ -182,7 +181,7 @@ static enum err load_table(struct source *s, const struct object *o)
     struct load_batch *b = load_batch_new(l);
     enum err e = b == NULL ? no_memory() : ERR_OK;
     if (e == ERR_OK && sqlite3_prepare_v2(s->db, o->select, -1, &from, NULL) != SQLITE_OK)
-        e = err_fail(ERR_CORRUPT, "%s: %s: %s", l->file, o->name, sqlite3_errmsg(s->db));
+        e = schema_source_failed(s->db, l->file, o->name);
     if (e == ERR_OK) {
         int rc = lectern_prepare_v3(l->db, o->insert, -1, LECTERN_PREPARE_LAZY, &to, NULL);
         e = rc == LECTERN_OK ? ERR_OK : load_failed(l, rc, o->name);

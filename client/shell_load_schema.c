@@ -17,10 +17,17 @@ static enum err no_memory(void)
     return err_fail(ERR_NOMEM, "out of memory");
 }
 
-static enum err source_failed(sqlite3 *db, const char *file, const char *name)
+enum err schema_source_failed(sqlite3 *db, const char *file, const char *place)
 {
-    return err_fail(ERR_CORRUPT, "%s: %s%s%s", file, name, *name == 0 ? "" : ": ",
-                    sqlite3_errmsg(db));
+    int code = sqlite3_errcode(db);
+    const char *hint = "";
+    if (code == SQLITE_NOTADB)
+        hint = ": it begins like a SQLite database, but is damaged, or encrypted: decrypt it, or "
+               "take another copy";
+    else if (code == SQLITE_CORRUPT)
+        hint = ": the file is damaged; `sqlite3 FILE .recover` makes SQL of what can still be read";
+    return err_fail(ERR_CORRUPT, "%s: %s%s%s%s", file, place, *place == 0 ? "" : ": ",
+                    sqlite3_errmsg(db), hint);
 }
 
 static char *copy_column(sqlite3_stmt *stmt, int column)
@@ -180,9 +187,9 @@ static enum err judge_table(sqlite3 *db, const char *file, struct object *o, boo
                            "= ?1 COLLATE NOCASE",
                            -1, &stmt, NULL) != SQLITE_OK ||
         sqlite3_bind_text(stmt, 1, o->name, -1, SQLITE_STATIC) != SQLITE_OK)
-        e = source_failed(db, file, o->name);
+        e = schema_source_failed(db, file, o->name);
     else if (sqlite3_step(stmt) != SQLITE_ROW)
-        e = source_failed(db, file, o->name);
+        e = schema_source_failed(db, file, o->name);
     const char *type = e == ERR_OK ? (const char *)sqlite3_column_text(stmt, 0) : NULL;
     if (e == ERR_OK && type == NULL)
         e = no_memory();
@@ -209,7 +216,7 @@ static enum err rowid_is_column(sqlite3 *db, const char *file, const char *name,
                            -1, &stmt, NULL) != SQLITE_OK ||
         sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC) != SQLITE_OK ||
         sqlite3_step(stmt) != SQLITE_ROW)
-        e = source_failed(db, file, name);
+        e = schema_source_failed(db, file, name);
     else
         *is = sqlite3_column_int(stmt, 0) != 0;
     (void)sqlite3_finalize(stmt);
@@ -250,7 +257,7 @@ static enum err read_columns(sqlite3 *db, const char *file, const char *name, st
     }
     (void)sqlite3_finalize(stmt);
     if (rc != SQLITE_DONE)
-        return rc == SQLITE_NOMEM ? no_memory() : source_failed(db, file, name);
+        return rc == SQLITE_NOMEM ? no_memory() : schema_source_failed(db, file, name);
     if (names->n == 0)
         return err_fail(ERR_CORRUPT, "%s: %s has no columns", file, name);
     return ERR_OK;
@@ -338,7 +345,7 @@ static enum err list_objects(sqlite3 *db, const char *file, struct schema *s)
         rc = SQLITE_OK;
     }
     if (e == ERR_OK && rc != SQLITE_DONE)
-        e = source_failed(db, file, "");
+        e = schema_source_failed(db, file, "");
     (void)sqlite3_finalize(stmt);
     return e;
 }
@@ -352,7 +359,7 @@ static enum err read_number(sqlite3 *db, const char *file, const char *name, con
     enum err e = ERR_OK;
     if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK ||
         sqlite3_step(stmt) != SQLITE_ROW)
-        e = source_failed(db, file, name);
+        e = schema_source_failed(db, file, name);
     else
         *to = sqlite3_column_int64(stmt, 0);
     (void)sqlite3_finalize(stmt);

@@ -37,6 +37,8 @@ struct schema {
 
 /* Reads DB's schema, and counts its rows. A sentence says what cannot be loaded, or is damaged. */
 MUST_USE enum err schema_read(sqlite3 *db, const char *file, struct schema *s);
+/* What SQLite says of DB's last call, at PLACE ("": the file), and what can be done about it. */
+enum err schema_source_failed(sqlite3 *db, const char *file, const char *place);
 void schema_fini(struct schema *s);
 
 #endif

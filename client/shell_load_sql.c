@@ -146,8 +146,6 @@ static enum err begin(struct reading *r, const char *sql, uint64_t line)
 static enum err run(struct reading *r, const char *sql, size_t n, uint64_t line)
 {
     bool atomic = r->load->atomic; /* one transaction around all is open */
-    if (strlen(sql) != n)
-        return err_fail(ERR_FORMAT, "line %" PRIu64 ": a statement with a zero byte in it", line);
     enum how how = how_to_run(sql);
     if (how == HOW_BATCHED)
         return add(r, sql, n, line);
@@ -202,7 +200,9 @@ static enum err run_collected(struct reading *r)
     const char *sql = (const char *)r->text.data;
     uint64_t line = line_of_first_word(r, sql);
     enum err e = ERR_OK;
-    if (*skip_blanks(sql) == '.')
+    if (strlen(sql) != n)
+        e = err_fail(ERR_FORMAT, "line %" PRIu64 ": a statement with a zero byte in it", line);
+    else if (*skip_blanks(sql) == '.')
         e = err_fail(ERR_FORMAT,
                      "line %" PRIu64 ": a dot command: `lectern load` takes SQL; `.read` of the "
                      "shell takes both",

@@ -7,10 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-import time
 
 from tests.lib import chinook
 from tests.lib.cluster import BUILD, PATIENCE, Cluster, case, expect, expect_equal, shell, wait_for
+from tests.lib.loading import Loading
 
 LECTERN = os.path.join(BUILD, "lectern")
 
@@ -143,7 +143,17 @@ def test_what_cannot_be_loaded_is_refused_before_anything_is_written():
         with open(f"{d}/bad.db", "wb") as f:
             f.write(b"SQLite format 3\0" + b"\xff" * 5000)
         status, _, err = load(c, f"{d}/bad.db")
-        expect(status == 1 and "not a database" in err, f"{status} {err}")
+        expect(status == 1 and "not a database" in err and "encrypted" in err, f"{status} {err}")
+        whole = make(f"{d}/whole.db", "CREATE TABLE w(a); INSERT INTO w VALUES(zeroblob(90000));")
+        with open(whole, "r+b") as f:
+            f.truncate(20000)
+        status, _, err = load(c, whole)
+        expect(status == 1 and "damaged" in err and ".recover" in err, f"{status} {err}")
+        for junk in (b"\0" * 4096, b"\x1f\x8b\x08 packed", "SELECT 1;".encode("utf-16")):
+            with open(f"{d}/junk.db", "wb") as f:
+                f.write(junk)
+            status, out, err = load(c, f"{d}/junk.db")
+            expect(status == 1 and "neither a SQLite database" in err, f"{status} {out} {err}")
         status, _, err = load(c, f"{d}/none.db")
         expect(status == 1 and "No such file" in err, f"{status} {err}")
         # A table that is there, of any letters and kind.
@@ -177,6 +187,13 @@ def test_sql_errors_name_the_line():
         expect(status == 1 and "Nothing was loaded." in err, f"{status} {err}")
         expect_equal(ask(c.leader(), "SELECT name FROM sqlite_schema WHERE name = 'lost'"), [],
                      "a table of a transaction that failed")
+        status, _, err = sql(b"-- a long comment\n" * 400 + b"\0SELECT 1;\n")
+        expect(status == 1 and "a statement with a zero byte" in err, f"{status} {err}")
+        os.mkfifo(f"{d}/pipe")
+        with subprocess.Popen(["sh", "-c", f"echo 'CREATE TABLE piped(a); CREATE TABLE b(a);' > "
+                               f"{d}/pipe"]):
+            status, out, err = load(c, f"{d}/pipe")
+        expect(status == 0 and out.startswith("ran 2 statements"), f"{status} {out} {err}")
         status, out, err = sql(b"")
         expect(status == 0 and out.startswith("ran 0 statements"), f"{status} {out} {err}")
 
@@ -249,17 +266,14 @@ def test_the_leader_is_killed_inside_of_a_transaction_of_the_file():
     for flags, transaction in ((["--atomic"], False), ([], True)):
         with tempfile.TemporaryDirectory() as d, Cluster() as c:
             path = big_sql(f"{d}/x.sql", 40000, transaction)
-            words = [LECTERN, "load", "--connect", c.addresses(), "--batch-bytes", "2000", *flags]
-            with subprocess.Popen([*words, path], stdin=subprocess.DEVNULL, text=True,
-                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
-                leader = c.leader()
-                time.sleep(0.3)  # into the transaction: nothing of it can be seen from outside
-                running = p.poll() is None
+            with Loading(c, "--batch-bytes", "2000", *flags, path) as loading:
+                loading.reads(os.path.getsize(path) // 3)
+                running, leader = loading.running, c.leader()
                 leader.kill()
                 c.wait_serving()
                 c.restart(leader)
-                out, err = p.communicate(timeout=60 * PATIENCE)
-                expect_equal((p.returncode, complaints(err)), (0, ""), f"load ({out})")
+                status, out, err = loading.end(60)
+                expect_equal((status, err), (0, ""), f"load ({out})")
             expect(running, "the load was over before the kill")
             c.wait_equal()
             expect_equal(c.nodes[0].read("SELECT count(*) FROM big"), [(40000,)], "rows")
@@ -302,3 +316,13 @@ def test_a_bar_at_a_terminal():
         expect("\r[" in text and "#" in text and " %" in text and "rows" in text, repr(text[:500]))
         expect(text.splitlines()[-1].split("\x1b[K")[-1].startswith("loaded 1 tables, 60000 rows"),
                repr(text[-300:]))
+
+
+@case(short=True)
+def test_every_command_has_its_help():
+    for words in (["load"], ["dump"], ["export"], ["cluster"], []):
+        for flag in ("-h", "--help"):
+            done = subprocess.run([LECTERN, *words, flag], capture_output=True, text=True,
+                                  check=False, timeout=10 * PATIENCE)
+            expect_equal((done.returncode, done.stderr), (0, ""), f"lectern {words} {flag}")
+            expect(done.stdout.startswith("Usage: lectern " + "".join(words)), done.stdout)
