@@ -13,7 +13,7 @@ import threading
 
 from tests.lib import chinook
 from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, Failure, case, expect, expect_equal,
-                               free_port, shell, wait_for)
+                               free_port, port_is_free, shell, wait_for)
 
 
 def check_tables(node, wanted):
@@ -110,6 +110,35 @@ def test_make_run_loads_and_finds_again():
         status, out, err = run_local(d, "SELECT count(*) FROM Track;\n")
         expect_equal((status, out), (0, f"{chinook.TRACKS}\n"), f"second run ({err})")
         expect(no_node_runs(d), "a node runs after the end")
+
+
+@case(seconds=90)
+def test_two_clusters_beside_each_other():
+    """The second one is told its ports, and keeps them."""
+    base = next(p for p in range(30100, 32000, 200) if all(
+        port_is_free(p + k + i) for k in (0, 100) for i in (1, 2, 3)))
+    command = [os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD]
+    with local_directory() as one, tempfile.TemporaryDirectory() as two:
+        with subprocess.Popen([*command, "--dir", one], stdin=subprocess.PIPE, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+            first.stdin.write("SELECT 'first';\n")
+            first.stdin.flush()
+            expect_equal(first.stdout.readline(), "first\n", "the first cluster")
+            for flags in (["--base-port", str(base)], []):
+                second = subprocess.run([*command, "--dir", two, *flags], text=True, check=False,
+                                        input="SELECT 'second';\n", capture_output=True,
+                                        timeout=90 * PATIENCE)
+                expect_equal((second.returncode, second.stdout), (0, "second\n"), second.stderr)
+                with open(f"{two}/cluster.env", encoding="utf-8") as f:
+                    found = f.read()
+                expect(all(f"CLIENT_PORT{i}={base + i}\n" in found and
+                           f"PEER_PORT{i}={base + 100 + i}\n" in found for i in (1, 2, 3)), found)
+            first.stdin.write("SELECT 'still';\n")
+            expect_equal(first.communicate(timeout=60 * PATIENCE)[0], "still\n", "the first one")
+            expect_equal(first.returncode, 0, "exit status of the first")
+    bad = subprocess.run([*command, "--base-port", "65433"], capture_output=True, text=True,
+                         check=False, timeout=30 * PATIENCE)
+    expect(bad.returncode == 2 and "1 to 65432" in bad.stderr, bad.stderr)
 
 
 @case(seconds=90)
