@@ -221,6 +221,51 @@ bool sql_is_rollback(const char *sql, size_t n)
     return !is(w, len, "TO");
 }
 
+/* Behind BEGIN. Transactions may have a name in SQLite's grammar, which it ignores: READONLY reads
+ * as one behind TRANSACTION, and is a syntax error alone. */
+static enum sql_step step_of_begin(struct cursor *c)
+{
+    enum sql_step step = SQL_STEP_BEGIN;
+    const char *w;
+    size_t len = word(c, &w);
+    if (is(w, len, "IMMEDIATE") || is(w, len, "EXCLUSIVE"))
+        step = SQL_STEP_WRITE;
+    if (step == SQL_STEP_WRITE || is(w, len, "DEFERRED"))
+        len = word(c, &w);
+    else if (is(w, len, "READONLY"))
+        return SQL_STEP_READONLY;
+    if (is(w, len, "TRANSACTION")) {
+        len = word(c, &w);
+        if (step == SQL_STEP_BEGIN && is(w, len, "READONLY"))
+            return SQL_STEP_READONLY;
+    }
+    return len == 0 ? step : SQL_STEP_NONE;
+}
+
+enum sql_step sql_step_of(const char *sql, size_t n)
+{
+    struct cursor c = {sql, sql + n};
+    enum sql_step step = SQL_STEP_NONE;
+    const char *w;
+    skip(&c, true);
+    size_t len = word(&c, &w);
+    if (is(w, len, "BEGIN"))
+        step = step_of_begin(&c);
+    else if (is(w, len, "COMMIT") || is(w, len, "END"))
+        step = SQL_STEP_COMMIT;
+    else if (is(w, len, "ROLLBACK"))
+        step = SQL_STEP_ROLLBACK;
+    else
+        return SQL_STEP_NONE;
+    if (step == SQL_STEP_COMMIT || step == SQL_STEP_ROLLBACK) {
+        struct cursor before = c;
+        if (!is(w, word(&c, &w), "TRANSACTION"))
+            c = before;
+    }
+    skip(&c, true);
+    return c.p == c.end ? step : SQL_STEP_NONE;
+}
+
 int sql_foreign_keys_value(const char *sql, size_t n)
 {
     struct cursor c = {sql, sql + n};

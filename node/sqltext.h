@@ -23,6 +23,17 @@ size_t sql_skip_space(const char *sql, size_t n);
 enum sql_kind sql_classify(const char *sql, size_t n);
 /* Is it ROLLBACK (and not ROLLBACK TO)? */
 bool sql_is_rollback(const char *sql, size_t n);
+/* What a statement does to the transaction, when that is all it does: nothing but white space,
+ * comments and semicolons stands behind it. */
+enum sql_step {
+    SQL_STEP_NONE,     /* none of these; also SAVEPOINT, RELEASE, ROLLBACK TO */
+    SQL_STEP_BEGIN,    /* BEGIN [DEFERRED] [TRANSACTION]: it may turn out to be a read only */
+    SQL_STEP_WRITE,    /* BEGIN IMMEDIATE, BEGIN EXCLUSIVE */
+    SQL_STEP_READONLY, /* BEGIN READONLY, BEGIN TRANSACTION READONLY: libSQL's, not SQLite's */
+    SQL_STEP_COMMIT,   /* COMMIT, END */
+    SQL_STEP_ROLLBACK, /* ROLLBACK */
+};
+enum sql_step sql_step_of(const char *sql, size_t n);
 /* For SQL_FOREIGN_KEYS: 1 on, 0 off, -1 when it asks. */
 int sql_foreign_keys_value(const char *sql, size_t n);
 

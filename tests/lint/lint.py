@@ -25,7 +25,7 @@ DOORS = {
     "replication": (),
     "consensus": (),
     "node": ("client/wire.h", "client/wire_cluster.h", "client/wire_image.h",
-             "client/lectern.h", "client/dial.h", "client/image_client.h",
+             "client/lectern.h", "client/dial.h", "client/image_client.h", "client/sql_split.h",
              "replication/replication.h", "consensus/consensus.h"),
 }
 # Libraries that are kept to some rooms, so that they stay replaceable.

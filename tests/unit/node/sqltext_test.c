@@ -112,3 +112,40 @@ TEST(sqltext_a_pragma_with_more_behind_it_is_not_the_sessions)
     EXPECT_EQ(kind("PRAGMA foreign_keys=-on"), SQL_READ);
     EXPECT_EQ(kind("PRAGMA foreign_keys=1;; /* no more */"), SQL_FOREIGN_KEYS);
 }
+
+TEST(sqltext_tells_the_steps_of_a_transaction)
+{
+    static const struct {
+        const char *sql;
+        enum sql_step step;
+    } all[] = {
+        {"BEGIN", SQL_STEP_BEGIN},
+        {" /**/ begin ; -- x", SQL_STEP_BEGIN},
+        {"BEGIN TRANSACTION", SQL_STEP_BEGIN},
+        {"BEGIN DEFERRED", SQL_STEP_BEGIN},
+        {"BEGIN DEFERRED TRANSACTION;", SQL_STEP_BEGIN},
+        {"BEGIN IMMEDIATE", SQL_STEP_WRITE},
+        {"BEGIN EXCLUSIVE TRANSACTION", SQL_STEP_WRITE},
+        {"BEGIN READONLY", SQL_STEP_READONLY},
+        {"begin transaction readonly;", SQL_STEP_READONLY},
+        {"BEGIN DEFERRED TRANSACTION READONLY", SQL_STEP_READONLY},
+        {"BEGIN IMMEDIATE TRANSACTION READONLY", SQL_STEP_NONE},
+        {"BEGIN CONCURRENT", SQL_STEP_NONE},
+        {"BEGIN; SELECT 1", SQL_STEP_NONE},
+        {"BEGIN READONLY; SELECT 1", SQL_STEP_NONE},
+        {"BEGIN 'x'", SQL_STEP_NONE},
+        {"COMMIT", SQL_STEP_COMMIT},
+        {"END TRANSACTION ;", SQL_STEP_COMMIT},
+        {"COMMIT x", SQL_STEP_NONE},
+        {"ROLLBACK", SQL_STEP_ROLLBACK},
+        {"ROLLBACK TRANSACTION", SQL_STEP_ROLLBACK},
+        {"ROLLBACK TO a", SQL_STEP_NONE},
+        {"ROLLBACK TRANSACTION TO a", SQL_STEP_NONE},
+        {"SAVEPOINT a", SQL_STEP_NONE},
+        {"SELECT 1", SQL_STEP_NONE},
+        {"", SQL_STEP_NONE},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (sql_step_of(all[i].sql, strlen(all[i].sql)) != all[i].step)
+            test_fail(__FILE__, __LINE__, "%s", all[i].sql);
+}

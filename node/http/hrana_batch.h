@@ -1,0 +1,31 @@
+/* Room: node/http. What a Hrana batch means: its conditions, and the two shapes that need not be
+ * run step by step. Pure functions. Thread: any. */
+#ifndef NODE_HTTP_HRANA_BATCH_H
+#define NODE_HTTP_HRANA_BATCH_H
+
+#include "node/http/hrana.h"
+
+enum hrana_outcome { HRANA_NOT_RUN, HRANA_SUCCEEDED, HRANA_FAILED };
+
+/* AUTOCOMMIT: no transaction is open now. OUTCOMES: of the steps so far. */
+bool hrana_condition_holds(const struct hrana_cond *c, const enum hrana_outcome *outcomes,
+                           bool autocommit);
+
+/* A batch that begins a transaction, runs statements each of which needs the one before, commits,
+ * and rolls back when that failed: one atomic thing, which may as well be run as one.
+ *
+ *     BEGIN ...;  s if ok(BEGIN);  s if ok(s) ...;  COMMIT if ok(s);  [ROLLBACK if not ok(COMMIT)]
+ *
+ * `not is_autocommit` may stand beside each condition, as drivers of version 3 write it. */
+struct hrana_shape {
+    uint32_t first, n; /* the statements between BEGIN and COMMIT */
+    bool reads;        /* they look like reads, all of them */
+    bool read_only;    /* BEGIN READONLY: no other is allowed */
+};
+
+/* TEXTS: of the steps. False: not of that shape, or a statement in it is one that must be run for
+ * itself (of a transaction, VACUUM, PRAGMA foreign_keys; none, or several). */
+bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
+                    struct hrana_shape *out);
+
+#endif
