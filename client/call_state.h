@@ -32,9 +32,10 @@
 #define CALL_RETRY_MAX_MS 1000u
 /* Our own side is full: many calls may be waiting for that. */
 #define CALL_BUSY_MS 50u
-/* Streams of this cluster that one node is to know at once: a little below what a node takes of a
- * connection. A session at rest needs none: all that it carries travels with its next request. */
-#define STREAMS_AT_NODE 16000u
+/* Streams of this cluster that one node is to know at once: a little below what it takes, for a
+ * CLOSE may have found no memory. A session at rest needs none: all that it carries travels with
+ * its next request. */
+#define STREAMS_AT_NODE (WIRE_STREAMS_MAX - 384)
 /* Between two questions for STATUS: when something looks wrong; could be better; is well. */
 #define NEWS_GAP_MS       100u
 #define NEWS_ELSEWHERE_MS 1000u
@@ -216,8 +217,8 @@ void news_timer(struct loop_timer *t);
 /* --- stream.c --- */
 
 MUST_USE enum err stream_frame(struct stream *s, struct member *m, struct wire_frame *f);
-/* Before a request to M, which keeps no more than STREAMS_AT_NODE. ERR_BUSY: all of them are in use,
- * or were a moment ago. */
+/* Before a request to M, which keeps no more than STREAMS_AT_NODE. ERR_BUSY: all of them are in
+ * use, or were a moment ago. */
 MUST_USE enum err stream_open_at(struct stream *s, struct member *m, uint64_t now_ms);
 /* M's connection is no more, and with it the streams there. */
 void streams_lost(struct lectern_cluster *c, struct member *m);

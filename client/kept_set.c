@@ -4,6 +4,8 @@
  * Invariants: sorted, no number twice; n and bytes are within the limits. */
 #include "client/kept_set.h"
 
+#include "client/wire.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +33,7 @@ bool kept_set_has(const struct kept_set *s, uint32_t keep)
 
 bool kept_set_add(struct kept_set *s, uint32_t keep, size_t bytes)
 {
-    if (s->n == KEPT_SET_MAX || bytes > KEPT_SET_BYTES_MAX - s->bytes)
+    if (s->n == WIRE_KEPT_MAX || bytes > WIRE_KEPT_BYTES_MAX - s->bytes)
         return false;
     if (s->n == s->room) {
         size_t room = s->room == 0 ? 16 : 2 * s->room;

@@ -1,14 +1,11 @@
 /* Room: client. Which statements the other end of a connection keeps, within the limits that it
- * has: it refuses a request that would make it keep more. Thread: the loop's. */
+ * has (WIRE_KEPT_MAX): it refuses a request that would make it keep more. Thread: the loop's. */
 #ifndef CLIENT_KEPT_SET_H
 #define CLIENT_KEPT_SET_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#define KEPT_SET_MAX       4096u              /* docs/PROTOCOL.md, "Kept statements" */
-#define KEPT_SET_BYTES_MAX (4u * 1024 * 1024) /* of text */
 
 /* All zero is the empty set. */
 struct kept_set {

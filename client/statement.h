@@ -129,6 +129,4 @@ void cells_read(struct lectern_stmt *s);
 void cells_clear(struct lectern_stmt *s);
 void statement_columns_free(struct lectern_stmt *s);
 
-bool statement_stands_on_row(const struct lectern_stmt *s);
-
 #endif

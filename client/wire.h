@@ -48,6 +48,10 @@
 #define WIRE_WINDOW       262144u     /* of a new stream, bytes of ROWS frames */
 #define WIRE_WINDOW_MAX   1073741824u /* CREDIT that lifts it above: broken protocol */
 #define WIRE_WRITER_BYTES 16u
+/* What a server takes of one connection. */
+#define WIRE_STREAMS_MAX    16384u
+#define WIRE_KEPT_MAX       4096u              /* statements */
+#define WIRE_KEPT_BYTES_MAX (4u * 1024 * 1024) /* of their texts together */
 
 enum wire_type {
     WIRE_HELLO = 1,

@@ -246,7 +246,7 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
     if (s != NULL)
         return s;
     enum err e = connection_need_room(c, sizeof *s);
-    if (c->streams.n >= STREAMS_MAX)
+    if (c->streams.n >= WIRE_STREAMS_MAX)
         e = err_fail(ERR_TOO_BIG,
                      "too many streams on one connection: close some, or open another");
     if (e != ERR_OK) {

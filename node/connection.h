@@ -16,9 +16,8 @@
 #include "node/progress.h"
 #include "node/table.h"
 
-/* Of one connection. */
-#define STREAMS_MAX 16384u
-/* Requests without an answer, of all streams together; more is a client that never reads. */
+/* Requests of one connection without an answer, of all streams together; more is a client that
+ * never reads. */
 #define REQUESTS_MAX 65536u
 
 struct keeper;

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "client/wire.h"
 #include "node/table.h"
 
 #include <stdlib.h>
@@ -54,11 +55,11 @@ void keeper_free(struct keeper *k)
 enum err keeper_put(struct keeper *k, uint32_t number, const char *sql, size_t len)
 {
     keeper_forget(k, number);
-    if (k->texts.n >= KEPT_MAX || k->bytes + len > KEPT_BYTES_MAX)
+    if (k->texts.n >= WIRE_KEPT_MAX || k->bytes + len > WIRE_KEPT_BYTES_MAX)
         return err_fail(ERR_TOO_BIG,
                         "a connection keeps at most %u statements and %u bytes of their texts: "
                         "FORGET others first",
-                        KEPT_MAX, KEPT_BYTES_MAX);
+                        WIRE_KEPT_MAX, WIRE_KEPT_BYTES_MAX);
     struct kept *text = mem_alloc(sizeof *text + len);
     *text = (struct kept){.refs = 1, .len = (uint32_t)len};
     memcpy(text->text, sql, len);

@@ -10,10 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* On one connection. */
-#define KEPT_MAX       4096u
-#define KEPT_BYTES_MAX (4u * 1024 * 1024) /* of texts */
-
 /* One text. */
 struct kept;
 /* All of a connection. */

@@ -34,11 +34,11 @@
 
 /* Until WELCOME: a dead host must not hold a write longer than an election. */
 #define CONNECT_MS  2000
-#define DEPOSED_MS  2000   /* an answer may still come from a leader that is none any more */
-#define QUIET_MS    1000   /* nothing came, though something is awaited: PING */
-#define DEAD_MS     4000   /* and still nothing */
-#define LATE_MS     5000   /* after its deadline a request is answered, or never */
-#define STREAMS_MAX 16000u /* of one connection; a little below the leader's limit */
+#define DEPOSED_MS  2000 /* an answer may still come from a leader that is none any more */
+#define QUIET_MS    1000 /* nothing came, though something is awaited: PING */
+#define DEAD_MS     4000 /* and still nothing */
+#define LATE_MS     5000 /* after its deadline a request is answered, or never */
+#define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
 
 enum link_state { CONNECTING, GREETING, READY };
 

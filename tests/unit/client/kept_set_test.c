@@ -1,5 +1,6 @@
 /* What the other end keeps: against a plain table, and at its limits. */
 #include "client/kept_set.h"
+#include "client/wire.h"
 
 #include "base/rng.h"
 #include "tests/lib/fail_alloc.h"
@@ -34,14 +35,14 @@ TEST(kept_set_agrees_with_a_plain_table)
 TEST(kept_set_is_bounded)
 {
     struct kept_set s = {0};
-    for (uint32_t i = 1; i <= KEPT_SET_MAX; i++)
+    for (uint32_t i = 1; i <= WIRE_KEPT_MAX; i++)
         EXPECT(kept_set_add(&s, i, 1));
-    EXPECT(!kept_set_add(&s, KEPT_SET_MAX + 1, 0));
+    EXPECT(!kept_set_add(&s, WIRE_KEPT_MAX + 1, 0));
     EXPECT(kept_set_remove(&s, 7));
-    EXPECT(!kept_set_add(&s, 7, KEPT_SET_BYTES_MAX - KEPT_SET_MAX + 2));
+    EXPECT(!kept_set_add(&s, 7, WIRE_KEPT_BYTES_MAX - WIRE_KEPT_MAX + 2));
     EXPECT(!kept_set_add(&s, 7, SIZE_MAX));
-    EXPECT(kept_set_add(&s, 7, KEPT_SET_BYTES_MAX - KEPT_SET_MAX + 1));
-    EXPECT_EQ(s.bytes, KEPT_SET_BYTES_MAX);
+    EXPECT(kept_set_add(&s, 7, WIRE_KEPT_BYTES_MAX - WIRE_KEPT_MAX + 1));
+    EXPECT_EQ(s.bytes, WIRE_KEPT_BYTES_MAX);
     EXPECT(kept_set_remove(&s, 1) && !kept_set_add(&s, 1, 2) && kept_set_add(&s, 1, 1));
     kept_set_fini(&s);
     EXPECT(!kept_set_has(&s, 7) && !kept_set_remove(&s, 7));

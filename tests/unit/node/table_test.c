@@ -1,6 +1,7 @@
 /* Room: tests. Tables of numbers, kept statements, and the statements of a request. */
 #include "base/rng.h"
 #include "base/sizes.h"
+#include "client/wire.h"
 #include "node/kept.h"
 #include "node/request.h"
 #include "node/table.h"
@@ -68,16 +69,16 @@ TEST(kept_texts_outlive_their_number)
 TEST(kept_texts_have_limits)
 {
     struct keeper *k = keeper_new();
-    char *large = calloc(1, KEPT_BYTES_MAX);
+    char *large = calloc(1, WIRE_KEPT_BYTES_MAX);
     EXPECT(large != NULL);
-    for (uint32_t i = 1; i <= KEPT_MAX; i++)
+    for (uint32_t i = 1; i <= WIRE_KEPT_MAX; i++)
         EXPECT_OK(keeper_put(k, i, "x", 1));
-    EXPECT_ERR(ERR_TOO_BIG, keeper_put(k, KEPT_MAX + 1, "x", 1));
-    EXPECT_OK(keeper_put(k, KEPT_MAX, "y", 1)); /* one of them anew */
-    for (uint32_t i = 2; i <= KEPT_MAX; i++)
+    EXPECT_ERR(ERR_TOO_BIG, keeper_put(k, WIRE_KEPT_MAX + 1, "x", 1));
+    EXPECT_OK(keeper_put(k, WIRE_KEPT_MAX, "y", 1)); /* one of them anew */
+    for (uint32_t i = 2; i <= WIRE_KEPT_MAX; i++)
         keeper_forget(k, i);
-    EXPECT_ERR(ERR_TOO_BIG, keeper_put(k, 2, large, KEPT_BYTES_MAX));
-    EXPECT_OK(keeper_put(k, 2, large, KEPT_BYTES_MAX - 1));
+    EXPECT_ERR(ERR_TOO_BIG, keeper_put(k, 2, large, WIRE_KEPT_BYTES_MAX));
+    EXPECT_OK(keeper_put(k, 2, large, WIRE_KEPT_BYTES_MAX - 1));
     EXPECT_ERR(ERR_TOO_BIG, keeper_put(k, 3, "x", 1));
     keeper_forget(k, 2); /* and there is room again */
     EXPECT_OK(keeper_put(k, 3, "x", 1));
