@@ -26,9 +26,12 @@ endif
 
 # The commands are expanded when the first object is compiled, that is after `deps`: a fresh machine
 # has no pkg-config when this file is read.
-PKGS := sqlite3 raft libuv liblz4 libxxhash yajl
+PKGS := sqlite3 raft libuv liblz4 libxxhash yajl libwslay
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 RAFT_WANTED := 0.22.1
+# Debian has llhttp as C sources only (node-llhttp): compiled here, without our warnings.
+LLHTTP_SOURCES := /usr/share/llhttp
+LLHTTP_INCLUDE := /usr/share/include
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual -Wstrict-prototypes \
         -Wmissing-prototypes -Wundef -Wvla -Wformat=2 -Wswitch-enum -Wimplicit-fallthrough
@@ -81,8 +84,9 @@ ROOM_OBJS_base        := $(BASE_OBJS)
 ROOM_OBJS_client      := $(CLIENT_OBJS)
 ROOM_OBJS_replication := $(BASE_OBJS) $(call objs,$(call src,replication))
 ROOM_OBJS_consensus   := $(BASE_OBJS) $(call objs,$(call src,consensus))
+LLHTTP_OBJS := $(patsubst %,$(B)/llhttp/%.o,api http llhttp)
 LIB_OBJS := $(sort $(CLIENT_OBJS) $(ROOM_OBJS_replication) $(ROOM_OBJS_consensus) \
-              $(call objs,$(NODE_SRC)))
+              $(call objs,$(NODE_SRC)) $(LLHTTP_OBJS))
 ROOM_OBJS_node        := $(LIB_OBJS)
 ROOM_OBJS_http        := $(LIB_OBJS)
 TESTLIB_OBJS := $(call objs,$(call src,tests/lib))
@@ -242,6 +246,14 @@ endef
 $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
 $(B)/tests/check-consensus: $(call objs,$(SIM_SRC))
 $(B)/tests/check-client: | $(B)/lectern
+
+$(B)/node/http/http_conn.o: private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
+# No prerequisite: on a fresh machine the package comes with `deps`.
+$(LLHTTP_OBJS): $(B)/llhttp/%.o: $(B)/.flags | deps
+	@mkdir -p $(@D)
+	@echo "  CC  $(LLHTTP_SOURCES)/$*.c" >&2
+	$(Q)$(CC) -std=c11 -w -DLLHTTP_STRICT_MODE=1 -I$(LLHTTP_INCLUDE)/llhttp \
+	    $(CFLAGS_$(VARIANT)) -c -o $@ $(LLHTTP_SOURCES)/$*.c
 
 $(B)/%.o: %.c $(B)/.flags | deps
 	@mkdir -p $(@D)

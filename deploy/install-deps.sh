@@ -119,13 +119,14 @@ add_backports() {
 # Systems without dpkg: what counts is whether the build finds the libraries.
 if ! command -v dpkg-query >/dev/null 2>&1; then
     if command -v python3 >/dev/null 2>&1 &&
-        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih "raft >= $RAFT_WANTED" \
-            >/dev/null 2>&1; then
+        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libwslay \
+            "raft >= $RAFT_WANTED" >/dev/null 2>&1; then
         exit 0
     fi
     fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the" \
         "sqlite3 shell and the development files of SQLite (3.40 or newer), libraft" \
-        "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit and inih."
+        "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit, inih, yajl," \
+        "wslay, and llhttp's C sources (LLHTTP_SOURCES and LLHTTP_INCLUDE of the Makefile)."
 fi
 
 look
