@@ -16,7 +16,8 @@ BACKPORTS_FILE=/etc/apt/sources.list.d/lectern-backports.list
 # sqlite3 is the stock shell that the tests read the nodes' files with; python3 runs the local
 # cluster and the tests; the rest builds.
 packages='gcc libc6-dev make pkg-config libsqlite3-dev libraft-dev libuv1-dev liblz4-dev
-libxxhash-dev libedit-dev libinih-dev libyajl-dev libssl-dev sqlite3 python3'
+libxxhash-dev libedit-dev libinih-dev libyajl-dev libssl-dev node-llhttp libwslay-dev
+sqlite3 python3'
 
 say() {
     echo "install-deps: $*" >&2
@@ -119,7 +120,7 @@ add_backports() {
 # Systems without dpkg: what counts is whether the build finds the libraries.
 if ! command -v dpkg-query >/dev/null 2>&1; then
     if command -v python3 >/dev/null 2>&1 &&
-        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libwslay \
+        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libcrypto \
             "raft >= $RAFT_WANTED" >/dev/null 2>&1; then
         exit 0
     fi
