@@ -17,12 +17,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What is decoded is bounded by these; above: an error of the request, or of the message. */
+/* What is decoded is bounded by these and by the arena; above: an error of the message. */
 #define HRANA_STEPS_MAX  10000u /* of one batch */
 #define HRANA_STORED_MAX 256u   /* texts of one stream; drivers keep 30, or 100 over a WebSocket */
 
+/* What a message may ask for: the number in the URL, or in the WebSocket's subprotocol. */
+enum hrana_version { HRANA_1 = 1, HRANA_2 = 2, HRANA_3 = 3 };
+
 struct hrana_text {
-    const char *p; /* UTF-8 by promise only, not zero-terminated */
+    const char *p; /* UTF-8 by promise only, not zero-terminated; NULL: it did not come */
     size_t n;
 };
 
@@ -33,6 +36,7 @@ struct hrana_arg {
     struct wire_value value;
 };
 
+/* No more arguments than SQL_PARAMS_MAX in all. Both kinds at once are decoded as they came. */
 struct hrana_stmt {
     struct hrana_text sql;
     int32_t sql_id; /* instead of `sql`, when by_id */
@@ -95,6 +99,24 @@ struct hrana_request {
     uint32_t max_count; /* FETCH_CURSOR */
 };
 
+/* A body over HTTP, of whatever form: a pipeline's requests; of a cursor one OPEN_CURSOR; of
+ * Hrana 1 one EXECUTE or BATCH, and of the oldest form a BATCH, without a baton. */
+struct hrana_body {
+    struct hrana_text baton;
+    uint32_t n_requests;
+    const struct hrana_request *requests;
+};
+
+enum hrana_message_type { HRANA_HELLO, HRANA_REQUEST };
+
+/* A message over a WebSocket. */
+struct hrana_message {
+    enum hrana_message_type type;
+    struct hrana_text jwt; /* HELLO */
+    int32_t request_id;    /* REQUEST, with the next */
+    struct hrana_request request;
+};
+
 /* --- answers --- */
 
 /* CODE is one that drivers know, "SQLITE_CONSTRAINT" say; a literal. */
@@ -109,6 +131,17 @@ struct hrana_result {
     struct wire_done done;
     bool read_only; /* it cannot have written: its changes are not told */
 };
+
+/* The rule for what drivers are told of a write; a statement that changed nothing inserted no row,
+ * whatever last_insert_rowid still says. */
+static inline uint64_t hrana_affected(const struct wire_done *d, bool read_only)
+{
+    return read_only || d->changes < 0 ? 0 : (uint64_t)d->changes;
+}
+static inline bool hrana_has_rowid(const struct wire_done *d, bool read_only)
+{
+    return !read_only && d->changes > 0 && d->last_insert_rowid != 0;
+}
 
 /* A step of a batch: neither: it was not run. */
 struct hrana_step_reply {

@@ -10,6 +10,7 @@
 
 #include "base/thread.h"
 #include "node/http/hrana.h"
+#include "node/http/hrana_error.h"
 #include "node/node.h"
 
 struct hrana_stream;
@@ -58,9 +59,5 @@ bool hrana_stream_is_autocommit(const struct hrana_stream *s) ON_LOOP;
 /* Has it nothing that another stream with its memory would not have? */
 bool hrana_stream_is_bare(const struct hrana_stream *s) ON_LOOP;
 struct hrana_memory hrana_stream_memory(const struct hrana_stream *s) ON_LOOP;
-
-void hrana_error_free(struct hrana_error *e);
-struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
 
 #endif
