@@ -98,6 +98,9 @@ enum {
     WIRE_RESOLVE = 8,
     /* Numbered: it was sent before, and that attempt may still be on its way. */
     WIRE_AGAIN = 16,
+    /* Only within the transaction that is open on the stream: ERR_TXN_LOST when there is none. So
+     * what was sent ahead behind a BEGIN never runs by itself. Not with RESOLVE. */
+    WIRE_INSIDE = 32,
 };
 
 /* Flags of DONE and ERROR: the state of the session after the request. */
@@ -105,6 +108,7 @@ enum {
     WIRE_IN_TRANSACTION = 1,
     WIRE_ELSEWHERE = 2,       /* this node passed the request on: another one leads */
     WIRE_NO_FOREIGN_KEYS = 4, /* PRAGMA foreign_keys is OFF */
+    WIRE_SETTLED = 8, /* ERROR of a numbered write: this is what was noted of it, for good */
 };
 
 enum wire_value_type {
@@ -270,6 +274,9 @@ struct wire_frame {
  * not 0). After both the input has no more frames: answer and close. */
 MUST_USE enum err wire_next(const uint8_t *p, size_t n, size_t max, struct wire_frame *f,
                             size_t *used);
+/* A body was read up to R: nothing may be missing, and nothing left. ERR_PROTOCOL; WHAT: of what.
+ */
+MUST_USE enum err wire_whole(const struct rd *r, const char *what);
 /* ERR_PROTOCOL: not our protocol; ERR_VERSION: another version of it (version is set; also 1, whose
  * heads were shorter). */
 MUST_USE enum err wire_get_hello(struct wire_frame *f, struct wire_hello *h);
