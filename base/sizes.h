@@ -15,6 +15,9 @@
 #define WIRE_FRAME_MAX MIB(64)
 /* Rows of an answer are cut into frames of about this size, so that they stream. */
 #define WIRE_ROWS_BLOCK KIB(64)
+/* The answer of a write or of a batch, which its node has whole before it sends any of it, whatever
+ * answer-bytes is. The library holds it until its end, and believes no node that sends more. */
+#define WIRE_ANSWER_MAX (WIRE_FRAME_MAX * 2)
 /* Text of one SQL statement: SQLite's own default is 1,000,000. */
 #define SQL_TEXT_MAX MIB(1)
 /* Values bound to one statement: SQLite's own default limit of variables. */

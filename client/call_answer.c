@@ -20,6 +20,10 @@
 
 /* A number may be told so often that its `since` is too old, before something is wrong. */
 #define RENEWALS_MAX 3u
+/* What is handed on of a write is kept until its end (run.c), each frame with so much besides. An
+ * honest answer has a block of rows a frame, or 10,000 statements with two frames each. */
+#define FRAME_COST KIB(1)
+#define KEPT_MAX   (WIRE_ANSWER_MAX + 3ull * BATCH_STATEMENTS_MAX * FRAME_COST)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 
@@ -33,12 +37,27 @@ static bool is_wanted(struct call *c)
     }
     if (c->stop != ERR_OK)
         return false;
-    if (c->restart && c->events.on_restart != NULL)
-        c->events.on_restart(c->events.ctx);
+    if (c->restart) {
+        c->kept = 0;
+        if (c->events.on_restart != NULL)
+            c->events.on_restart(c->events.ctx);
+    }
     c->restart = false;
     c->had_parts = true;
     c->handed++;
     return true;
+}
+
+/* Before BYTES more of it are handed on. */
+static enum err keep_within_bounds(struct call *c, uint64_t bytes)
+{
+    if (c->kind == CALL_READ || c->skip > 0 || c->stop != ERR_OK || c->restart)
+        return ERR_OK;
+    c->kept += bytes + FRAME_COST;
+    if (c->kept <= KEPT_MAX)
+        return ERR_OK;
+    return err_fail(ERR_PROTOCOL, "the answer of a write has over %llu MiB: no node keeps so much",
+                    WIRE_ANSWER_MAX / MIB(1));
 }
 
 static enum err take_columns(struct call *c, struct wire_frame *f)
@@ -48,6 +67,7 @@ static enum err take_columns(struct call *c, struct wire_frame *f)
     TRY(wire_get_columns(f, &n, &columns));
     if (c->n_columns != 0 || n == 0 || c->type == WIRE_DESCRIBE)
         return err_fail(ERR_PROTOCOL, "columns where none belong");
+    TRY(keep_within_bounds(c, rd_left(&columns)));
     c->n_columns = n;
     if (!is_wanted(c))
         return ERR_OK;
@@ -68,6 +88,7 @@ static enum err take_rows(struct call *c, struct wire_frame *f)
     TRY(wire_get_rows(f, c->n_columns, &n, &values));
     if (c->skip == 0 && c->stop == ERR_OK && c->n_columns != c->handed_columns)
         return err_fail(ERR_PROTOCOL, "another result than the first time");
+    TRY(keep_within_bounds(c, frame_bytes));
     if (!is_wanted(c) || c->events.on_rows == NULL) {
         stream_credit(c->stream, c->member, c->serial, c->number_of_stream, frame_bytes);
         return ERR_OK;

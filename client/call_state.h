@@ -178,6 +178,7 @@ struct call {
     unsigned handed, skip;   /* frames handed on; how many of the next ones were handed on before */
     uint32_t handed_columns; /* what the rows that are handed on now have */
     uint64_t given;          /* bytes of ROWS handed on, and not given back with call_took */
+    uint64_t kept;           /* a write: what was handed on takes so much memory */
     enum err stop;           /* ERR_CANCELLED, ERR_TIMEOUT: it is to end; else ERR_OK */
     enum err trouble;        /* why the last attempt failed */
     struct buf said;         /* the sentence of that, or of the end */

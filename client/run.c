@@ -271,7 +271,7 @@ static void keep_moving(struct run *r)
     }
     if (r->ended || !gathers(r))
         return;
-    /* The answer of a write is bounded by the node, and its end is wanted before its rows. */
+    /* The answer of a write is bounded (call_answer.c), and its end is wanted before its rows. */
     if (r->kind == CALL_READ && r->held > RUN_HELD_MAX)
         refuse_waiting(r);
     else

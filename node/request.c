@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* One answer in memory: what is over it streams (readers) or is refused (the lane). */
-#define ANSWER_MAX (WIRE_FRAME_MAX * 2)
+#define ANSWER_MAX WIRE_ANSWER_MAX
 #define END_MAX    KIB(64) /* its last frame */
 
 struct request *request_new(struct session *session, uint64_t session_id, struct wire_id id,

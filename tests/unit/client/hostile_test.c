@@ -2,11 +2,14 @@
  * more memory than the windows allow. */
 #include "tests/unit/client/both.h"
 
+#include "base/sizes.h"
+
 #include <string.h>
 
 struct hostile {
     bool (*answer)(struct hostile *h, struct fake_peer *p, struct wire_frame *f);
     unsigned queries;
+    struct wire_id asked; /* the last of them */
     struct fake_node *node;
     lectern *db;
 };
@@ -142,5 +145,72 @@ TEST(hostile_rows_beyond_the_window)
     EXPECT(strstr(lectern_errmsg(h.db), "broke the protocol") != NULL);
     EXPECT(rows < 100000);
     (void)lectern_finalize(s);
+    end(&h);
+}
+
+#define BLOB_BYTES MIB(30)
+
+/* Obeys the window, of which one frame may be far more, and does not stop. */
+static bool never_ends(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    struct hostile *h = ctx;
+    if (f->type != WIRE_QUERY && f->type != WIRE_BATCH && f->type != WIRE_CREDIT)
+        return false;
+    if (f->type != WIRE_CREDIT) {
+        h->queries++;
+        h->asked = f->id;
+        wire_put_columns(fake_out(p), f->id, (const char *const[]){"a"}, 1);
+    }
+    if (h->queries > 1) { /* again: it has the first frames already, and then too much */
+        for (int i = 0; i < 10; i++)
+            put_rows(p, h->asked, 1, 1);
+        return true;
+    }
+    size_t begun = wire_begin(fake_out(p), WIRE_ROWS, h->asked);
+    buf_put_u32(fake_out(p), 1);
+    buf_put_u8(fake_out(p), WIRE_BLOB);
+    buf_put_u32(fake_out(p), BLOB_BYTES);
+    void *blob = buf_extend(fake_out(p), BLOB_BYTES);
+    EXPECT(blob != NULL);
+    memset(blob, 0, BLOB_BYTES);
+    wire_end(fake_out(p), begun);
+    return true;
+}
+
+static void begin_endless(struct hostile *h)
+{
+    char url[64];
+    h->node = fake_node_start(&(struct fake_options){.answer = never_ends, .ctx = h});
+    (void)snprintf(url, sizeof url, "lectern://%s", fake_node_address(h->node));
+    EXPECT(lectern_open(url, &h->db) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, h->db, lectern_timeout(h->db, 1000));
+}
+
+static void expect_given_up(const struct hostile *h)
+{
+    EXPECT(strstr(lectern_errmsg(h->db), "the answer of a write has over 128 MiB") != NULL);
+    EXPECT(fake_node_accepted(h->node) > 1); /* that connection is believed no more */
+}
+
+TEST(hostile_answer_of_a_write_without_an_end)
+{
+    struct hostile h = {0};
+    begin_endless(&h);
+    EXPECT_CODE(LECTERN_UNKNOWN, h.db,
+                lectern_exec(h.db, "INSERT INTO t VALUES(1) RETURNING a", NULL, NULL, NULL));
+    expect_given_up(&h);
+    end(&h);
+}
+
+TEST(hostile_answer_of_a_batch_without_an_end)
+{
+    struct hostile h = {0};
+    begin_endless(&h);
+    lectern_batch *b;
+    EXPECT_CODE(LECTERN_OK, h.db, lectern_batch_new(h.db, &b));
+    EXPECT_CODE(LECTERN_OK, h.db, lectern_batch_add_sql(b, "INSERT INTO t VALUES(1) RETURNING a"));
+    EXPECT_CODE(LECTERN_UNKNOWN, h.db, lectern_batch_run(b));
+    expect_given_up(&h);
+    EXPECT(lectern_batch_free(b) == LECTERN_OK);
     end(&h);
 }
