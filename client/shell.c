@@ -32,6 +32,7 @@
 #define EXIT_INTERRUPT 130
 
 volatile sig_atomic_t shell_interrupted;
+static volatile sig_atomic_t connecting; /* for the signal handler */
 
 static void on_interrupt(int signal)
 {
@@ -39,6 +40,8 @@ static void on_interrupt(int signal)
     /* The second one while the first is not answered: leave. */
     if (shell_interrupted++ > 0)
         _exit(EXIT_INTERRUPT);
+    if (connecting)
+        command_leave();
     if (!shell_run_interrupt())
         shell_edit_interrupt();
 }
@@ -262,7 +265,10 @@ static void set_up_process(void)
 
 static bool connect_shell(struct shell *sh, const char *addresses)
 {
-    if (command_connect(addresses, &sh->db) == LECTERN_OK)
+    connecting = 1;
+    int rc = command_connect(addresses, &sh->db);
+    connecting = 0;
+    if (rc == LECTERN_OK)
         return shell_apply_settings(sh);
     (void)fprintf(stderr, "Error: %s\n", lectern_errmsg(sh->db));
     return false;

@@ -23,9 +23,19 @@ static void on_interrupt(int number)
 {
     lectern *db = session;
     (void)number;
-    if (shell_interrupted++ > 0 || db == NULL)
+    if (shell_interrupted++ > 0)
         _exit(EXIT_INTERRUPT);
+    if (db == NULL)
+        command_leave(); /* while it connects: nothing was begun */
     lectern_interrupt(db);
+}
+
+_Noreturn void command_leave(void)
+{
+    static const char said[] = "Error: interrupted\n";
+    ssize_t n = write(STDERR_FILENO, said, sizeof said - 1);
+    (void)n; /* nobody to tell */
+    _exit(EXIT_INTERRUPT);
 }
 
 const char *command_address(const char *connect)
@@ -48,6 +58,7 @@ lectern *command_open(const char *addresses, int64_t timeout_ms)
 {
     struct sigaction act = {.sa_handler = on_interrupt}; /* no SA_RESTART: a wait must notice */
     lectern *db = NULL;
+    (void)sigaction(SIGINT, &act, NULL);
     int rc = command_connect(addresses, &db);
     if (rc == LECTERN_OK)
         rc = lectern_timeout(db, timeout_ms);
@@ -57,7 +68,6 @@ lectern *command_open(const char *addresses, int64_t timeout_ms)
         return NULL;
     }
     session = db;
-    (void)sigaction(SIGINT, &act, NULL);
     return db;
 }
 

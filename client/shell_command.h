@@ -18,6 +18,9 @@ int command_connect(const char *addresses, lectern **db);
  * leaves at once). NULL: complained about on standard error. */
 lectern *command_open(const char *addresses, int64_t timeout_ms);
 void command_close(lectern *db);
+/* In a signal handler, while there is nothing to end and nothing to tidy up: says so, exits with
+ * 130. */
+_Noreturn void command_leave(void);
 
 /* Says what is wrong with the command line of `lectern COMMAND`, and exits with 2. */
 _Noreturn void command_usage_error(const char *command, const char *what, const char *value);

@@ -19,10 +19,17 @@
 
 struct dump {
     struct shell *sh;
+    const struct dump_source *from;
     FILE *out;
     bool virtual_tables; /* writable_schema is on in the text */
     bool failed;
 };
+
+static enum err fetch(struct dump *d, const char *sql, const char *param, struct fetched *f)
+{
+    struct shell_handler h = fetched_handler(f);
+    return d->from->query(d->from->arg, sql, param, &h);
+}
 
 static bool starts(const char *text, const char *with)
 {
@@ -45,10 +52,8 @@ static void add_name(struct buf *b, const char *name)
 static enum err make_select(struct dump *d, const char *table, struct buf *sql)
 {
     struct fetched f;
-    const char *params[] = {table};
     fetched_init(&f);
-    enum err err =
-        shell_fetch(d->sh, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", params, 1, &f);
+    enum err err = fetch(d, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", table, &f);
     struct rd r = fetched_cells(&f);
     buf_printf(sql, "SELECT ");
     for (uint64_t i = 0; err == ERR_OK && i < f.rows; i++) {
@@ -94,7 +99,7 @@ static void dump_rows(struct dump *d, const char *table)
     struct buf sql;
     buf_init(&sql, SQL_TEXT_MAX);
     if (make_select(d, table, &sql) != ERR_OK ||
-        shell_query(d->sh, (const char *)sql.data, NULL, 0, &h) != ERR_OK)
+        d->from->query(d->from->arg, (const char *)sql.data, NULL, &h) != ERR_OK)
         d->failed = true;
     buf_fini(&sql);
 }
@@ -143,12 +148,11 @@ static void dump_table(struct dump *d, const char *name, const char *sql)
 static void dump_tables(struct dump *d, const char *pattern)
 {
     struct fetched f;
-    const char *params[] = {pattern};
     fetched_init(&f);
-    if (shell_fetch(d->sh,
-                    "SELECT name, sql FROM sqlite_schema AS o WHERE type = 'table' AND sql NOT "
-                    "NULL AND " WANTED " ORDER BY tbl_name = 'sqlite_sequence', rowid",
-                    params, 1, &f) != ERR_OK)
+    if (fetch(d,
+              "SELECT name, sql FROM sqlite_schema AS o WHERE type = 'table' AND sql NOT "
+              "NULL AND " WANTED " ORDER BY tbl_name = 'sqlite_sequence', rowid",
+              pattern, &f) != ERR_OK)
         d->failed = true;
     struct rd r = fetched_cells(&f);
     for (uint64_t i = 0; i < f.rows && !d->failed; i++) {
@@ -163,12 +167,11 @@ static void dump_tables(struct dump *d, const char *pattern)
 static void dump_others(struct dump *d, const char *pattern)
 {
     struct fetched f;
-    const char *params[] = {pattern};
     fetched_init(&f);
-    if (shell_fetch(d->sh,
-                    "SELECT sql FROM sqlite_schema AS o WHERE sql NOT NULL AND type IN ('index', "
-                    "'trigger', 'view') AND " WANTED " ORDER BY rowid",
-                    params, 1, &f) != ERR_OK)
+    if (fetch(d,
+              "SELECT sql FROM sqlite_schema AS o WHERE sql NOT NULL AND type IN ('index', "
+              "'trigger', 'view') AND " WANTED " ORDER BY rowid",
+              pattern, &f) != ERR_OK)
         d->failed = true;
     struct rd r = fetched_cells(&f);
     for (uint64_t i = 0; i < f.rows && !d->failed; i++) {
@@ -179,13 +182,9 @@ static void dump_others(struct dump *d, const char *pattern)
     fetched_fini(&f);
 }
 
-void shell_dump(struct shell *sh, char *const *patterns, int n)
+bool shell_dump_from(struct shell *sh, const struct dump_source *from, char *const *patterns, int n)
 {
-    struct dump d = {.sh = sh, .out = sh->out};
-    /* One moment for all: a read transaction, unless the user's own is open already. */
-    bool own = lectern_get_autocommit(sh->db) != 0;
-    if (own && shell_query(sh, "BEGIN", NULL, 0, NULL) != ERR_OK)
-        return;
+    struct dump d = {.sh = sh, .from = from, .out = sh->out};
     (void)fputs("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", d.out);
     for (int i = 0; i < n || i == 0; i++)
         dump_tables(&d, n == 0 ? "" : patterns[i]);
@@ -194,7 +193,24 @@ void shell_dump(struct shell *sh, char *const *patterns, int n)
     if (d.virtual_tables)
         (void)fputs("PRAGMA writable_schema=OFF;\n", d.out);
     (void)fputs(d.failed ? "ROLLBACK; -- due to errors\n" : "COMMIT;\n", d.out);
+    return !d.failed;
+}
+
+static enum err query_session(void *arg, const char *sql, const char *param,
+                              const struct shell_handler *h)
+{
+    return shell_query(arg, sql, &param, param == NULL ? 0 : 1, h);
+}
+
+void shell_dump(struct shell *sh, char *const *patterns, int n)
+{
+    struct dump_source from = {.query = query_session, .arg = sh};
+    /* One moment for all: a read transaction, unless the user's own is open already. */
+    bool own = lectern_get_autocommit(sh->db) != 0;
+    if (own && shell_query(sh, "BEGIN", NULL, 0, NULL) != ERR_OK)
+        return;
+    (void)shell_dump_from(sh, &from, patterns, n);
     if (own && !lectern_get_autocommit(sh->db) &&
         shell_query(sh, "COMMIT", NULL, 0, NULL) != ERR_OK)
-        d.failed = true;
+        return; /* it wrote nothing, and was complained about */
 }

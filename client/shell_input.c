@@ -135,7 +135,10 @@ void shell_input_file(struct shell *sh, FILE *f)
     }
     if (ferror(f)) {
         sh->line = in.line;
-        shell_complain(sh, "cannot read the input: %s", strerror(errno));
+        if (shell_interrupted != 0) /* Ctrl-C ends a read */
+            shell_complain(sh, "interrupted");
+        else
+            shell_complain(sh, "cannot read the input: %s", strerror(errno));
     }
     input_end(sh, &in);
     sh->line = line;

@@ -157,6 +157,8 @@ static void say_what_stands(const struct load *l, bool is_db, enum err e)
                       l->tables, l->rows);
     else
         (void)fprintf(stderr, "Done before: %" PRIu64 " statements.\n", l->statements);
+    if (!l->atomic && (e == ERR_CANCELLED || e == ERR_UNKNOWN))
+        (void)fprintf(stderr, "The batch that was under way is done as a whole, or not at all.\n");
 }
 
 /* --- the command --------------------------------------------------------------------------------

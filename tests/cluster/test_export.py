@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
+import time
 
 from tests.lib import chinook
 from tests.lib.cluster import (BUILD, PATIENCE, Cluster, case, expect, expect_equal, shell,
@@ -186,3 +187,23 @@ def test_dump_is_what_sqlite3_reads():
         expect(chinook.expected(dumped) == chinook.expected(text), "the dump holds something else")
         status, _, err = lectern("dump", "--connect", addresses(c), path)
         expect(status == 1 and "File exists" in err, f"{status} {err}")
+
+
+@case(seconds=60)
+def test_dump_knows_no_limits_of_a_transaction():
+    """A table of more than answer-bytes, for longer than a transaction may be open or idle."""
+    limits = {"answer_bytes": "1MiB", "transaction_timeout": 200, "transaction_idle_timeout": 100}
+    with Cluster(**limits) as c:
+        big(c, 16)
+        words = [LECTERN, "dump", "--connect", addresses(c)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as p:
+            lines = [p.stdout.readline()]
+            began = time.monotonic()
+            wait_for(lambda: time.monotonic() > began + 1, "a slow reader's second")
+            lines += p.stdout.readlines()
+        expect_equal(p.returncode, 0, "dump")
+        expect_equal(lines[-1], "COMMIT;\n", "last line")
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+            db.executescript("".join(lines))
+            expect_equal(db.execute("SELECT a, b FROM big").fetchall(),
+                         c.nodes[0].read("SELECT a, b FROM big"), "rows")
