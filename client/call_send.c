@@ -73,6 +73,8 @@ static void put_query(struct call *c, struct member *m, struct wire_id id, uint6
         q.number.acked = c->number - 1; /* one at a time: all before it have ended */
         q.number.since = c->since;
     }
+    if (c->was_in_txn && !c->resolving)
+        q.flags |= WIRE_INSIDE;
     if (c->resolving)
         q.flags |= WIRE_RESOLVE;
     else if (c->number != 0 && c->doubt) /* an error, too, is then kept for that attempt */

@@ -101,15 +101,15 @@ static void get_number(struct rd *r, struct wire_number *n)
 
 static enum err check_flags(const struct wire_query *q, enum wire_type type)
 {
-    const uint16_t known =
-        WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF | WIRE_NUMBERED | WIRE_RESOLVE | WIRE_AGAIN;
+    const uint16_t known = WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF | WIRE_NUMBERED | WIRE_RESOLVE |
+                           WIRE_AGAIN | WIRE_INSIDE;
     bool again = (q->flags & WIRE_AGAIN) != 0;
     bool numbered = (q->flags & WIRE_NUMBERED) != 0;
     bool resolve = (q->flags & WIRE_RESOLVE) != 0;
     if ((q->flags & ~known) != 0)
         return err_fail(ERR_PROTOCOL, "a request with unknown flags 0x%x", q->flags);
     if ((numbered && type == WIRE_DESCRIBE) || (again && !numbered) ||
-        (resolve && (!numbered || type != WIRE_QUERY)))
+        (resolve && (!numbered || type != WIRE_QUERY || (q->flags & WIRE_INSIDE) != 0)))
         return err_fail(ERR_PROTOCOL, "a request with flags 0x%x, which it cannot have", q->flags);
     if (numbered && q->number.acked >= q->number.number)
         return err_fail(ERR_PROTOCOL, "a request whose number is answered already");

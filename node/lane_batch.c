@@ -149,6 +149,7 @@ static bool not_by_the_rules(struct lane *l, struct list *batch) ON_OWNER
             r, ERR_UNKNOWN,
             "another statement of the same moment ended the transaction: look whether this "
             "was written");
+        r->answer.settled = true;
         lane_note_failed(l, r);
     }
     lane_depart(l, batch);

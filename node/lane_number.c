@@ -45,6 +45,7 @@ static void fail_as_before(struct request *r, const struct outcome *done)
     r->answer.sqlite_code = error.sqlite_code;
     r->answer.offset = error.offset;
     r->answer.statement = error.statement;
+    r->answer.settled = true;
 }
 
 static void answer_as_before(struct request *r, const struct outcome *done)

@@ -19,6 +19,7 @@ struct admin_request;
 struct image;
 struct kept;
 struct session;
+struct snapshot;
 
 /* What travels in the mailboxes between the threads; every kind is listed here. */
 enum letter_kind {
@@ -69,6 +70,7 @@ struct answer {
     int64_t changes, last_insert_rowid;
     uint32_t statement; /* BATCH: which of its statements failed, from 0 */
     bool in_transaction;
+    bool settled;       /* an error that is noted for its number: no other attempt tells more */
     bool not_read_only; /* a reader's refusal: route it to the writer */
 };
 
@@ -107,6 +109,8 @@ struct request {
     bool needs_confirm; /* nothing was written: see LOOP_CONFIRM */
     uint64_t ran_in_term;
     struct cursor_state *cursor; /* a reader's, between two LOOP_ROWS */
+    struct snapshot *snapshot;   /* the session's read transaction (readers.h), or NULL */
+    bool begins_snapshot;        /* BEGIN READONLY: `snapshot` is set when it comes back */
 };
 
 /* Takes BODY (a copy is made) of a decoded query. Its first statement is the current one. Thread:

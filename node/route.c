@@ -291,6 +291,8 @@ static void dispatch_sql(struct session *s, struct request *r) ON_LOOP
         fail(s, ERR_MISUSE, "the outcome of a COMMIT cannot be asked for inside a transaction");
     } else if (request_is_resolve(r)) {
         route_write(s, r);
+    } else if (s->home == HOME_NONE && (r->query.flags & WIRE_INSIDE) != 0) {
+        fail(s, ERR_TXN_LOST, "the transaction that this belongs to is not open any more");
     } else if (r->kind == SQL_FOREIGN_KEYS) {
         route_foreign_keys(s, r);
     } else if (s->home == HOME_LANE) {
@@ -323,6 +325,7 @@ static void dispatch(struct session *s, struct request *r) ON_LOOP
         r->answer.in_transaction = s->home != HOME_NONE;
         session_answer(s, r);
     } else if (n->failed) {
+        session_leave_transaction(s);
         request_fail(r, ERR_STOPPED, n->failure);
         session_answer(s, r);
     } else if (n->fetch != NULL) { /* it has no database: clients go elsewhere */

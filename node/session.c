@@ -143,6 +143,14 @@ static void count_closed(struct session *s, struct connection *c) ON_LOOP
     count(s);
 }
 
+void session_leave_transaction(struct session *s)
+{
+    upstream_close(s);
+    if (s->home == HOME_LANE)
+        tell_gone(s);
+    s->home = HOME_NONE;
+}
+
 void session_end(struct session *s)
 {
     struct connection *c = s->connection;
@@ -160,10 +168,7 @@ void session_end(struct session *s)
     image_forget(s);
     drop_current(s);
     count_closed(s, c);
-    upstream_close(s);
-    if (s->home == HOME_LANE)
-        tell_gone(s);
-    s->home = HOME_NONE;
+    session_leave_transaction(s);
     free_if_done(s);
 }
 
@@ -289,9 +294,10 @@ static void put_done(struct request *r, uint8_t flags) ON_LOOP
 static void put_end_frame(struct request *r) ON_LOOP
 {
     struct answer *a = &r->answer;
-    uint8_t flags = (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
-                              (r->elsewhere ? WIRE_ELSEWHERE : 0) |
-                              (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS));
+    uint8_t flags =
+        (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
+                  (r->elsewhere ? WIRE_ELSEWHERE : 0) |
+                  (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS) | (a->settled ? WIRE_SETTLED : 0));
     request_make_room_for_end(r);
     if (a->code == ERR_OK) {
         put_done(r, flags);
@@ -508,7 +514,7 @@ static void send_answer(struct session *s) ON_LOOP
 static bool runs_elsewhere(const struct session *s, const struct request *r) ON_LOOP
 {
     bool lost = r->answer.code == ERR_NOT_LEADER ||
-                (r->answer.code == ERR_UNKNOWN && request_is_numbered(r));
+                (r->answer.code == ERR_UNKNOWN && request_is_numbered(r) && !r->answer.settled);
     return lost && !r->forwarded && s->home == HOME_NONE && s->node->fetch == NULL;
 }
 

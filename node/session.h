@@ -82,6 +82,8 @@ void session_resume(struct session *s) ON_LOOP;
 
 /* R is answered: sends it as the window lets it, then goes on with the next. */
 void session_answer(struct session *s, struct request *r) ON_LOOP;
+/* Rolls back S's open transaction, if any, wherever it is. Nothing of S runs there. */
+void session_leave_transaction(struct session *s) ON_LOOP;
 /* Some rows of a reader; R goes on when the client has taken them. */
 void session_rows(struct session *s, struct request *r) ON_LOOP;
 /* Frames of the leader were added to the current request's answer: true, all of them are sent. */

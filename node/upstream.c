@@ -156,7 +156,7 @@ static bool is_commit(const struct request *r) ON_LOOP
  * asked. */
 static void ask_again(struct request *r) ON_LOOP
 {
-    r->query.flags |= WIRE_RESOLVE;
+    r->query.flags = (uint16_t)((r->query.flags & ~WIRE_INSIDE) | WIRE_RESOLVE);
     r->in_doubt = true;
     request_fail(r, ERR_NOT_LEADER, "the leader was lost before it answered a COMMIT");
 }
@@ -367,6 +367,7 @@ static enum err take_error(struct session *s, struct request *r, struct wire_fra
         r->answer.sqlite_code = e.sqlite_code;
         r->answer.offset = e.offset;
         r->answer.statement = e.statement;
+        r->answer.settled = (e.flags & WIRE_SETTLED) != 0;
     }
     free(message);
     return ERR_OK;

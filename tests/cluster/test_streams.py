@@ -321,3 +321,79 @@ def test_a_numbered_commit_at_a_lost_leader_is_asked_for():
             rows = q.query("SELECT a FROM t ORDER BY a", level="strong").rows
             expect_equal(rows, [(1,), (2,)] if done else [(2,)], f"{how}: rows")
             q.close()
+
+
+INSIDE = 32
+SLOW = ("INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+        " LIMIT 1000000000) SELECT i FROM n WHERE i < 0")
+
+
+def pipeline(q, timeout_ms=0):
+    """BEGIN and what belongs to it, sent ahead in one go."""
+    q.begin("BEGIN")
+    q.begin(SLOW, flags=INSIDE, timeout_ms=timeout_ms)
+    for sql in ("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", "COMMIT"):
+        q.begin(sql, flags=INSIDE)
+
+
+def none_ran(q, other, slow):
+    q.finish()  # BEGIN
+    expect_error(slow, q.finish)
+    for what in ("INSERT", "INSERT", "COMMIT"):
+        error = expect_error("TXN_LOST", q.finish)
+        expect_equal(error.flags & 1, 0, f"open after {what}")
+    expect_equal(other.query("SELECT count(*) FROM t", level="strong").rows, [(0,)], "rows")
+
+
+@case(short=True)
+def test_what_was_sent_ahead_does_not_run_behind_a_transaction_that_timed_out():
+    with Cluster(transaction_timeout=500) as c, c.client() as other:
+        other.query("CREATE TABLE t(a)")
+        leader = c.leader()
+        for node in (leader, c.others(leader)[0]):
+            with node.client() as q:
+                pipeline(q, timeout_ms=1000)
+                none_ran(q, other, "TIMEOUT")
+                expect_error("TXN_LOST", lambda: q.query("INSERT INTO t VALUES (3)", flags=INSIDE))
+                q.query("INSERT INTO t VALUES (3)")  # by itself, for it says nothing else
+                q.query("DELETE FROM t")
+
+
+@case(short=True)
+def test_what_was_sent_ahead_does_not_run_behind_a_transaction_whose_leader_is_lost():
+    with Cluster() as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        with node.client() as q, node.client() as other:
+            other.query("CREATE TABLE t(a)")
+            pipeline(q)
+            q.connection.ping()
+            wait_for(lambda: is_busy(leader), "the slow one runs")
+            leader.kill()
+            none_ran(q, other, "TXN_LOST")
+
+
+def is_busy(leader):
+    """The transaction at LEADER has the writer."""
+    with leader.client() as q:
+        q.begin("DELETE FROM t")
+        try:
+            q.finish(timeout=0.3)
+            return False
+        except ConnectionLost:
+            return True
+
+
+@case(short=True)
+def test_inside_outside_of_a_transaction():
+    with Cluster(1) as c, c.client() as q:
+        q.query("CREATE TABLE t(a)")
+        for sql in ("SELECT 1", "INSERT INTO t VALUES (1)", "COMMIT", "BEGIN",
+                    "PRAGMA foreign_keys"):
+            expect_error("TXN_LOST", lambda sql=sql: q.query(sql, flags=INSIDE))
+        q.query("BEGIN")
+        q.query("INSERT INTO t VALUES (1)", flags=INSIDE)
+        q.query("COMMIT", flags=INSIDE)
+        expect_equal(q.query("SELECT a FROM t").rows, [(1,)], "rows")
+        q.begin("COMMIT", flags=INSIDE | 12, number=q.next_number())  # with NUMBERED, RESOLVE
+        expect_error("PROTOCOL", q.finish)

@@ -367,6 +367,22 @@ TEST(number_a_batch_that_is_rolled_back_leaves_no_outcomes)
     stage_close(&s);
 }
 
+TEST(number_an_error_that_was_noted_is_settled)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    static const char sql[] = "INSERT INTO nowhere VALUES (1)";
+    for (uint32_t id = 1; id <= 2; id++) {
+        send_numbered(&s, id, id, number(1, 1, 0, 1), WIRE_AGAIN, sql);
+        struct request *r = answer(&s, id);
+        EXPECT_EQ(r->answer.code, ERR_SQL);
+        EXPECT_EQ(r->answer.settled, id == 2); /* the first has made the note */
+        request_free(r);
+    }
+    stage_close(&s);
+}
+
 /* --- large answers, many outcomes ------------------------------------------------------------- */
 
 TEST(number_rows_that_are_too_many_to_keep_are_said_to_be_lost)
