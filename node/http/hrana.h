@@ -36,7 +36,8 @@ struct hrana_arg {
     struct wire_value value;
 };
 
-/* No more arguments than SQL_PARAMS_MAX in all. Both kinds at once are decoded as they came. */
+/* Decoded as it came: that a text is not over SQL_TEXT_MAX, the arguments not over SQL_PARAMS_MAX
+ * and not of both kinds is for whoever runs it, since it is an error of this statement alone. */
 struct hrana_stmt {
     struct hrana_text sql;
     int32_t sql_id; /* instead of `sql`, when by_id */
