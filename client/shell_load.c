@@ -44,9 +44,21 @@ static const char usage_text[] =
 /* --- for the parts ------------------------------------------------------------------------------
  */
 
+/* A transaction that was too slow would be too slow again. The node names its limit, as it is
+ * called in its own settings. */
+static bool is_too_slow(const struct load *l, int code)
+{
+    return code == LECTERN_TXN_LOST && strstr(lectern_errmsg(l->db), "(transaction-timeout)");
+}
+
 enum err load_failed(const struct load *l, int rc, const char *what)
 {
     int code = rc & 0xff;
+    if (is_too_slow(l, code))
+        return err_fail(ERR_TIMEOUT, "%s%s%s: %s, or raise that limit on all nodes", what,
+                        *what == 0 ? "" : ": ", lectern_errmsg(l->db),
+                        l->atomic ? "load without --atomic"
+                                  : "take BEGIN and COMMIT out of the file");
     enum err e = code == LECTERN_TXN_LOST    ? ERR_TXN_LOST
                  : code == LECTERN_UNKNOWN   ? ERR_UNKNOWN
                  : code == LECTERN_INTERRUPT ? ERR_CANCELLED
@@ -158,7 +170,7 @@ static void say_what_stands(const struct load *l, bool is_db, enum err e)
     else
         (void)fprintf(stderr, "Done before: %" PRIu64 " statements.\n", l->statements);
     if (!l->atomic && (e == ERR_CANCELLED || e == ERR_UNKNOWN))
-        (void)fprintf(stderr, "The batch that was under way is done as a whole, or not at all.\n");
+        (void)fprintf(stderr, "What was under way is done as a whole, or not at all.\n");
 }
 
 /* --- the command --------------------------------------------------------------------------------

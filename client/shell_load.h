@@ -29,8 +29,9 @@ struct load {
     uint64_t tables, rows, statements, bytes;
 };
 
-/* A session's failure as one of ours: ERR_TXN_LOST, ERR_UNKNOWN, ERR_CANCELLED, else ERR_SQL. The
- * sentence is WHAT, a colon, and the session's. */
+/* A session's failure as one of ours: ERR_TXN_LOST, ERR_TIMEOUT (the transaction was open for too
+ * long), ERR_UNKNOWN, ERR_CANCELLED, else ERR_SQL. The sentence is WHAT, a colon, and the
+ * session's. */
 enum err load_failed(const struct load *l, int rc, const char *what);
 /* Ctrl-C was pressed: ERR_CANCELLED. */
 MUST_USE enum err load_may_go_on(void);

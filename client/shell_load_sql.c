@@ -340,6 +340,8 @@ enum err load_sql(struct load *l, FILE *in)
     enum err e = r.batch == NULL ? err_fail(ERR_NOMEM, "out of memory") : ERR_OK;
     if (e == ERR_OK)
         e = l->atomic ? read_as_one(&r) : read_all(&r);
+    if (e != ERR_OK && r.has_begun)
+        l->statements = r.begun_statements; /* the rest was rolled back */
     load_batch_free(r.batch);
     buf_fini(&r.text);
     return e;

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
+import time
 
 from tests.lib import chinook
 from tests.lib.cluster import BUILD, PATIENCE, Cluster, case, expect, expect_equal, shell, wait_for
@@ -277,6 +278,35 @@ def test_the_leader_is_killed_inside_of_a_transaction_of_the_file():
             expect(running, "the load was over before the kill")
             c.wait_equal()
             expect_equal(c.nodes[0].read("SELECT count(*) FROM big"), [(40000,)], "rows")
+
+
+@case(seconds=60)
+def test_a_transaction_that_is_open_for_too_long_is_not_tried_again():
+    """One try, and a sentence with the limit and the ways out; with the limit raised, it works."""
+    with tempfile.TemporaryDirectory() as d, Cluster(transaction_timeout=500) as c:
+        database = big_database(f"{d}/x.db", 8000)
+        files = [(["--atomic"], database, "without --atomic", "Nothing was loaded."),
+                 (["--atomic"], big_sql(f"{d}/x.sql", 8000, False), "without --atomic",
+                  "Nothing was loaded."),
+                 ([], big_sql(f"{d}/t.sql", 8000, True), "out of the file",
+                  "Done before: 1 statements.")]
+        for flags, path, way_out, stands in files:
+            began = time.monotonic()
+            status, _, err = load(c, "--batch-bytes", "1", *flags, path)
+            took = time.monotonic() - began
+            expect(status == 1 and "open for 500 ms (transaction-timeout)" in err and
+                   way_out in err and "raise that limit" in err and stands in err, f"{path}: {status} {err}")
+            expect(took < 2 * PATIENCE, f"it was tried again: {took:.1f} s")
+            wait_for(lambda: all(ask(n, "SELECT * FROM sqlite_schema WHERE name <> 'big'") == []
+                                 for n in c.nodes), "nothing else is there")
+            expect_equal(shell(c, "DROP TABLE IF EXISTS big;\n")[0], 0, "shell")
+        for node in c.nodes:
+            node.stop()
+        for node in c.nodes:
+            c.restart(node, **{"transaction-timeout": 60000})
+        c.wait_serving()
+        status, _, err = load(c, "--batch-bytes", "1", "--atomic", database)
+        expect_equal((status, complaints(err)), (0, ""), "load with a higher limit")
 
 
 @case(seconds=60)
