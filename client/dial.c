@@ -1,31 +1,45 @@
 /* Room: client.   Thread: any, blocking.   Owns: nothing; the caller gets the socket.
  *
- * Invariants: no wait without a deadline; a signal does not shorten or prolong one.
+ * Invariants: no wait without a deadline, and none that its owner cannot end: the name is looked up
+ * and the addresses are tried as a link does it (attempt.c), in a loop of its own; a signal does
+ * not shorten or prolong a wait; nothing here reads as an error of a disk.
  *
- * Not here: the protocol (connection.c). */
+ * Not here: the protocol (image_client.c). */
 #include "client/dial.h"
 
 #include "base/clock.h"
-#include "client/resolve.h"
+#include "client/attempt.h"
 
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum err dial_wait(int fd, short events, int wake_fd, uint64_t deadline, short *ready)
+#define LOOK_MS 100 /* how often `stop` is asked */
+
+static const struct dial_stop NOTHING = {.wake_fd = -1};
+
+static bool must_stop(const struct dial_stop *s)
 {
+    return s->stop != NULL && s->stop(s->arg);
+}
+
+enum err dial_wait(int fd, short events, const struct dial_stop *stop, uint64_t deadline,
+                   short *ready)
+{
+    const struct dial_stop *s = stop == NULL ? &NOTHING : stop;
+    uint64_t most = s->stop == NULL ? 60000 : LOOK_MS;
     *ready = 0;
     for (;;) {
-        struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = wake_fd, .events = POLLIN}};
+        struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = s->wake_fd, .events = POLLIN}};
+        if (must_stop(s))
+            return err_fail(ERR_CANCELLED, "interrupted");
         uint64_t now = clock_mono_ms();
         uint64_t left = deadline > now ? deadline - now : 0;
-        int n = poll(p, 2, left > 60000 ? 60000 : (int)left); /* poll skips a negative fd */
+        int n = poll(p, 2, (int)(left > most ? most : left)); /* poll skips a negative fd */
         if (n < 0 && errno != EINTR)
             return err_fail(ERR_CLOSED, "poll: %s", strerror(errno));
         if (n > 0 && p[1].revents != 0)
@@ -39,55 +53,81 @@ enum err dial_wait(int fd, short events, int wake_fd, uint64_t deadline, short *
     }
 }
 
-static enum err connect_one(const struct addrinfo *ai, const char *address, uint64_t deadline,
-                            int wake_fd, int *out)
+/* --- connecting ------------------------------------------------------------------------------- */
+
+struct dialling {
+    struct loop_watch wake;
+    bool ended;
+    enum err e;
+    int fd;
+    char why[ERR_TEXT_MAX];
+};
+
+static void end(struct dialling *d, enum err e)
 {
-    int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
-    if (fd < 0)
-        return err_fail(ERR_CLOSED, "%s: socket: %s", address, strerror(errno));
-    int on = 1, failure = 0;
-    socklen_t size = sizeof failure;
-    short ready;
-    /* Both are improvements only: a socket that refuses them still works. */
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    enum err err = ERR_OK;
-    if (connect(fd, ai->ai_addr, ai->ai_addrlen) != 0) {
-        failure = errno;
-        if (failure == EINPROGRESS || failure == EINTR) {
-            failure = 0;
-            err = dial_wait(fd, POLLOUT, wake_fd, deadline, &ready);
-            if (err == ERR_OK && getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0)
-                failure = errno;
-        }
-    }
-    if (err == ERR_TIMEOUT)
-        err = err_fail(ERR_TIMEOUT, "%s: no connection in time", address);
-    if (err == ERR_OK && failure != 0)
-        err = err_fail(ERR_CLOSED, "%s: %s", address, strerror(failure));
-    if (err != ERR_OK) {
-        (void)close(fd);
-        return err;
-    }
-    *out = fd;
-    return ERR_OK;
+    d->ended = true;
+    d->e = e == ERR_IO ? ERR_CLOSED : e; /* no descriptor: not the disk's fault */
+    (void)snprintf(d->why, sizeof d->why, "%s", e == ERR_OK ? "" : err_text());
 }
 
-enum err dial(const char *address, uint64_t deadline, int wake_fd, int *fd)
+static void on_connected(void *ctx, int fd, uint64_t until_ms)
 {
-    struct resolve_parts p;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-    struct addrinfo *all;
-    TRY(resolve_split(address, &p));
-    int failure = getaddrinfo(p.host, p.port, &hints, &all);
-    if (failure != 0)
-        return resolve_failure(address, failure);
-    enum err err = err_fail(ERR_NOT_FOUND, "%s: the name has no address", address);
-    for (struct addrinfo *ai = all; ai != NULL && err != ERR_OK && err != ERR_CANCELLED;
-         ai = ai->ai_next)
-        err = connect_one(ai, address, deadline, wake_fd, fd);
-    freeaddrinfo(all);
-    return err;
+    struct dialling *d = ctx;
+    (void)until_ms;
+    d->fd = fd;
+    end(d, ERR_OK);
+}
+
+static void on_failed(void *ctx, enum err e)
+{
+    end(ctx, e);
+}
+
+static void on_wake(struct loop_watch *w, uint32_t events)
+{
+    struct dialling *d = (struct dialling *)(void *)((char *)w - offsetof(struct dialling, wake));
+    (void)events;
+    if (!d->ended)
+        end(d, err_fail(ERR_CANCELLED, "interrupted"));
+}
+
+static void turn_until_ended(struct loop *l, struct dialling *d, const struct dial_stop *s)
+{
+    while (!d->ended) {
+        enum err e = must_stop(s) ? err_fail(ERR_CANCELLED, "interrupted")
+                                  : loop_turn(l, s->stop == NULL ? -1 : LOOK_MS);
+        if (e != ERR_OK && !d->ended)
+            end(d, e);
+    }
+}
+
+enum err dial(const char *address, uint64_t deadline, const struct dial_stop *stop, int *fd)
+{
+    const struct dial_stop *s = stop == NULL ? &NOTHING : stop;
+    struct dialling d = {.wake.ready = on_wake, .fd = -1};
+    struct attempt_events events = {
+        .ctx = &d, .on_connected = on_connected, .on_failed = on_failed};
+    struct attempt *a = NULL;
+    struct loop *l = NULL;
+    enum err e = loop_new(&l);
+    if (e == ERR_OK && s->wake_fd >= 0)
+        e = loop_watch_add(l, &d.wake, s->wake_fd, EPOLLIN);
+    if (e == ERR_OK)
+        e = attempt_new(l, address, deadline, &events, &a);
+    if (e != ERR_OK)
+        end(&d, e);
+    else
+        turn_until_ended(l, &d, s);
+    attempt_free(a);
+    if (l != NULL)
+        loop_watch_remove(l, &d.wake);
+    loop_free(l);
+    if (d.e != ERR_OK && d.fd >= 0)
+        (void)close(d.fd); /* both came in one turn */
+    if (d.e != ERR_OK)
+        return err_fail(d.e, "%s", d.why);
+    *fd = d.fd;
+    return ERR_OK;
 }
 
 enum err dial_receive(int fd, struct buf *in, size_t max, const char *who, size_t *got)

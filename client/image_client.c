@@ -9,7 +9,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/sizes.h"
-#include "client/dial.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -19,20 +18,18 @@
 #include <unistd.h>
 
 #define READ_BYTES KIB(256)
-#define LOOK_MS    100    /* how often image_client_on_wait's function is asked */
 #define FRAME_MAX  MIB(3) /* pages of one answer, numbers and all, are well below */
 
 _Static_assert(WIRE_IMAGE_PAGES_BYTES_MAX * 2 + KIB(64) <= FRAME_MAX, "an answer fits");
 _Static_assert(WIRE_IMAGE_HASHES_MAX * 8ull + KIB(64) <= FRAME_MAX, "an answer fits");
 
 struct image_client {
-    int fd, wake_fd;
+    int fd;
+    struct dial_stop stop;
     struct buf in, out;
     size_t in_at; /* taken out of `in`; the last frame borrows what lies before it */
     uint32_t request;
     uint64_t node_id, bytes;
-    bool (*stop)(void *arg);
-    void *stop_arg;
 };
 
 static enum err send_some(struct image_client *c)
@@ -57,19 +54,6 @@ static enum err receive_some(struct image_client *c)
     return e;
 }
 
-static enum err wait_for(struct image_client *c, short events, uint64_t deadline, short *ready)
-{
-    for (;;) {
-        uint64_t look = clock_mono_ms() + LOOK_MS;
-        bool all = c->stop == NULL || look >= deadline;
-        if (c->stop != NULL && c->stop(c->stop_arg))
-            return err_fail(ERR_CANCELLED, "interrupted");
-        enum err e = dial_wait(c->fd, events, c->wake_fd, all ? deadline : look, ready);
-        if (e != ERR_TIMEOUT || all)
-            return e;
-    }
-}
-
 /* Sends what waits and takes the next whole frame, borrowed until more is received. */
 static enum err next_frame(struct image_client *c, uint64_t deadline, struct wire_frame *f)
 {
@@ -82,7 +66,7 @@ static enum err next_frame(struct image_client *c, uint64_t deadline, struct wir
             return ERR_OK;
         TRY(send_some(c));
         short events = (short)(c->out.len > 0 ? POLLIN | POLLOUT : POLLIN);
-        TRY(wait_for(c, events, deadline, &ready));
+        TRY(dial_wait(c->fd, events, &c->stop, deadline, &ready));
         if ((ready & ~POLLOUT) != 0)
             TRY(receive_some(c));
     }
@@ -144,20 +128,20 @@ static enum err greet(struct image_client *c, const char *name, uint64_t cluster
     return ERR_OK;
 }
 
-enum err image_client_open(const char *address, const char *name, uint64_t cluster_id, int wake_fd,
-                           struct image_client **out)
+enum err image_client_open(const char *address, const char *name, uint64_t cluster_id,
+                           const struct dial_stop *stop, struct image_client **out)
 {
     uint64_t deadline = clock_mono_ms() + IMAGE_CONNECT_MS;
     int fd;
     *out = NULL;
-    TRY(dial(address, deadline, wake_fd, &fd));
+    TRY(dial(address, deadline, stop, &fd));
     struct image_client *c = calloc(1, sizeof *c);
     if (c == NULL) {
         (void)close(fd);
         return err_fail(ERR_NOMEM, "out of memory");
     }
     c->fd = fd;
-    c->wake_fd = wake_fd;
+    c->stop = stop == NULL ? (struct dial_stop){.wake_fd = -1} : *stop;
     buf_init(&c->in, FRAME_MAX + WIRE_LENGTH_BYTES + 2 * READ_BYTES);
     buf_init(&c->out, KIB(64));
     enum err e = greet(c, name, cluster_id, deadline);
@@ -177,12 +161,6 @@ void image_client_close(struct image_client *c)
     buf_fini(&c->in);
     buf_fini(&c->out);
     free(c);
-}
-
-void image_client_on_wait(struct image_client *c, bool (*stop)(void *arg), void *arg)
-{
-    c->stop = stop;
-    c->stop_arg = arg;
 }
 
 uint64_t image_client_node(const struct image_client *c)

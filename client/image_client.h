@@ -4,6 +4,7 @@
 #define CLIENT_IMAGE_CLIENT_H
 
 #include "base/err.h"
+#include "client/dial.h"
 #include "client/wire_image.h"
 
 #include <stddef.h>
@@ -16,14 +17,12 @@
 
 struct image_client;
 
-/* Connects to "host:port", which must belong to CLUSTER_ID. WAKE_FD (-1: none) readable ends every
- * wait with ERR_CANCELLED. All errors: the connection is of no more use, close it. ERR_BUSY: too
- * many images there; ERR_NOT_LEADER, ERR_STOPPED: it has nothing to give now; ERR_CLOSED,
- * ERR_TIMEOUT: not reachable; ERR_CONFIG: another cluster's. */
+/* Connects to "host:port", which must belong to CLUSTER_ID. STOP (NULL: nothing) ends this and
+ * every later wait with ERR_CANCELLED. All errors: the connection is of no more use, close it.
+ * ERR_BUSY: too many images there; ERR_NOT_LEADER, ERR_STOPPED: it has nothing to give now;
+ * ERR_CLOSED, ERR_TIMEOUT: not reachable; ERR_CONFIG: another cluster's. */
 MUST_USE enum err image_client_open(const char *address, const char *name, uint64_t cluster_id,
-                                    int wake_fd, struct image_client **out);
-/* Asked a few times a second while an answer is awaited: true ends the wait with ERR_CANCELLED. */
-void image_client_on_wait(struct image_client *c, bool (*stop)(void *arg), void *arg);
+                                    const struct dial_stop *stop, struct image_client **out);
 /* C may be NULL. */
 void image_client_close(struct image_client *c);
 /* The node at the other end. */

@@ -340,8 +340,8 @@ enum err image_copy_from(struct image_copy *c, const char *address, uint64_t clu
                          uint64_t min_seq)
 {
     CHECK(!c->finished);
-    TRY(image_client_open(address, "liblectern export", cluster_id, -1, &c->client));
-    image_client_on_wait(c->client, c->stop, c->arg);
+    struct dial_stop stop = {.wake_fd = -1, .stop = c->stop, .arg = c->arg};
+    TRY(image_client_open(address, "liblectern export", cluster_id, &stop, &c->client));
     enum err e = take_all(c, min_seq);
     image_client_close(c->client);
     c->client = NULL;

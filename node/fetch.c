@@ -322,7 +322,8 @@ static enum err fetch_from(struct fetch *f, const struct fetch_source *s)
     char name[80];
     (void)snprintf(name, sizeof name, "lecternd %s node %" PRIu64, LECTERN_VERSION,
                    f->config.own_id);
-    TRY(image_client_open(s->address, name, f->config.cluster_id, f->wake_fd, &f->client));
+    struct dial_stop stop = {.wake_fd = f->wake_fd};
+    TRY(image_client_open(s->address, name, f->config.cluster_id, &stop, &f->client));
     if (image_client_node(f->client) == f->config.own_id)
         return err_fail(ERR_CONFIG, "that is this node itself");
     (void)pthread_mutex_lock(&f->lock);

@@ -179,7 +179,7 @@ static int connect_all(const char *address)
         c->number = i + 1;
         buf_init(&c->in, WIRE_FRAME_MAX + RECV_BYTES);
         buf_init(&c->out, KIB(64));
-        if (dial(address, clock_mono_ms() + DIAL_MS, -1, &c->fd) != ERR_OK)
+        if (dial(address, clock_mono_ms() + DIAL_MS, NULL, &c->fd) != ERR_OK)
             fail(err_text());
         struct epoll_event e = {.events = EPOLLIN, .data = {.ptr = c}};
         if (epoll_ctl(poll, EPOLL_CTL_ADD, c->fd, &e) != 0)

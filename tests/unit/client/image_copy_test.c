@@ -1,12 +1,18 @@
 /* Room: tests. Copies of a database from nodes that tell the truth, lie, or die. */
 #include "client/image_copy.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/page_hash.h"
-#include "client/wire_image.h"
+#include "client/image_client.h"
+#include "client/lectern.h"
+#include "tests/lib/fail_alloc.h"
 #include "tests/lib/test.h"
+#include "tests/unit/client/fake_names.h"
 #include "tests/unit/client/fake_node.h"
 
+#include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -248,4 +254,136 @@ TEST(image_copy_leaves_nothing_behind)
     EXPECT_ERR(ERR_NOT_FOUND,
                image_copy_new(test_path("no/where"), on_progress, must_stop, &x, &c));
     fake_node_stop(n);
+}
+
+TEST(image_copy_is_ended_before_the_node_said_anything)
+{
+    struct image_copy *c;
+    struct watch x = {.stop_at = 3};
+    struct fake_node *n = fake_node_start(&(struct fake_options){.silent = true});
+    uint64_t begun = clock_mono_ms();
+    EXPECT_OK(image_copy_new(test_path("copy.db"), on_progress, must_stop, &x, &c));
+    EXPECT_ERR(ERR_CANCELLED, image_copy_from(c, fake_node_address(n), 9, 0));
+    EXPECT(clock_mono_ms() < begun + IMAGE_CONNECT_MS / 2);
+    image_copy_free(c);
+    fake_node_stop(n);
+}
+
+/* --- lectern_export --------------------------------------------------------------------------- */
+
+struct exported {
+    struct world world;
+    struct fake_node *node;
+    const char *address; /* where it says that the image is; NULL: here */
+};
+
+static void put_text(struct buf *b, const char *text)
+{
+    struct wire_value v = {.type = WIRE_TEXT, .text = {text, (uint32_t)strlen(text)}};
+    wire_put_value(b, &v);
+}
+
+/* One node, which is the leader and well, and has the image. */
+static bool answer_all(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    static const char *const names[] = {"address", "role", "state"};
+    struct exported *x = ctx;
+    if (f->type != WIRE_STATUS)
+        return answer(&x->world, p, f);
+    struct buf *b = fake_out(p);
+    wire_put_columns(b, f->id, names, 3);
+    size_t begun = wire_begin(b, WIRE_ROWS, f->id);
+    buf_put_u32(b, 1);
+    put_text(b, x->address != NULL ? x->address : fake_node_address(x->node));
+    put_text(b, "leader");
+    put_text(b, "ok");
+    wire_end(b, begun);
+    wire_put_done(b, f->id, &(struct wire_done){.seq = x->world.seq});
+    return true;
+}
+
+static void begin_export(struct exported *x, enum lie lie, char url[100])
+{
+    world_init(&x->world, lie);
+    x->address = NULL;
+    x->node = fake_node_start(
+        &(struct fake_options){.node_id = 1, .cluster_id = 9, .answer = answer_all, .ctx = x});
+    (void)snprintf(url, 100, "lectern://%s", fake_node_address(x->node));
+}
+
+/* From opening to closing. Whether it failed somewhere; the file is there and right, or not. */
+static bool export_without(struct exported *x, const char *url, const char *path, uint64_t n)
+{
+    lectern *db;
+    fail_alloc_at(n);
+    int code = lectern_open(url, &db);
+    bool opened = code == LECTERN_OK;
+    if (opened)
+        code = lectern_export(db, path, NULL, NULL);
+    bool failed = fail_alloc_end();
+    if (code != LECTERN_OK && code != LECTERN_NOMEM)
+        test_fail(__FILE__, __LINE__, "allocation %" PRIu64 ": %d %s", n, code, lectern_errmsg(db));
+    EXPECT(!file_is_there(test_path("copy.db.partial")));
+    EXPECT_EQ(file_is_there(path), code == LECTERN_OK);
+    if (code != LECTERN_OK && opened) /* the session goes on */
+        EXPECT_EQ(lectern_export(db, path, NULL, NULL), LECTERN_OK);
+    if (opened) {
+        expect_right(&x->world, path);
+        EXPECT_EQ(unlink(path), 0);
+    }
+    EXPECT_EQ(lectern_close(db), LECTERN_OK);
+    return failed;
+}
+
+TEST(image_copy_any_allocation_of_an_export_may_fail)
+{
+    struct exported x;
+    char url[100];
+    uint64_t n = 1;
+    begin_export(&x, LIE_NONE, url);
+    if (!fail_alloc_works())
+        printf("skipped: allocations cannot fail under this sanitizer\n");
+    while (export_without(&x, url, test_path("copy.db"), n)) {
+        n++;
+        EXPECT(n < 5000);
+    }
+    EXPECT(n > 30 || !fail_alloc_works());
+    fake_node_stop(x.node);
+}
+
+static void *interrupt_soon(void *db)
+{
+    EXPECT_EQ(usleep(150000), 0);
+    lectern_interrupt(db);
+    return NULL;
+}
+
+static void expect_interrupted(struct exported *x, const char *url, const char *image_at)
+{
+    lectern *db;
+    pthread_t thread;
+    x->address = image_at;
+    EXPECT_EQ(lectern_open(url, &db), LECTERN_OK);
+    uint64_t begun = clock_mono_ms();
+    EXPECT_EQ(pthread_create(&thread, NULL, interrupt_soon, db), 0);
+    EXPECT_EQ(lectern_export(db, test_path("copy.db"), NULL, NULL), LECTERN_INTERRUPT);
+    EXPECT(clock_mono_ms() < begun + 1000); /* of the 30 s that it has */
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    EXPECT(!file_is_there(test_path("copy.db.partial")) && !file_is_there(test_path("copy.db")));
+    EXPECT_EQ(lectern_close(db), LECTERN_OK);
+}
+
+TEST(image_copy_export_is_interrupted_wherever_it_waits)
+{
+    struct exported x;
+    char url[100];
+    struct fake_node *silent = fake_node_start(&(struct fake_options){.silent = true});
+    begin_export(&x, LIE_SILENT, url);
+    expect_interrupted(&x, url, NULL);                      /* for pages */
+    expect_interrupted(&x, url, fake_node_address(silent)); /* for WELCOME */
+    expect_interrupted(&x, url, FAKE_NAME_HANGS ":1");      /* for an address */
+    expect_interrupted(&x, url, "127.0.0.1:1");             /* for better times */
+    fake_names_release();
+    fake_node_stop(silent);
+    fake_node_stop(x.node);
 }
