@@ -295,7 +295,8 @@ def test_a_transaction_that_is_open_for_too_long_is_not_tried_again():
             status, _, err = load(c, "--batch-bytes", "1", *flags, path)
             took = time.monotonic() - began
             expect(status == 1 and "open for 500 ms (transaction-timeout)" in err and
-                   way_out in err and "raise that limit" in err and stands in err, f"{path}: {status} {err}")
+                   way_out in err and "raise that limit" in err and stands in err,
+                   f"{path}: {status} {err}")
             expect(took < 2 * PATIENCE, f"it was tried again: {took:.1f} s")
             wait_for(lambda: all(ask(n, "SELECT * FROM sqlite_schema WHERE name <> 'big'") == []
                                  for n in c.nodes), "nothing else is there")
