@@ -152,6 +152,17 @@ def page_examples():
     return programs
 
 
+def readme_example():
+    """The lines of C in README.md as a program: its first argument is the URL."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        block = re.search(r"^    #include <lectern.h>.*\n((?:    .*\n)+)", f.read(), flags=re.M)
+    body, urls = re.subn(r'"lectern://[^"]*"', "argv[1]", block.group(1))
+    expect_equal(urls, 1, "URLs in README.md's program")
+    return ("#include <lectern.h>\n#include <stdio.h>\nint main(int argc, char **argv)\n{\n"
+            f"    if (argc != 2)\n        return 2;\n{body}"
+            "    printf(\"%d\\n\", rc);\n    return rc != LECTERN_DONE;\n}\n")
+
+
 @case()
 def test_library_man_page_names_every_call_and_no_other():
     text = page_text()
@@ -173,7 +184,9 @@ def test_library_examples_run():
     sources = sorted(os.path.join(EXAMPLES, n) for n in os.listdir(EXAMPLES) if n.endswith(".c"))
     expect(len(sources) >= 3, f"only {len(sources)} examples")
     with Installed() as i, Cluster() as c:
-        for number, text in enumerate(page_examples()):
+        with c.client() as q:
+            q.query("CREATE TABLE greeting(id INTEGER PRIMARY KEY, text NOT NULL)")
+        for number, text in enumerate([readme_example(), *page_examples()]):
             sources.append(os.path.join(i.root, f"page{number}.c"))
             with open(sources[-1], "w", encoding="utf-8") as f:
                 f.write(text)
