@@ -36,10 +36,9 @@ def test_library_every_call_ends_when_all_cables_are_cut():
         table(c)
         p.open(0, c.addresses())
         p.query(0, "SELECT 1")
-        p.ask("timeout", 0, 800)
         for node in c.nodes:
             node.cut()
-        answers = all_calls_end(p, 800)
+        answers = all_calls_end(p)
         for node in c.nodes:
             node.mend()
         c.wait_serving()
