@@ -41,7 +41,7 @@ struct lectern_batch {
 
 static bool batch_enter(struct lectern_batch *b)
 {
-    return b != NULL && handle_enter(&b->handle, BATCH_ALIVE);
+    return b != NULL && handle_enter(&b->handle, BATCH_ALIVE, BATCH_DEAD);
 }
 
 struct lectern_batch *batch_of_link(struct list *l)

@@ -41,13 +41,14 @@ void session_leave(struct lectern_cluster *c)
     cluster_unlock(c);
 }
 
-bool handle_enter(struct handle *h, uint32_t magic)
+bool handle_enter(struct handle *h, uint32_t magic, uint32_t dead)
 {
-    if (h == NULL || h->magic != magic || !session_enter(h->db))
+    if (h == NULL || (h->magic != magic && h->magic != dead) || !session_enter(h->db))
         return false;
     if (h->magic == magic)
         return true;
-    session_leave(h->db->cluster); /* finalized while we waited for the lock */
+    (void)session_fail(h->db, LECTERN_MISUSE, "the statement or batch was finalized already");
+    session_leave(h->db->cluster);
     return false;
 }
 
@@ -130,12 +131,26 @@ int session_ended(struct lectern *db, const struct run *r)
     return code_primary(code);
 }
 
+void last_error_set(struct last_error *e, int code)
+{
+    free(e->message);
+    *e = (struct last_error){.code = code, .offset = -1};
+}
+
 void session_save_error(struct lectern *db, struct last_error *e)
 {
     *e = (struct last_error){.code = db->code, .offset = db->offset};
     e->message = db->message != NULL ? db->message : strdup(db->short_message);
     db->message = NULL;
     set_error(db, LECTERN_OK, -1);
+}
+
+void session_copy_error(const struct lectern *db, struct last_error *e)
+{
+    const char *text = db->message != NULL ? db->message : db->short_message;
+    last_error_set(e, db->code);
+    e->offset = db->offset;
+    e->message = text[0] == '\0' ? NULL : strdup(text);
 }
 
 int session_restore_error(struct lectern *db, struct last_error *e)

@@ -51,8 +51,9 @@ struct handle {
 /* Every public call, first: false when DB is no session, else the lock is held. */
 bool session_enter(struct lectern *db);
 void session_leave(struct lectern_cluster *c);
-/* The same for a statement or batch with this MAGIC. */
-bool handle_enter(struct handle *h, uint32_t magic);
+/* The same for a statement or batch with this MAGIC; of one that was finalized the session's error
+ * says so. */
+bool handle_enter(struct handle *h, uint32_t magic, uint32_t dead);
 /* Its owner freed all but the shell. */
 void handle_bury(struct handle *h, uint32_t magic);
 
@@ -69,13 +70,17 @@ int session_ended(struct lectern *db, const struct run *r);
 /* A statement that counts was done. */
 void session_changed(struct lectern *db, int64_t rows);
 
-/* For lectern_transaction: takes the last error out, puts it back. */
+/* An error put aside: of a statement, for its reset; over what is done because of it. */
 struct last_error {
-    int code, offset;
-    char *message;
+    int code, offset; /* extended */
+    char *message;    /* NULL: the code's own text, or no memory for another */
 };
+/* Takes the session's out; copies it; puts E back, or takes it for the session's. */
 void session_save_error(struct lectern *db, struct last_error *e);
+void session_copy_error(const struct lectern *db, struct last_error *e);
 int session_restore_error(struct lectern *db, struct last_error *e);
+/* To CODE, with the code's own text. */
+void last_error_set(struct last_error *e, int code);
 
 /* All of them at once; false: lost_in_body, which is then the session's error. */
 bool session_may_run(struct lectern *db);

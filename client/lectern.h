@@ -30,8 +30,9 @@
  * parent opened, not even to close it: both would read and write the same connections.
  *
  * Memory: no call aborts for want of memory: LECTERN_NOMEM. NULL handles are LECTERN_MISUSE, or a
- * harmless value; so are the 32 statements and batches of a session that were finalized last. A
- * session that was closed is gone, as in SQLite. */
+ * harmless value; so are the 32 statements and batches of a session that were finalized last, of
+ * which lectern_errmsg says so (of NULL no session is known). A session that was closed is gone, as
+ * in SQLite. */
 #ifndef LECTERN_H
 #define LECTERN_H
 
@@ -179,6 +180,8 @@ LECTERN_API int lectern_prepare(lectern *db, const char *sql, int n, lectern_stm
 enum { LECTERN_PREPARE_LAZY = 1, LECTERN_PREPARE_ONCE = 2 /* will run once: do not keep it */ };
 LECTERN_API int lectern_prepare_v3(lectern *db, const char *sql, int n, unsigned flags,
                                    lectern_stmt **stmt, const char **tail);
+/* As in SQLite, both return how the last run of STMT failed, and lectern_errmsg says it again,
+ * whatever else was run since. */
 LECTERN_API int lectern_finalize(lectern_stmt *stmt);
 LECTERN_API int lectern_reset(lectern_stmt *stmt);
 LECTERN_API int lectern_clear_bindings(lectern_stmt *stmt);
@@ -192,6 +195,8 @@ LECTERN_API int lectern_bind_null(lectern_stmt *stmt, int index);
 LECTERN_API int lectern_bind_int(lectern_stmt *stmt, int index, int value);
 LECTERN_API int lectern_bind_int64(lectern_stmt *stmt, int index, int64_t value);
 LECTERN_API int lectern_bind_double(lectern_stmt *stmt, int index, double value);
+/* The destructor is called also when the call fails, but, as SQLite's manual has it, not for NULL,
+ * nor for a blob of fewer than no bytes (MISUSE). */
 LECTERN_API int lectern_bind_text(lectern_stmt *stmt, int index, const char *text, int n,
                                   lectern_destructor destructor);
 LECTERN_API int lectern_bind_blob(lectern_stmt *stmt, int index, const void *bytes, int n,

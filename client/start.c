@@ -150,10 +150,10 @@ static void tell_end(struct lectern_stmt *s)
 {
     struct lectern *db = s->handle.db;
     bool stopped = s->run != NULL && s->run->stopped;
-    int code = s->state == STATEMENT_HALTED ? code_primary(s->last) : statement_end(s);
+    int code = s->state == STATEMENT_HALTED ? code_primary(s->last.code) : statement_end(s);
     if (stopped && (code == LECTERN_INTERRUPT || code == LECTERN_DONE)) {
         code = session_fail(db, LECTERN_ABORT, "%s", "");
-        s->last = LECTERN_ABORT;
+        last_error_set(&s->last, LECTERN_ABORT);
     }
     s->started = false;
     s->state = STATEMENT_READY; /* to be bound and started again at once */

@@ -25,7 +25,7 @@
 
 bool statement_enter(struct lectern_stmt *s)
 {
-    return s != NULL && handle_enter(&s->handle, STATEMENT_ALIVE);
+    return s != NULL && handle_enter(&s->handle, STATEMENT_ALIVE, STATEMENT_DEAD);
 }
 
 /* --- making one --- */
@@ -271,20 +271,20 @@ static void drop_frame(struct lectern_stmt *s)
     s->frame = NULL;
 }
 
-static void halt(struct lectern_stmt *s, int extended)
+static void halt(struct lectern_stmt *s)
 {
     drop_frame(s);
     if (s->run != NULL)
         run_release(s->run);
     s->run = NULL;
     s->state = STATEMENT_HALTED;
-    s->last = extended;
 }
 
 /* The session's error is CODE now, and the statement at its end. */
 static int fail(struct lectern_stmt *s, int code)
 {
-    halt(s, s->handle.db->code);
+    halt(s);
+    session_copy_error(s->handle.db, &s->last);
     return code;
 }
 
@@ -330,7 +330,7 @@ int statement_begin(struct lectern_stmt *s, void (*on_ready)(struct run *r))
     r->on_ready = on_ready;
     s->run = r;
     s->state = STATEMENT_RUN;
-    s->last = LECTERN_OK;
+    last_error_set(&s->last, LECTERN_OK);
     run_start(r);
     return LECTERN_OK;
 }
@@ -394,7 +394,7 @@ int statement_end(struct lectern_stmt *s)
     int code = s->run == NULL ? session_ok(db) : session_ended(db, s->run);
     if (code != LECTERN_OK)
         return fail(s, code);
-    halt(s, LECTERN_OK);
+    halt(s);
     return session_is(db, LECTERN_DONE);
 }
 
@@ -403,7 +403,7 @@ static void rewind_rows(struct lectern_stmt *s)
     drop_frame(s);
     s->row_at = &s->rows;
     s->state = STATEMENT_RUN;
-    s->last = LECTERN_OK;
+    last_error_set(&s->last, LECTERN_OK);
 }
 
 /* False: S was reset or finalized meanwhile, and is not to be looked at again. */
@@ -464,17 +464,15 @@ int lectern_step(lectern_stmt *s)
 int statement_reset(struct lectern_stmt *s)
 {
     struct lectern *db = s->handle.db;
-    int last = s->last;
-    halt(s, LECTERN_OK);
+    bool has_run = s->state != STATEMENT_READY;
+    halt(s);
     s->state = STATEMENT_READY;
     s->started = s->waited_for = false;
     if (s->prefetched)
         s->row_at = &s->rows;
-    if (last == LECTERN_OK)
-        return session_ok(db);
-    if (db->code != last)
-        (void)session_fail(db, last, "%s", "");
-    return code_primary(last);
+    if (s->last.code != LECTERN_OK)
+        return session_restore_error(db, &s->last);
+    return has_run ? session_ok(db) : LECTERN_OK; /* as SQLite: what did not run says nothing */
 }
 
 int lectern_reset(lectern_stmt *s)

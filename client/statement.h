@@ -70,8 +70,8 @@ struct lectern_stmt {
     size_t columns_raw_len;
 
     enum statement_state state;
-    bool waited_for; /* by a call on it, without the lock */
-    int last;        /* what reset returns, extended */
+    bool waited_for;        /* by a call on it, without the lock */
+    struct last_error last; /* what reset returns */
     struct run *run;
     struct list rows; /* prefetched: of a batch, all here; kept for reset */
     struct list *row_at;

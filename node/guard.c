@@ -110,7 +110,8 @@ static int judge_transaction(struct guard *g, const char *operation)
     if (!g->no_transaction_control)
         return SQLITE_OK;
     return refuse(g, "", operation,
-                  "is not allowed here: this transaction is shared with other clients");
+                  "is not allowed in a batch, which is one transaction by itself: leave it out, or "
+                  "run the statements one by one between BEGIN and COMMIT");
 }
 
 /* `CREATE TABLE temp.t` is not a CREATE_TEMP_TABLE to SQLite, and `CREATE TRIGGER temp.x ON main.t`

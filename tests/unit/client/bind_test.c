@@ -151,6 +151,12 @@ TEST(bind_destructors_are_called_as_sqlite_does)
     EXPECT(destroyed == 0);
     DESTROYED_AS_SQLITE(lectern_bind_blob(s.db, 2, strdup("b"), 1, destroy),
                         sqlite3_bind_blob(s.lite, 2, strdup("b"), 1, destroy));
+    /* Of less than no bytes: SQLite's manual says that it is not called (its code asserts). */
+    char blob[] = "b";
+    destroyed = 0;
+    EXPECT_CODE(LECTERN_MISUSE, b.db, lectern_bind_blob(s.db, 2, blob, -1, destroy));
+    EXPECT_TEXT("a blob of -1 bytes", lectern_errmsg(b.db));
+    EXPECT(destroyed == 0);
     /* while it runs */
     EXPECT(both_step(&b, &s) == SQLITE_ROW);
     DESTROYED_AS_SQLITE(lectern_bind_text(s.db, 1, strdup("a"), 1, destroy),

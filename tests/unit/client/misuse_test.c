@@ -297,3 +297,25 @@ TEST(misuse_no_memory_without_waiting)
     }
     sql_node_stop(node);
 }
+
+/* The session can be known as long as the shells are kept, and says what was wrong. */
+TEST(misuse_of_what_was_finalized_is_named)
+{
+    struct both b = both_open();
+    lectern_stmt *s;
+    lectern_batch *batch;
+    EXPECT_CODE(LECTERN_OK, b.db, lectern_prepare(b.db, "SELECT 1", -1, &s, NULL));
+    EXPECT_CODE(LECTERN_OK, b.db, lectern_batch_new(b.db, &batch));
+    EXPECT(lectern_finalize(s) == LECTERN_OK && lectern_batch_free(batch) == LECTERN_OK);
+    for (int round = 0; round < 4; round++) {
+        EXPECT_CODE(LECTERN_OK, b.db, lectern_exec(b.db, "SELECT 1", NULL, NULL, NULL));
+        EXPECT_TEXT("not an error", lectern_errmsg(b.db));
+        EXPECT_EQ(LECTERN_MISUSE, round == 0   ? lectern_finalize(s)
+                                  : round == 1 ? lectern_step(s)
+                                  : round == 2 ? lectern_bind_int(s, 1, 1)
+                                               : lectern_batch_free(batch));
+        EXPECT_TEXT("the statement or batch was finalized already", lectern_errmsg(b.db));
+        EXPECT(lectern_errcode(b.db) == LECTERN_MISUSE);
+    }
+    both_close(&b);
+}

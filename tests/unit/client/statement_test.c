@@ -284,3 +284,41 @@ TEST(statement_too_long_is_too_big)
     free(text);
     both_close(&b);
 }
+
+static void same_last_error(struct both *b)
+{
+    EXPECT_TEXT(sqlite3_errmsg(b->lite), lectern_errmsg(b->db));
+    EXPECT_EQ(sqlite3_extended_errcode(b->lite), lectern_extended_errcode(b->db));
+}
+
+/* Whatever else was run since. */
+TEST(statement_reset_and_finalize_say_its_own_failure)
+{
+    struct both b = both_open();
+    both_exec(&b, "CREATE TABLE t(a UNIQUE); INSERT INTO t VALUES(1)");
+    struct both_stmt s = both_prepare(&b, "INSERT INTO t VALUES(1)");
+    EXPECT(both_step(&b, &s) == SQLITE_CONSTRAINT);
+    both_exec(&b, "SELECT * FROM nowhere");
+    EXPECT(both_reset(&s) == SQLITE_CONSTRAINT);
+    same_last_error(&b);
+    EXPECT(strstr(lectern_errmsg(b.db), "UNIQUE constraint failed: t.a") != NULL);
+    both_exec(&b, "SELECT * FROM nowhere");
+    EXPECT(both_reset(&s) == SQLITE_OK); /* said once; and it has not run since */
+    same_last_error(&b);
+    EXPECT(both_step(&b, &s) == SQLITE_CONSTRAINT);
+    both_exec(&b, "SELECT 1");
+    struct both_stmt unused = both_prepare(&b, "SELECT 2");
+    both_finalize(&s);
+    same_last_error(&b);
+    EXPECT(lectern_errcode(b.db) == LECTERN_CONSTRAINT);
+    both_exec(&b, "SELECT * FROM nowhere");
+    both_finalize(&unused);
+    same_last_error(&b);
+    s = both_prepare(&b, "SELECT 3");
+    EXPECT(both_step(&b, &s) == SQLITE_ROW);
+    both_exec(&b, "SELECT * FROM nowhere");
+    EXPECT(both_reset(&s) == SQLITE_OK); /* it ran, and well */
+    same_last_error(&b);
+    both_finalize(&s);
+    both_close(&b);
+}

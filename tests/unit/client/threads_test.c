@@ -365,6 +365,63 @@ TEST(threads_beside_a_callback_that_waits)
     end(&s);
 }
 
+/* Two threads wait, one of them turns the loop and is called back: the other one's limit is kept
+ * while that lasts. */
+struct long_callback {
+    atomic_int calls_ended;
+    bool ended_beside;
+};
+
+static void last_until_one_ended(void *arg, lectern_stmt *stmt, int result)
+{
+    struct long_callback *l = arg;
+    (void)stmt;
+    EXPECT(result == LECTERN_TIMEOUT);
+    uint64_t limit = clock_mono_ms() + 5000;
+    while (atomic_load(&l->calls_ended) == 0 && clock_mono_ms() < limit)
+        (void)sched_yield();
+    l->ended_beside = atomic_load(&l->calls_ended) != 0;
+}
+
+struct counted_call {
+    struct caller c;
+    struct long_callback *l;
+};
+
+static void *call_and_count(void *arg)
+{
+    struct counted_call *c = arg;
+    (void)call(&c->c);
+    atomic_fetch_add(&c->l->calls_ended, 1);
+    return NULL;
+}
+
+TEST(threads_beside_a_callback_that_lasts)
+{
+    struct scene s = begin();
+    lectern *third;
+    struct long_callback l = {0};
+    struct counted_call one = {.c = {.db = s.one}, .l = &l},
+                        other = {.c = {.db = s.other}, .l = &l};
+    EXPECT(lectern_open_session(s.cluster, &third) == LECTERN_OK);
+    EXPECT(lectern_timeout(s.one, 400) == LECTERN_OK);
+    EXPECT(lectern_timeout(s.other, 400) == LECTERN_OK);
+    EXPECT(lectern_timeout(third, 100) == LECTERN_OK);
+    sql_node_hold(s.node, true);
+    EXPECT(pthread_create(&one.c.thread, NULL, call_and_count, &one) == 0);
+    EXPECT(pthread_create(&other.c.thread, NULL, call_and_count, &other) == 0);
+    await_waiters(s.cluster, 2);
+    lectern_stmt *stmt = lazy(third, "SELECT 1");
+    EXPECT_CODE(LECTERN_OK, third, lectern_start(stmt, NULL, last_until_one_ended, &l));
+    call_end(&one.c);
+    call_end(&other.c);
+    EXPECT(l.ended_beside);
+    EXPECT(one.c.code == LECTERN_TIMEOUT && other.c.code == LECTERN_TIMEOUT);
+    (void)lectern_finalize(stmt);
+    EXPECT_CODE(LECTERN_OK, third, lectern_close(third));
+    end(&s);
+}
+
 /* --- many --------------------------------------------------------------------------------------
  */
 
