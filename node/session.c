@@ -344,7 +344,7 @@ static void cut_ended(const struct session *s, struct request *r) ON_LOOP
     if (s->ended == ERR_TIMEOUT)
         cut(r, s->ended, "its client took the rows too slowly");
     else if (s->ended != ERR_OK)
-        cut(r, s->ended, "the node has no room for its rows now (waiting-bytes)");
+        cut(r, s->ended, "its connection, or its node (waiting-bytes), has no room for its rows");
 }
 
 /* Whose disk it is: the client may not know which node ran its statement. */
@@ -598,7 +598,7 @@ void session_rows(struct session *s, struct request *r)
 
 static void end_statement(struct session *s, enum err why) ON_LOOP;
 
-bool session_relay(struct session *s)
+void session_relay(struct session *s)
 {
     CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
     struct buf *out = &s->current->answer.out;
@@ -609,13 +609,12 @@ bool session_relay(struct session *s)
     hold(s, out->len);
     if (!sent && e == ERR_OK) {
         watch(s);
-        return false;
+        return;
     }
     if (sent)
         list_remove(&s->watch);
     else
-        end_statement(s, e == ERR_BUSY && lacks_room(s) ? e : ERR_TIMEOUT);
-    return true;
+        end_statement(s, e);
 }
 
 /* Its reader goes on. */

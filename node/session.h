@@ -86,8 +86,9 @@ void session_answer(struct session *s, struct request *r) ON_LOOP;
 void session_leave_transaction(struct session *s) ON_LOOP;
 /* Some rows of a reader; R goes on when the client has taken them. */
 void session_rows(struct session *s, struct request *r) ON_LOOP;
-/* Frames of the leader were added to the current request's answer: true, all of them are sent. */
-bool session_relay(struct session *s) ON_LOOP;
+/* Frames of the leader were added to the current request's answer: what its client does not take
+ * waits here, not at the leader. */
+void session_relay(struct session *s) ON_LOOP;
 /* Ends what waits too long for a client that takes nothing. */
 void sessions_timer(struct node *n, uint64_t now_ms) ON_LOOP;
 

@@ -4,7 +4,8 @@
  *   connection, or its transaction lives there. The streams of a connection are all alike, for what
  *   a session carries travels with each request: one that is done with is used again by another
  *   session; one that is given up is closed, and its number never used again. What a client does
- *   not take is held here up to the stream's window, and holds up no other session.
+ *   not take is held here, and counts there as its client's: at the leader all clients are one.
+ *   Who has more than SHARE_BYTES of requests under way sends them on a connection of its own.
  *
  *   connecting --> greeting --> ready --> lost
  *
@@ -24,6 +25,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "node/admin.h"
+#include "node/connection.h"
 #include "node/framed.h"
 #include "node/route.h"
 #include "node/table.h"
@@ -34,10 +36,12 @@
 
 /* Until WELCOME: a dead host must not hold a write longer than an election. */
 #define CONNECT_MS  2000
-#define DEPOSED_MS  2000 /* an answer may still come from a leader that is none any more */
-#define QUIET_MS    1000 /* nothing came, though something is awaited: PING */
-#define DEAD_MS     4000 /* and still nothing */
-#define LATE_MS     5000 /* after its deadline a request is answered, or never */
+#define DEPOSED_MS  2000    /* an answer may still come from a leader that is none any more */
+#define QUIET_MS    1000    /* nothing came, though something is awaited: PING */
+#define DEAD_MS     4000    /* and still nothing */
+#define LATE_MS     5000    /* after its deadline a request is answered, or never */
+#define SHARE_BYTES MIB(32) /* of one client's requests, on a connection that all share */
+#define OWN_LINKS   16u     /* connections to a leader for one client each */
 #define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
 
 enum link_state { CONNECTING, GREETING, READY };
@@ -48,13 +52,14 @@ struct leader_link {
     struct framed *framed;
     enum link_state state;
     uint64_t leader_id, since_ms, deposed_ms; /* deposed_ms: another leads, since; 0 */
-    uint64_t bytes_read, heard_ms;            /* so many bytes had come at that time */
-    uint64_t pinged_ms;                       /* 0: no PING is under way */
-    struct list places;                       /* struct upstream */
-    struct table streams;                     /* those with a stream: struct session */
-    uint32_t n_streams;                       /* open at the leader */
-    uint32_t newest;                          /* number given to a stream */
-    uint32_t *idle;                           /* streams without a session: a stack */
+    uint64_t owner;                /* the client's connection whose own it is; 0: all share it */
+    uint64_t bytes_read, heard_ms; /* so many bytes had come at that time */
+    uint64_t pinged_ms;            /* 0: no PING is under way */
+    struct list places;            /* struct upstream */
+    struct table streams;          /* those with a stream: struct session */
+    uint32_t n_streams;            /* open at the leader */
+    uint32_t newest;               /* number given to a stream */
+    uint32_t *idle;                /* streams without a session: a stack */
     uint32_t n_idle, idle_size;
 };
 
@@ -450,14 +455,14 @@ static void on_close(void *ctx, const char *why)
 
 void upstream_resume(struct session *s)
 {
-    struct upstream *u = s->upstream;
-    if (session_relay(s) && u->took >= WIRE_WINDOW / 4)
-        give_credit(u);
+    if (s->upstream != NULL && s->upstream->took >= WIRE_WINDOW / 4)
+        give_credit(s->upstream);
+    session_relay(s);
 }
 
 /* --- the door --- */
 
-static struct leader_link *open_link(struct node *n, uint64_t leader_id,
+static struct leader_link *open_link(struct node *n, uint64_t leader_id, uint64_t owner,
                                      const char *address) ON_LOOP
 {
     struct leader_link *l = MEM_NEW(struct leader_link);
@@ -469,6 +474,7 @@ static struct leader_link *open_link(struct node *n, uint64_t leader_id,
                                    .on_close = on_close};
     l->node = n;
     l->leader_id = leader_id;
+    l->owner = owner;
     l->since_ms = clock_mono_ms();
     list_init(&l->places);
     table_init(&l->streams);
@@ -477,29 +483,64 @@ static struct leader_link *open_link(struct node *n, uint64_t leader_id,
     return l;
 }
 
-static struct leader_link *link_to(struct node *n, uint64_t leader_id, const char *address) ON_LOOP
+static bool is_greedy(const struct session *s) ON_LOOP
 {
+    return s->connection->request_bytes > SHARE_BYTES;
+}
+
+/* For requests of S. NULL: too many clients have one of their own. */
+static struct leader_link *link_to(const struct session *s, uint64_t leader_id,
+                                   const char *address) ON_LOOP
+{
+    struct node *n = s->node;
+    uint64_t owner = is_greedy(s) ? s->connection->id : 0;
+    unsigned owned = 0;
     LIST_EACH(i, &n->leader_links) {
         struct leader_link *l = LIST_ENTRY(i, struct leader_link, link);
-        if (l->leader_id == leader_id && (l->n_idle > 0 || l->n_streams < STREAMS_MAX))
+        owned += l->owner != 0;
+        if (l->leader_id == leader_id && l->owner == owner &&
+            (l->n_idle > 0 || l->n_streams < STREAMS_MAX))
             return l;
     }
-    return open_link(n, leader_id, address);
+    return owner != 0 && owned >= OWN_LINKS ? NULL : open_link(n, leader_id, owner, address);
+}
+
+static void refuse_greedy(struct session *s, struct request *r) ON_LOOP
+{
+    request_fail(r, ERR_BUSY,
+                 "too many bytes of requests are on their way to the leader: read answers first");
+    r->answer.in_transaction = s->home == HOME_UPSTREAM;
+    session_answer(s, r);
+}
+
+/* The transaction is where it is: on a connection that others share, too, only one request goes
+ * that is beyond a fair share. */
+static void send_in_transaction(struct session *s, struct request *r) ON_LOOP
+{
+    if (s->upstream == NULL)
+        answer_lost(s, false, false);
+    else if (s->upstream->at->owner == 0 && is_greedy(s) &&
+             r->frame_len < s->connection->request_bytes)
+        refuse_greedy(s, r);
+    else
+        send_request(s);
 }
 
 void upstream_send(struct session *s, struct request *r, uint64_t leader_id, const char *address)
 {
     CHECK(s->at == AT_UPSTREAM && s->current == r);
     if (s->home == HOME_UPSTREAM) {
-        if (s->upstream == NULL)
-            answer_lost(s, false, false);
-        else
-            send_request(s);
+        send_in_transaction(s, r);
         return;
     }
     CHECK(s->upstream == NULL);
+    struct leader_link *l = link_to(s, leader_id, address);
+    if (l == NULL) {
+        refuse_greedy(s, r);
+        return;
+    }
     struct upstream *u = MEM_NEW(struct upstream);
-    u->at = link_to(s->node, leader_id, address);
+    u->at = l;
     u->session = s;
     s->upstream = u;
     list_push_back(&u->at->places, &u->link);
@@ -572,7 +613,7 @@ static void look_after(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
     bool deposed = l->leader_id != l->node->leader_id;
     l->deposed_ms = !deposed ? 0 : l->deposed_ms == 0 ? now_ms : l->deposed_ms;
-    if (deposed && list_empty(&l->places))
+    if ((deposed || l->owner != 0) && list_empty(&l->places))
         free_link(l);
     else if (l->state < READY && now_ms > l->since_ms + CONNECT_MS)
         lose(l, "the leader does not answer");

@@ -2,6 +2,7 @@
 
 import time
 
+from tests.cluster.test_disk_errors import FaultyCluster
 from tests.lib import lectern_client as wire
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error, wait_for
 
@@ -232,3 +233,64 @@ def test_a_statement_whose_client_takes_a_byte_now_and_then_is_ended():
         expect_equal(name, "TIMEOUT", "its end")
         expect(time.monotonic() - began > 9, "it was ended too early")
         expect_equal(q.stream().query("SELECT 1").rows, [(1,)], "afterwards")
+
+
+@case()
+def test_requests_of_one_client_of_a_follower_leave_room_to_its_others():
+    """For the leader all of them come from one node."""
+    with Cluster(transaction_idle_timeout=60000) as c:
+        follower = c.others(c.leader())[0]
+        with c.client() as holder, follower.client() as hostile, follower.client() as other:
+            holder.query("CREATE TABLE t(a)")
+            holder.query("BEGIN IMMEDIATE")
+            streams = [hostile.stream() for _ in range(33)]
+            fill(streams, "INSERT INTO t VALUES (length(?))", 4_000_000)
+            waits = other.begin("INSERT INTO t VALUES (length(?))", (bytes(10_000_000),))
+            other.connection.ping()
+            with c.leader().client() as q:
+                q.connection.ping()
+            holder.query("ROLLBACK")
+            other.finish(waits)
+            expect_equal([end_of(q) for q in streams], ["done"] * 33, "the others")
+
+
+@case()
+def test_answers_to_one_client_of_a_follower_leave_room_to_its_others():
+    with Cluster() as c:
+        follower = c.others(c.leader())[0]
+        with follower.client() as hostile, follower.client() as other:
+            other.query("CREATE TABLE t(a)")
+            for i in range(1, 4):
+                rows = "INSERT INTO t SELECT value FROM json_each(?) RETURNING zeroblob(1000000)"
+                hostile.stream().begin(rows, (str(list(range(25))),))
+                wait_for(lambda i=i: other.query("SELECT count(*) FROM t", level="strong").rows
+                         == [(25 * i,)], "a write")
+            answer = other.query(rows, (str(list(range(30))),))
+            expect_equal(len(answer.rows), 30, "rows of who takes them")
+
+
+def stopped(q):
+    try:
+        q.query("SELECT count(*) FROM t", timeout_ms=2000)
+        return None
+    except wire.LecternError as e:
+        return e
+
+
+@case()
+def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
+    with FaultyCluster(transaction_idle_timeout=3000) as c:
+        leader = c.leader()
+        victim = c.others(leader)[0]
+        with victim.client() as q, leader.client() as other:
+            other.query("CREATE TABLE t(a)")
+            q.query("BEGIN")
+            expect(q.query("SELECT count(*) FROM t").rows == [(0,)] and q.in_transaction, "open")
+            victim.fail(("EIO", "w", "raft/*.seg"))
+            other.query("INSERT INTO t VALUES (1)")
+            error = wait_for(lambda: stopped(q), "the node has failed")
+            expect_equal((error.name, error.flags & 1), ("STOPPED", 0), "error")
+            expect_equal(stopped(q).name, "STOPPED", "the next one")
+            time.sleep(5)  # else the leader would find it idle now
+            expect("transaction-lost" not in leader.log_text(), "it was still open there")
+            victim.heal()

@@ -460,6 +460,7 @@ TEST(call_lost_commit_is_resolved)
         struct request_seen r = last_request(), commit = world_request(&w, world_seen(&w) - 2);
         EXPECT((r.query.flags & WIRE_RESOLVE) != 0 && (commit.query.flags & WIRE_RESOLVE) == 0);
         EXPECT(memcmp(&r.query.number, &commit.query.number, sizeof r.query.number) == 0);
+        EXPECT((r.query.flags & WIRE_INSIDE) == 0 && (commit.query.flags & WIRE_INSIDE) != 0);
         EXPECT(!stream_in_transaction(w.stream));
         EXPECT_OK(run_sql(&w, "INSERT", &a));
         world_end(&w);
