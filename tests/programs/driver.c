@@ -257,7 +257,10 @@ static void do_close(void)
 
 static void do_close_cluster(void)
 {
-    put_number("code", lectern_cluster_close(clusters[slot(1)]));
+    int k = slot(1), code = lectern_cluster_close(clusters[k]);
+    put_number("code", code);
+    if (code == LECTERN_OK)
+        clusters[k] = NULL;
 }
 
 static void do_timeout(void)
