@@ -279,7 +279,7 @@ def stopped(q):
 
 @case()
 def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
-    with FaultyCluster(transaction_idle_timeout=3000) as c:
+    with FaultyCluster(transaction_idle_timeout=1000) as c:
         leader = c.leader()
         victim = c.others(leader)[0]
         with victim.client() as q, leader.client() as other:
@@ -291,6 +291,6 @@ def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
             error = wait_for(lambda: stopped(q), "the node has failed")
             expect_equal((error.name, error.flags & 1), ("STOPPED", 0), "error")
             expect_equal(stopped(q).name, "STOPPED", "the next one")
-            time.sleep(5)  # else the leader would find it idle now
+            time.sleep(2.5)  # else the leader would find it idle
             expect("transaction-lost" not in leader.log_text(), "it was still open there")
             victim.heal()
