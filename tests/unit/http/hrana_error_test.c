@@ -16,10 +16,10 @@ static void expect_error(int line, struct wire_error w, const char *message, con
     hrana_error_free(e);
 }
 
-#define EXPECT_ERROR(err, sqlite, at, message, code, text, status)                                 \
+#define EXPECT_ERROR(err_, sqlite_, at_, message, name, text, status)                              \
     expect_error(__LINE__,                                                                         \
-                 (struct wire_error){.code = (err), .sqlite_code = (sqlite), .offset = (at)},      \
-                 message, code, text, status)
+                 (struct wire_error){.code = (err_), .sqlite_code = (sqlite_), .offset = (at_)},   \
+                 message, name, text, status)
 
 TEST(hrana_error_passes_on_what_sqlite_says)
 {
