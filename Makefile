@@ -26,7 +26,7 @@ endif
 
 # The commands are expanded when the first object is compiled, that is after `deps`: a fresh machine
 # has no pkg-config when this file is read.
-PKGS := sqlite3 raft libuv liblz4 libxxhash yajl libcrypto
+PKGS := sqlite3 raft libuv liblz4 libxxhash yajl libcrypto libpcre2-8
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 RAFT_WANTED := 0.22.1
 # Debian has llhttp as C sources only (node-llhttp): compiled here, without our warnings.
@@ -52,7 +52,7 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAG
              -fstack-protector-strong $(CFLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
               $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
-LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lwslay -lcrypto -lpthread
+LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lwslay -lcrypto -lpcre2-8 -lm -lpthread
 LIBS_client := -ledit -lsqlite3 -lpthread
 
 src  = $(wildcard $(1)/*.c)
@@ -275,7 +275,7 @@ unit-bins: $(UNIT_BINS)
 # Another variant beside this one.
 variant = +$(Q)$(MAKE) --no-print-directory VARIANT=$(1) B=$(BUILD)/$(1)
 RUN := python3 tests/run.py
-TSAN_ROOMS := base,replication,consensus,node
+TSAN_ROOMS := base,replication,consensus,node,client
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 

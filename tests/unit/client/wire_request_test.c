@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define BIG MIB(80)
 
@@ -274,9 +275,8 @@ TEST(wire_the_longest_requests_take_linear_time)
     }
     wire_end_query(&b, begun, n);
     struct wire_frame f = sample_frame(&b);
-    uint64_t began = clock_mono_ms();
+    clock_t began = clock(); /* of this process: others may be busy */
     EXPECT_OK(wire_get_query(&f, &got));
-    uint64_t took = clock_mono_ms() - began;
-    EXPECT(took < 5000);
+    EXPECT(clock() - began < 5 * CLOCKS_PER_SEC);
     buf_fini(&b);
 }
