@@ -28,8 +28,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COMMANDS_MAX   64
-#define EXIT_INTERRUPT 130
+#define COMMANDS_MAX 64
 
 volatile sig_atomic_t shell_interrupted;
 static volatile sig_atomic_t connecting; /* for the signal handler */

@@ -17,6 +17,8 @@
 /* A statement may take so long when nothing else is said: as long as a node lets it. */
 #define SHELL_TIMEOUT_MS 600000
 
+#define EXIT_INTERRUPT 130 /* after Ctrl-C */
+
 struct shell_edit;
 
 struct shell {

@@ -40,7 +40,7 @@ static const char usage_text[] =
     "  -h --help\n"
     "\n"
     "Each command ends when its change is committed. Exit status: 0; 1 after an error; 2 when the\n"
-    "command line is wrong. See lectern(1).\n";
+    "command line is wrong; 130 after Ctrl-C. See lectern(1).\n";
 
 /* --- the list --------------------------------------------------------------------------------- */
 
@@ -362,5 +362,7 @@ int shell_cluster(int argc, char **argv)
     if (optind < argc)
         command_usage_error("cluster", "one argument too many: ", argv[optind]);
     bool done = run(&o, c, &w);
+    if (!done && shell_interrupted != 0)
+        return EXIT_INTERRUPT;
     return fflush(stdout) == 0 && done ? 0 : 1;
 }

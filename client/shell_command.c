@@ -11,9 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EXIT_INTERRUPT 130
-#define CONNECT_MS     "5000" /* until a first node answers */
-#define URL_MAX        8192
+#define CONNECT_MS "5000" /* until a first node answers */
+#define URL_MAX    8192
 
 /* For the signal handler; NULL: none. A pointer is stored whole on every machine that Lectern runs
  * on. */

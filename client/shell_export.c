@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #define EXPORT_TIMEOUT_MS 30000u /* for each answer */
-#define EXIT_INTERRUPT    130
 
 static const char export_usage[] =
     "Usage: lectern export [--connect ADDRESS[,ADDRESS...]] [--timeout MS] FILE\n"

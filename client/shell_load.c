@@ -22,7 +22,6 @@
 #include <sys/stat.h>
 
 #define TIMEOUT_MS     600000u
-#define EXIT_INTERRUPT 130
 #define MAGIC_BYTES    16
 #define VIOLATIONS_MAX 10 /* are named */
 

@@ -181,6 +181,12 @@ def test_ctrl_c_while_there_is_nobody():
                     p.wait_for_connection(c.nodes)
                     p.interrupt()
         c.wait_serving()
+        with paused(c.others(c.leader())), \
+                Running("cluster", "--connect", c.addresses(), "add", "127.0.0.1:1") as p:
+            p.wait_for_connection(c.nodes)
+            p.wait_for_quiet()
+            p.interrupt("interrupted")
+        c.wait_serving()
         with Running(c.addresses(), ENDLESS) as p:
             p.wait(busy(c.nodes), "the statement runs")
             with paused(c.nodes):
