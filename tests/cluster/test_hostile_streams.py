@@ -294,3 +294,22 @@ def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
             time.sleep(2.5)  # else the leader would find it idle
             expect("transaction-lost" not in leader.log_text(), "it was still open there")
             victim.heal()
+
+
+@case()
+def test_answers_of_64_mib_are_held_for_a_connection():
+    """Each is 20 MB; what is cut is done, and what is held comes whole when it is taken."""
+    with Cluster(1) as c, c.client() as other, c.client() as q:
+        other.query("CREATE TABLE t(a)")
+        streams = [q.stream() for _ in range(5)]
+        for i, stream in enumerate(streams, 1):
+            stream.begin("INSERT INTO t SELECT value FROM json_each(?) RETURNING zeroblob(1000000)",
+                         (str(list(range(20))),))
+            wait_for(lambda i=i: other.query("SELECT count(*) FROM t").rows == [(20 * i,)],
+                     "a write")
+        other.connection.ping()
+        expect_equal(sorted(end_of(s) for s in streams[3:]), ["ROWS_LOST"] * 2, "beyond 64 MiB")
+        for stream in streams[:3]:
+            expect_equal([len(row[0]) for row in stream.finish().rows], [1000000] * 20, "rows")
+        for stream in streams:
+            expect_equal(stream.query("SELECT count(*) FROM t").rows, [(100,)], "rows of t")

@@ -6,7 +6,7 @@ import re
 from tests.cluster.test_catchup import advance, fetches, make, wait_fetched
 from tests.cluster.test_log_cut import SMALL
 from tests.lib.cluster import Cluster, case, expect, expect_equal, expect_error
-from tests.lib.lectern_client import AGAIN, RESOLVE
+from tests.lib.lectern_client import AGAIN, RESOLVE, Number
 
 ONCE = "INSERT INTO t(a) VALUES ('once') RETURNING id"
 
@@ -82,3 +82,27 @@ def test_nodes_that_fetched_their_database_run_nothing_twice():
         c.restart(leader)
         c.wait_serving()
         c.check_equal()
+
+
+@case(short=True)
+def test_a_number_older_than_what_is_kept_of_its_writer_is_not_run():
+    """4,096 answers of one writer are kept. It acknowledged none of them."""
+    with Cluster() as c:
+        follower = c.others(c.leader())[0]
+        with c.client() as q, follower.client() as other:
+            q.query("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")
+            first = q.next_number()
+            q.query(ONCE, number=first)
+            for _ in range(70):
+                sent = []
+                for _ in range(60):
+                    q.numbers += 1
+                    sent.append(q.begin("INSERT INTO t(a) VALUES ('more')",
+                                        number=Number(q.writer, q.numbers, 0, first.since)))
+                for request in sent:
+                    q.finish(request)
+            kept = Number(q.writer, q.numbers - 4000, 0, first.since)
+            for s in (q, other):
+                s.query("INSERT INTO t(a) VALUES ('more')", number=kept, flags=AGAIN)
+                expect_error("EXPIRED", lambda s=s: s.query(ONCE, number=first, flags=AGAIN))
+                expect_equal(s.query("SELECT count(*) FROM t").rows, [(4201,)], "rows")

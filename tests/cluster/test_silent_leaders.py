@@ -1,0 +1,101 @@
+"""A leader that leads, and whose clients' port says nothing more: its followers must notice by
+themselves, for Raft has no reason to elect another one."""
+
+import socket
+import threading
+import time
+
+from tests.lib.cluster import PATIENCE, Cluster, Node, case, expect, expect_equal, expect_error
+from tests.lib.lectern_client import AGAIN
+
+
+class Relay:
+    """Passes bytes on to PORT until it is told to be silent; then it only takes them."""
+
+    def __init__(self, port):
+        self.to = port
+        self.silent = False
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            a, _ = self.listener.accept()
+            try:
+                b = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                a.close()
+                continue
+            for x, y in ((a, b), (b, a)):
+                threading.Thread(target=self.pass_on, args=(x, y), daemon=True).start()
+
+    def pass_on(self, x, y):
+        try:
+            while data := x.recv(65536):
+                if not self.silent:
+                    y.sendall(data)
+        except OSError:
+            pass
+        for s in (x, y):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class RelayedNode(Node):
+    """The other nodes reach it through its relay; clients of the test do not."""
+
+    def command(self, cluster, settings):
+        return [*super().command(cluster, settings), "--advertise",
+                f"127.0.0.1:{self.relay.port}"]
+
+
+class RelayedCluster(Cluster):
+    def __init__(self):
+        super().__init__(start=False)
+        for node in self.nodes:
+            node.relay = Relay(node.port)
+            node.__class__ = RelayedNode
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.show_logs()
+            self.remove()
+            raise
+        return self
+
+
+@case(seconds=90)
+def test_a_silent_leader_is_given_up_and_its_sessions_hear_it():
+    with RelayedCluster() as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        with node.client() as a, leader.client() as there:
+            plain, open_one, numbered = a, a.stream(), a.stream()
+            plain.query("CREATE TABLE t(a)")
+            open_one.query("BEGIN")
+            open_one.query("INSERT INTO t VALUES (0)")
+            open_one.query("ROLLBACK")
+            open_one.query("BEGIN")
+            number = numbered.next_number()
+            leader.relay.silent = True
+            began = time.monotonic()
+            plain.begin("INSERT INTO t VALUES (1)")
+            open_one.begin("INSERT INTO t VALUES (2)")
+            expect_error("UNKNOWN", plain.finish)
+            expect_error("TXN_LOST", open_one.finish)
+            took = time.monotonic() - began
+            expect(4 < took < 9 * PATIENCE, f"given up after {took:.1f} s: PING, and 4 s")
+            expect("the leader is silent" in node.log_text(), "its log does not say why")
+            # A new connection is as silent: in time, and what is numbered is never said not to be.
+            numbered.begin("INSERT INTO t VALUES (3)", number=number, timeout_ms=3000)
+            error = expect_error("NO_LEADER", numbered.finish)
+            expect_equal(c.leader(), leader, "who leads")
+            leader.relay.silent = False
+            numbered.query("INSERT INTO t VALUES (3)", number=number, flags=AGAIN)
+            plain.query("INSERT INTO t VALUES (4)")
+            expect_equal(there.query("SELECT a FROM t ORDER BY a").rows, [(3,), (4,)], error)
