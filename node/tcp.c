@@ -80,7 +80,8 @@ static void shut(struct tcp *t) ON_LOOP
         return;
     count(t, 0); /* libuv frees the backlog at once */
     t->events.waiting = NULL;
-    uv_close((uv_handle_t *)&t->tcp, on_handle_closed);
+    if (t->how != TCP_RESET || uv_tcp_close_reset(&t->tcp, on_handle_closed) != 0)
+        uv_close((uv_handle_t *)&t->tcp, on_handle_closed);
     uv_close((uv_handle_t *)&t->timer, on_handle_closed);
 }
 
@@ -362,7 +363,7 @@ void tcp_close(struct tcp *t, enum tcp_end how)
     bool lingers = how == TCP_LINGER && t->opened && !t->ended;
     if (how == TCP_LINGER && !lingers)
         t->how = how = TCP_FLUSH;
-    if (!lingers && (how == TCP_NOW || t->backlog == 0)) {
+    if (how == TCP_NOW || how == TCP_RESET || (!lingers && t->backlog == 0)) {
         shut(t);
         return;
     }

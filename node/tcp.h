@@ -32,6 +32,7 @@ struct tcp_events {
 
 enum tcp_end {
     TCP_NOW,   /* what was sent and not taken is lost */
+    TCP_RESET, /* the same, and the other side sees that it was no end but a break */
     TCP_FLUSH, /* after what was sent went out */
     /* The same, and what still comes is read and dropped until the other side ends, too: closing
      * with unread bytes would take back an answer that was not read yet (RFC 9112, 9.6). */

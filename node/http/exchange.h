@@ -1,9 +1,9 @@
 /* Room: node/http. One HTTP request and its answer, as a handler sees them: what it asks for, its
  * body as it comes, and an answer, whole or piece by piece.
  *
- *     http_conn -> router -> handler:   begin -> body* -> end     ->  exchange_answer
- *                                                                 |   exchange_begin, _put*,
- * _finish
+ *     http_conn -> router -> handler:  on_begin -> on_body* -> on_end
+ *                                      exchange_answer  |  exchange_begin, _put*, _finish
+ *                                                       -> on_over
  *
  * Exchanges of a connection are one after the other: the next request is not looked at before the
  * answer is complete. Thread: loop. */
@@ -21,26 +21,32 @@ struct exchange;
 struct http_conn;
 struct node;
 
+/* More headers than that in a request, or more bytes of its head, are refused. */
+#define HTTP_HEADERS_MAX 100u
+#define HTTP_HEAD_MAX    16384u
+#define HTTP_URL_MAX     8192u
+
 enum http_verb {
-    HTTP_VERB_GET,
-    HTTP_VERB_HEAD,
-    HTTP_VERB_POST,
-    HTTP_VERB_OPTIONS,
-    HTTP_VERB_OTHER
+    HTTP_VERB_GET = 1,
+    HTTP_VERB_HEAD = 2, /* as GET; what it answers as a body is not sent */
+    HTTP_VERB_POST = 4,
+    HTTP_VERB_OPTIONS = 8,
+    HTTP_VERB_OTHER = 16
 };
 
-/* Who answers a path. Callbacks may be NULL. */
+/* Who answers a path. Callbacks may be NULL; all are called on the loop. */
 struct handler {
     /* The head came. It may answer at once: no body is handed out then. */
-    void (*on_begin)(struct exchange *x) ON_LOOP;
-    /* Some of the body; borrowed. */
-    void (*on_body)(struct exchange *x, const uint8_t *p, size_t n) ON_LOOP;
+    void (*on_begin)(struct exchange *x);
+    /* Some of the body; borrowed. No more than http-body-bytes in all. */
+    void (*on_body)(struct exchange *x, const uint8_t *p, size_t n);
     /* The request is complete. */
-    void (*on_end)(struct exchange *x) ON_LOOP;
+    void (*on_end)(struct exchange *x);
     /* exchange_is_full no more. */
-    void (*on_drain)(struct exchange *x) ON_LOOP;
-    /* The exchange is over: answered whole, or its client is gone. X is freed after. */
-    void (*on_over)(struct exchange *x) ON_LOOP;
+    void (*on_drain)(struct exchange *x);
+    /* The exchange is over: answered whole, or its client is gone. X is freed after. It may come
+     * from within the call that completes the answer. */
+    void (*on_over)(struct exchange *x);
 };
 
 struct exchange {
@@ -49,29 +55,51 @@ struct exchange {
     const struct handler *handler;
     void *state; /* the handler's own */
     enum http_verb verb;
-    const char *path;  /* decoded? no: as it came, up to `?`; zero-terminated */
+    const char *path;  /* as it came, up to `?`; zero-terminated */
     const char *query; /* behind `?`, "" when there is none */
     bool answered;     /* an answer was begun: a second one would be a bug of the handler */
+
+    /* What follows belongs to exchange.c and http_conn.c. */
+    bool finished; /* the answer is complete */
+    bool over;     /* on_over was called */
+    bool closes;   /* the connection ends with it */
+    bool chunked;  /* the answer's length is not known */
+    bool full;     /* on_drain is owed */
+    bool old;      /* HTTP/1.0 */
+    uint32_t n_headers;
+    struct {
+        uint16_t name, value; /* in HEAD, zero-terminated; names in lower case */
+    } headers[HTTP_HEADERS_MAX];
+    struct buf extra; /* headers of the answer */
+    struct buf out;   /* its head, until the first piece */
+    char *head;
 };
 
 /* --- the request --- */
 
 /* The value of a header, its name in lower case; NULL: it did not come. Of several: the first. */
 const char *exchange_header(const struct exchange *x, const char *name) ON_LOOP;
-/* The value of NAME in the URL's query, decoded, into OUT (zero-terminated). False: it is not there
- * or is too long. */
+/* Is TOKEN (lower case) one of the words of a header that is a list (`a, b, c`)? */
+bool exchange_header_has(const struct exchange *x, const char *name, const char *token) ON_LOOP;
+/* May programs in a browser, of the page that X comes from, have its answer? */
+bool exchange_may_read(const struct exchange *x) ON_LOOP;
+/* The value of NAME in the URL's query, decoded, into OUT (zero-terminated). False: it is not
+ * there, is too long, or is not what can stand in a URL. */
 bool exchange_param(const struct exchange *x, const char *name, char *out, size_t size) ON_LOOP;
 
-/* --- the answer --- */
+/* --- the answer ---
+ * The call that completes it (answer, fail, finish, break) may end the exchange: neither X nor the
+ * handler's state is there after it. */
 
 /* One more header of the answer; before it begins. NAME and VALUE are ours: no line ends. */
 void exchange_add_header(struct exchange *x, const char *name, const char *value) ON_LOOP;
-/* The whole answer; takes what BODY holds. */
+/* The whole answer; takes what BODY holds. BODY may be NULL: empty. */
 void exchange_answer(struct exchange *x, int status, const char *content_type,
                      struct buf *body) ON_LOOP;
 /* The same for an error, as all drivers can read it: {"error":...,"message":...,"code":...}. */
 void exchange_fail(struct exchange *x, int status, const char *code, const char *message) ON_LOOP;
-/* An answer whose length nobody knows yet: begin, then pieces, then finish. */
+/* An answer whose length nobody knows yet: begin, then pieces, then finish. The head goes out with
+ * the first piece. */
 void exchange_begin(struct exchange *x, int status, const char *content_type) ON_LOOP;
 /* Takes what B holds. */
 void exchange_put(struct exchange *x, struct buf *b) ON_LOOP;
@@ -79,6 +107,6 @@ void exchange_finish(struct exchange *x) ON_LOOP;
 /* The answer cannot be completed: the connection ends so that its client sees that. */
 void exchange_break(struct exchange *x) ON_LOOP;
 /* The client does not take what was sent: put no more until on_drain. */
-bool exchange_is_full(const struct exchange *x) ON_LOOP;
+bool exchange_is_full(struct exchange *x) ON_LOOP;
 
 #endif

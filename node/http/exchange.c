@@ -1,0 +1,268 @@
+/* Room: node/http.   Thread: loop.   Owns: the bytes of an answer until they are sent.
+ * Invariants: one answer for each exchange; no byte of it goes after its end; header values are
+ * ours, or a client's that were looked at here: none can end a line.
+ * Not here: reading a request (http_conn.c). */
+#include "node/http/exchange.h"
+
+#include "base/check.h"
+#include "node/http/http_conn.h"
+#include "node/http/http_listener.h"
+#include "node/http/json_write.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define EXTRA_MAX 8192u
+/* A body above this is sent by itself, not copied behind its head. */
+#define COPY_MAX 65536u
+
+/* --- the request --- */
+
+const char *exchange_header(const struct exchange *x, const char *name)
+{
+    for (uint32_t i = 0; i < x->n_headers; i++)
+        if (strcmp(x->head + x->headers[i].name, name) == 0)
+            return x->head + x->headers[i].value;
+    return NULL;
+}
+
+static bool list_has(const char *list, const char *token)
+{
+    size_t want = strlen(token);
+    while (*list != 0) {
+        list += strspn(list, ", \t");
+        size_t n = strcspn(list, ", \t");
+        if (n == want && strncasecmp(list, token, n) == 0)
+            return true;
+        list += n;
+    }
+    return false;
+}
+
+bool exchange_header_has(const struct exchange *x, const char *name, const char *token)
+{
+    for (uint32_t i = 0; i < x->n_headers; i++)
+        if (strcmp(x->head + x->headers[i].name, name) == 0 &&
+            list_has(x->head + x->headers[i].value, token))
+            return true;
+    return false;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Decodes N bytes of a query into OUT. */
+static bool decode(const char *p, size_t n, char *out, size_t size)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        int c = p[i] == '+' ? ' ' : p[i];
+        if (c == '%') {
+            if (i + 2 >= n)
+                return false;
+            int a = hex_digit(p[i + 1]), b = hex_digit(p[i + 2]);
+            if (a < 0 || b < 0 || a + b == 0)
+                return false;
+            c = a * 16 + b;
+            i += 2;
+        }
+        if (len + 1 >= size)
+            return false;
+        out[len++] = (char)c;
+    }
+    out[len] = 0;
+    return true;
+}
+
+bool exchange_param(const struct exchange *x, const char *name, char *out, size_t size)
+{
+    size_t want = strlen(name);
+    for (const char *p = x->query; *p != 0;) {
+        size_t n = strcspn(p, "&");
+        if (n > want && p[want] == '=' && memcmp(p, name, want) == 0)
+            return decode(p + want + 1, n - want - 1, out, size);
+        p += n;
+        p += *p == '&';
+    }
+    return false;
+}
+
+/* --- the answer --- */
+
+static const char *reason_of(int status)
+{
+    static const struct {
+        int status;
+        const char *reason;
+    } known[] = {
+        {200, "OK"},
+        {204, "No Content"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {413, "Content Too Large"},
+        {414, "URI Too Long"},
+        {417, "Expectation Failed"},
+        {426, "Upgrade Required"},
+        {431, "Request Header Fields Too Large"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {503, "Service Unavailable"},
+        {505, "HTTP Version Not Supported"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i].status == status)
+            return known[i].reason;
+    return "Unknown";
+}
+
+void exchange_add_header(struct exchange *x, const char *name, const char *value)
+{
+    CHECK(!x->answered && strpbrk(name, "\r\n: ") == NULL && strpbrk(value, "\r\n") == NULL);
+    buf_printf(&x->extra, "%s: %s\r\n", name, value);
+}
+
+/* The origin that may read the answer in a browser, or NULL. */
+static const char *allowed_origin(const struct exchange *x) ON_LOOP
+{
+    const char *cors = http_listener_options(http_conn_listener(x->conn))->cors;
+    const char *origin = exchange_header(x, "origin");
+    if (strcmp(cors, "*") == 0)
+        return "*";
+    return origin != NULL && list_has(cors, origin) ? origin : NULL;
+}
+
+bool exchange_may_read(const struct exchange *x)
+{
+    return exchange_header(x, "origin") == NULL || allowed_origin(x) != NULL;
+}
+
+/* Sets the head up to what says where the body ends. */
+static void put_head(struct exchange *x, int status, const char *content_type) ON_LOOP
+{
+    CHECK(!x->answered && buf_status(&x->extra) == ERR_OK);
+    struct http_listener *l = http_conn_listener(x->conn);
+    const char *origin = allowed_origin(x);
+    x->answered = true;
+    x->closes = x->closes || !http_conn_keeps(x->conn);
+    buf_printf(&x->out, "HTTP/1.1 %d %s\r\ndate: %s\r\n", status, reason_of(status),
+               http_listener_date(l));
+    if (content_type != NULL)
+        buf_printf(&x->out, "content-type: %s\r\n", content_type);
+    if (origin != NULL)
+        buf_printf(&x->out,
+                   "access-control-allow-origin: %s\r\naccess-control-expose-headers: *\r\n",
+                   origin);
+    if (strcmp(http_listener_options(l)->cors, "*") != 0)
+        buf_printf(&x->out, "vary: origin\r\n");
+    if (x->closes)
+        buf_printf(&x->out, "connection: close\r\n");
+    else if (x->old)
+        buf_printf(&x->out, "connection: keep-alive\r\n");
+    buf_put(&x->out, x->extra.data, x->extra.len);
+    buf_fini(&x->extra);
+}
+
+/* Sends what waits in x->out. */
+static void send_out(struct exchange *x) ON_LOOP
+{
+    http_conn_send(x->conn, &x->out);
+    buf_fini(&x->out);
+    buf_init(&x->out, SIZE_MAX);
+}
+
+void exchange_answer(struct exchange *x, int status, const char *content_type, struct buf *body)
+{
+    size_t n = body == NULL ? 0 : body->len;
+    put_head(x, status, content_type);
+    if (status != 204)
+        buf_printf(&x->out, "content-length: %zu\r\n", n);
+    buf_put(&x->out, "\r\n", 2);
+    if (x->verb == HTTP_VERB_HEAD)
+        n = 0;
+    bool copies = n > 0 && n <= COPY_MAX;
+    if (copies)
+        buf_put(&x->out, body->data, n);
+    send_out(x);
+    if (n > COPY_MAX)
+        http_conn_send(x->conn, body);
+    if (body != NULL)
+        buf_reset(body);
+    x->finished = true;
+    http_conn_answered(x->conn);
+}
+
+void exchange_fail(struct exchange *x, int status, const char *code, const char *message)
+{
+    struct buf b;
+    buf_init(&b, SIZE_MAX);
+    struct json_writer j = json_writer_of(&b);
+    json_begin_object(&j);
+    json_key(&j, "error");
+    json_cstr(&j, message);
+    json_key(&j, "message");
+    json_cstr(&j, message);
+    json_key(&j, "code");
+    json_cstr(&j, code);
+    json_end_object(&j);
+    exchange_answer(x, status, "application/json", &b);
+    buf_fini(&b);
+}
+
+void exchange_begin(struct exchange *x, int status, const char *content_type)
+{
+    if (x->old) /* its end is the connection's */
+        x->closes = true;
+    x->chunked = !x->old;
+    put_head(x, status, content_type);
+    if (x->chunked)
+        buf_printf(&x->out, "transfer-encoding: chunked\r\n");
+    buf_put(&x->out, "\r\n", 2);
+}
+
+void exchange_put(struct exchange *x, struct buf *b)
+{
+    CHECK(x->answered && !x->finished);
+    if (b->len > 0 && x->verb != HTTP_VERB_HEAD) {
+        if (x->chunked)
+            buf_printf(&x->out, "%zx\r\n", b->len);
+        buf_put(&x->out, b->data, b->len);
+        if (x->chunked)
+            buf_put(&x->out, "\r\n", 2);
+    }
+    buf_reset(b);
+    if (x->out.len > 0)
+        send_out(x);
+}
+
+void exchange_finish(struct exchange *x)
+{
+    CHECK(x->answered && !x->finished);
+    if (x->chunked && x->verb != HTTP_VERB_HEAD)
+        buf_put(&x->out, "0\r\n\r\n", 5);
+    if (x->out.len > 0)
+        send_out(x);
+    x->finished = true;
+    http_conn_answered(x->conn);
+}
+
+void exchange_break(struct exchange *x)
+{
+    x->answered = x->finished = true;
+    http_conn_break(x->conn);
+}
+
+bool exchange_is_full(struct exchange *x)
+{
+    x->full = http_conn_backlog(x->conn) >= HTTP_FULL_BYTES;
+    return x->full;
+}

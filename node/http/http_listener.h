@@ -1,0 +1,71 @@
+/* Room: node/http. The HTTP port: accepts connections, and ends those that keep it waiting.
+ * Thread: loop. */
+#ifndef NODE_HTTP_HTTP_LISTENER_H
+#define NODE_HTTP_HTTP_LISTENER_H
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/thread.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct node;
+struct router;
+struct waiting;
+struct http_listener;
+
+struct http_options {
+    const char *listen; /* HOST:PORT; port 0: a free one */
+    /* Who may read answers in a browser: "*" all, "" nobody, or origins with commas between. */
+    const char *cors;
+    const struct router *router;
+    struct node *node;       /* for the handlers */
+    struct waiting *waiting; /* where bytes that wait are counted; NULL: nowhere */
+    size_t body_max;         /* bytes of a body, or of a WebSocket's message */
+    unsigned connections_max;
+    /* Milliseconds: for a head; for 1 KiB of a body; for a client to take 1 KiB of its answer; for
+     * the next request. */
+    uint32_t head_ms, body_ms, take_ms, idle_ms;
+};
+
+/* What is used where the configuration says nothing. */
+struct http_options http_options_default(void);
+
+/* Borrows what OPTIONS point to. ERR_CONFIG, ERR_IO: nothing is open. */
+MUST_USE enum err http_listener_open(uv_loop_t *loop, const struct http_options *options,
+                                     struct http_listener **out) ON_LOOP;
+uint16_t http_listener_port(const struct http_listener *l) ON_LOOP;
+unsigned http_listener_connections(const struct http_listener *l) ON_LOOP;
+/* No more connections; those that are idle end, the others after their answer. */
+void http_listener_wind_down(struct http_listener *l) ON_LOOP;
+/* Ends all connections and frees; handlers hear on_over before it returns. */
+void http_listener_close(struct http_listener *l) ON_LOOP;
+
+/* --- for http_conn.c and exchange.c --- */
+
+/* What a connection waits for; each has its time in struct http_options. */
+enum http_wait {
+    HTTP_WAIT_HEAD,    /* the rest of a head */
+    HTTP_WAIT_BODY,    /* more of a body */
+    HTTP_WAIT_TAKE,    /* the client, to take its answer */
+    HTTP_WAIT_CLOSE,   /* a WebSocket's client, to close it, too: 5 seconds */
+    HTTP_WAIT_IDLE,    /* the next request */
+    HTTP_WAIT_HANDLER, /* us: no limit of its own */
+    HTTP_WAITS
+};
+/* LINK's connection waits for W, from now. Returns when that is too long (monotonic ms). Every
+ * connection waits for one thing. */
+uint64_t http_listener_await(struct http_listener *l, struct list *link, enum http_wait w) ON_LOOP;
+/* One more connection, or one less. False: there are enough. */
+bool http_listener_enter(struct http_listener *l) ON_LOOP;
+void http_listener_leave(struct http_listener *l) ON_LOOP;
+bool http_listener_is_winding_down(const struct http_listener *l) ON_LOOP;
+const struct http_options *http_listener_options(const struct http_listener *l) ON_LOOP;
+uv_loop_t *http_listener_loop(const struct http_listener *l) ON_LOOP;
+/* The time as the header `date` has it. */
+const char *http_listener_date(struct http_listener *l) ON_LOOP;
+
+#endif

@@ -1,0 +1,23 @@
+/* Room: tests. Handlers of the test's port:
+ *
+ *     /echo       verb, path, query and body          /early     answers at its head
+ *     /headers    what was asked for                  /later     when the test says
+ *     /stream?N   N pieces                            /flood     as much as TEST_FLOOD_BYTES
+ *     /broken     an answer that breaks off           /version   a word */
+#ifndef TESTS_UNIT_HTTP_HTTP_HANDLERS_H
+#define TESTS_UNIT_HTTP_HTTP_HANDLERS_H
+
+#include "node/http/router.h"
+
+#define TEST_FLOOD_BYTES 20000000u
+#define TEST_FLOOD_PIECE 65536u
+
+extern const struct router test_router;
+/* Of all exchanges: heads, pieces of bodies, ends. */
+extern unsigned test_begins, test_bodies, test_overs;
+extern struct exchange *test_later; /* waits for test_answer_later */
+extern size_t test_flood_left;
+
+void test_answer_later(void);
+
+#endif
