@@ -143,7 +143,7 @@ enum scan { SCAN_MORE, SCAN_WHOLE, SCAN_BAD };
 
 /* Looks for the end of the head in N bytes, of which *AT were seen. Lines end with CR LF and with
  * nothing else, and none begins with a space: on both, readers of HTTP disagree (RFC 9112, 2.2 and
- * 5.2). */
+ * 5.2). Nor with a colon: llhttp lets a header without a name pass. */
 static enum scan scan_head(const uint8_t *p, size_t n, size_t *at)
 {
     for (size_t i = *at; i < n; i++) {
@@ -155,7 +155,7 @@ static enum scan scan_head(const uint8_t *p, size_t n, size_t *at)
                 *at = i + 1;
                 return SCAN_WHOLE;
             }
-        } else if (before == '\r' || (before == '\n' && (b == ' ' || b == '\t')) ||
+        } else if (before == '\r' || (before == '\n' && (b == ' ' || b == '\t' || b == ':')) ||
                    (b < 0x20 && b != '\t' && b != '\r') || b == 0x7f ||
                    (i == 0 && !(b >= 'A' && b <= 'Z'))) {
             return SCAN_BAD;
@@ -202,6 +202,8 @@ static int on_value(llhttp_t *parser, const char *p, size_t n)
 {
     struct head *h = parser->data;
     uint32_t i = h->x->n_headers - 1;
+    if (h->x->n_headers == 0)
+        return HPE_USER;
     h->x->headers[i].value = (uint16_t)(p - h->x->head);
     h->value_len[i] = (uint16_t)n;
     return 0;

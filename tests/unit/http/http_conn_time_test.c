@@ -1,0 +1,142 @@
+/* Room: tests. Who keeps a connection waiting loses it: with a head, a body, an answer that is not
+ * taken, or nothing at all. The times are short here, and nothing depends on how short. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "tests/lib/test.h"
+#include "tests/unit/http/http_handlers.h"
+#include "tests/unit/http/http_stage.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SHORT_MS 80
+#define LONG_MS  60000
+
+static struct http_options options(void)
+{
+    struct http_options o = http_options_default();
+    o.router = &test_router;
+    o.head_ms = o.body_ms = o.take_ms = o.idle_ms = LONG_MS;
+    return o;
+}
+
+TEST(http_ends_an_idle_connection)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    o.idle_ms = SHORT_MS;
+    stage_open(&s, o);
+    int quiet = client_dial(&s), fd = client_dial(&s);
+    uint64_t begun = clock_mono_ms();
+    client_say_text(&s, fd, "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+    char *a = client_hear_all(&s, fd, NULL);
+    EXPECT(clock_mono_ms() - begun >= SHORT_MS);
+    EXPECT(strstr(a, "200 OK") != NULL && strstr(a, "408") == NULL);
+    free(a);
+    a = client_hear_all(&s, quiet, NULL);
+    EXPECT(*a == 0); /* no answer that nobody asked for */
+    free(a);
+    (void)close(fd);
+    (void)close(quiet);
+    stage_close(&s);
+}
+
+TEST(http_ends_a_head_that_crawls)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    o.head_ms = SHORT_MS;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    /* A byte now and then keeps nothing alive. */
+    uint64_t begun = clock_mono_ms();
+    client_say_text(&s, fd, "GET /echo HTTP/1.1\r\nX: ");
+    while (clock_mono_ms() - begun < 2 * SHORT_MS) {
+        stage_for(&s, 10);
+        client_say(&s, fd, "x", 1, 0);
+    }
+    char *a = client_hear_all(&s, fd, NULL);
+    EXPECT(strncmp(a, "HTTP/1.1 408 ", 13) == 0);
+    EXPECT(strstr(a, "\"code\":\"TIMEOUT\"") != NULL);
+    free(a);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+TEST(http_ends_a_body_that_crawls)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    o.body_ms = SHORT_MS;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    uint64_t begun = clock_mono_ms();
+    client_say_text(&s, fd, "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n");
+    while (clock_mono_ms() - begun < 2 * SHORT_MS) {
+        stage_for(&s, 10);
+        client_say(&s, fd, "x", 1, 0);
+    }
+    char *a = client_hear_all(&s, fd, NULL);
+    EXPECT(strncmp(a, "HTTP/1.1 408 ", 13) == 0 && test_overs == 1);
+    free(a);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+TEST(http_waits_for_a_body_that_comes_slowly)
+{
+    static char part[2000];
+    struct http_stage s;
+    struct http_options o = options();
+    o.body_ms = 1000;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    uint64_t begun = clock_mono_ms();
+    client_say_text(&s, fd, "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n");
+    memset(part, 'x', sizeof part);
+    for (unsigned i = 0; i < 30; i++) {
+        client_say(&s, fd, part, sizeof part, 0);
+        stage_for(&s, 50);
+    }
+    char *a = client_hear(&s, fd, "body=xxx", NULL);
+    EXPECT(clock_mono_ms() - begun > 1000);
+    EXPECT(strncmp(a, "HTTP/1.1 200 ", 13) == 0);
+    free(a);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+TEST(http_ends_a_client_that_takes_nothing)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    o.take_ms = SHORT_MS;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    client_say_text(&s, fd, "GET /flood HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (unsigned i = 0; i < 1000 && test_overs == 0; i++)
+        stage_for(&s, 10);
+    EXPECT(test_overs == 1 && test_flood_left > 0);
+    EXPECT_EQ(http_listener_connections(s.listener), 0);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+TEST(http_waits_for_its_handler)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    o.head_ms = o.body_ms = o.take_ms = o.idle_ms = SHORT_MS;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    client_say_text(&s, fd, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
+    stage_for(&s, 3 * SHORT_MS);
+    EXPECT(test_later != NULL);
+    test_answer_later();
+    char *a = client_hear(&s, fd, "body=", NULL);
+    EXPECT(strstr(a, "200 OK") != NULL);
+    free(a);
+    (void)close(fd);
+    stage_close(&s);
+}
