@@ -8,7 +8,8 @@
 static enum err next_frame(struct hrana_frames *f, struct wire_frame *out)
 {
     size_t used;
-    TRY(wire_next(f->p, f->left, WIRE_FRAME_MAX, out, &used));
+    if (wire_next(f->p, f->left, WIRE_FRAME_MAX, out, &used) != ERR_OK)
+        return ERR_PROTOCOL; /* also for a length that cannot be */
     if (used == 0)
         return err_fail(ERR_PROTOCOL, "an answer ends within a frame");
     f->p += used;

@@ -43,8 +43,10 @@ MUST_USE enum err hrana_json_message(const struct json *root, enum hrana_version
 /* A pipeline's answer: begin, each reply in its order, end. BATON and BASE_URL: NULL is null. They
  * stand last, since they are known last: a reply can be written, and let go, as soon as it is
  * there.
- * A reply whose frames are broken, or that does not fit the buffer, becomes an error in its place:
- * the replies before it stay. */
+ * A reply whose frames are broken, or that does not fit, becomes an error in its place: the replies
+ * before it stay. The buffer's last HRANA_JSON_RESERVE bytes are kept for errors and for the end.
+ */
+#define HRANA_JSON_RESERVE 4096u
 void hrana_json_begin_pipeline(struct json_writer *j);
 void hrana_json_put_reply(struct json_writer *j, const struct hrana_reply *r);
 void hrana_json_end_pipeline(struct json_writer *j, const char *baton, const char *base_url);

@@ -50,7 +50,7 @@ static enum err get_value(const struct spot *s, struct arena *arena, struct wire
 static enum err get_params(const struct spot *s, struct arena *arena, struct hrana_stmt *out)
 {
     bool named = json_is(s->v, JSON_OBJECT);
-    if (!spot_is_there(s) || s->v->n_children == 0)
+    if (!spot_is_there(s))
         return ERR_OK;
     if (!named)
         TRY(spot_need(s, JSON_ARRAY, "an array or an object"));

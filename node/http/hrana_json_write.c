@@ -6,6 +6,7 @@
  * Not told, though the specification of Hrana 3 has them: rows_read, rows_written,
  * query_duration_ms. SQLite counts none of the first two, and all drivers do without. */
 #include "base/check.h"
+#include "base/sizes.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_frames.h"
 #include "node/http/hrana_json.h"
@@ -204,7 +205,8 @@ static enum err put_description(struct json_writer *j, const struct buf *frame)
     struct wire_frame f;
     struct wire_description d;
     size_t used;
-    TRY(wire_next(frame->data, frame->len, frame->len, &f, &used));
+    if (wire_next(frame->data, frame->len, WIRE_FRAME_MAX, &f, &used) != ERR_OK)
+        return ERR_PROTOCOL;
     if (used == 0 || used != frame->len || f.type != WIRE_DESCRIPTION)
         return err_fail(ERR_PROTOCOL, "a description is not one frame");
     TRY(wire_get_description(&f, &d));
@@ -333,9 +335,12 @@ static void put_wrapped(struct json_writer *j, const struct wrap *w, const struc
         put_wrapped_error(j, w, error_of(r));
         return;
     }
+    size_t max = j->out->max;
+    j->out->max = max - len < HRANA_JSON_RESERVE ? len : max - HRANA_JSON_RESERVE;
     begin_wrap(j, w, true);
     enum err e = put_response(j, r);
     json_end_object(j);
+    j->out->max = max;
     struct hrana_error *error = take_back(j, was, len, before, e);
     if (error != NULL)
         put_wrapped_error(j, w, error);
