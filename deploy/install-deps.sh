@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs the Debian packages that Lectern is built from: those that are missing and no others.
 #
-#     deploy/install-deps.sh [--lint] [--fuzz]
+#     deploy/install-deps.sh [--lint] [--fuzz] [--clients]
 #
 # Silent and quick when nothing is missing: the Makefile calls it before every target. Otherwise it
-# says what it is going to do before it does it. --lint and --fuzz add what those targets need.
+# says what it is going to do before it does it. --lint and --fuzz add what those targets need,
+# --clients the programs of others that some tests compare with or run against the nodes.
 #
 # libraft must be 0.22.1 or newer: 0.15.0, which Debian 12 has in main, can commit different entries
 # at one place of the log. Debian 12 has 0.22.1 in backports, Debian 13 in main.
@@ -17,7 +18,7 @@ BACKPORTS_FILE=/etc/apt/sources.list.d/lectern-backports.list
 # cluster and the tests; the rest builds.
 packages='gcc libc6-dev make pkg-config libsqlite3-dev libraft-dev libuv1-dev liblz4-dev
 libxxhash-dev libedit-dev libinih-dev libyajl-dev libssl-dev node-llhttp libwslay-dev
-sqlite3 python3'
+libpcre2-dev tzdata sqlite3 python3'
 
 say() {
     echo "install-deps: $*" >&2
@@ -32,7 +33,8 @@ for option in "$@"; do
     case $option in
     --lint) packages="$packages clang clang-format" ;;
     --fuzz) packages="$packages clang libclang-rt-dev" ;;
-    *) fail "unknown option $option (known: --lint, --fuzz)" ;;
+    --clients) packages="$packages python3-django" ;;
+    *) fail "unknown option $option (known: --lint, --fuzz, --clients)" ;;
     esac
 done
 
@@ -120,14 +122,15 @@ add_backports() {
 # Systems without dpkg: what counts is whether the build finds the libraries.
 if ! command -v dpkg-query >/dev/null 2>&1; then
     if command -v python3 >/dev/null 2>&1 &&
-        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libcrypto \
+        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libcrypto libpcre2-8 \
             "raft >= $RAFT_WANTED" >/dev/null 2>&1; then
         exit 0
     fi
     fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the" \
         "sqlite3 shell and the development files of SQLite (3.40 or newer), libraft" \
         "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit, inih, yajl," \
-        "wslay, and llhttp's C sources (LLHTTP_SOURCES and LLHTTP_INCLUDE of the Makefile)."
+        "PCRE2, wslay, the time zone database, and llhttp's C sources (LLHTTP_SOURCES and" \
+        "LLHTTP_INCLUDE of the Makefile)."
 fi
 
 look

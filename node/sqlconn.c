@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/functions.h"
 #include "node/guard.h"
 
 #include <stdio.h>
@@ -70,6 +71,7 @@ struct sqlconn *sqlconn_new(sqlite3 *conn, bool (*tick)(void *ctx), void *ctx)
     c->tick = tick;
     c->tick_ctx = ctx;
     guard_install(&c->guard, conn);
+    functions_register(conn, on_progress, c);
     sqlite3_progress_handler(conn, PROGRESS_OPS, on_progress, c);
     (void)sqlite3_limit(conn, SQLITE_LIMIT_SQL_LENGTH, (int)SQL_TEXT_MAX);
     (void)sqlite3_limit(conn, SQLITE_LIMIT_LENGTH, (int)(WIRE_FRAME_MAX - KIB(64)));
