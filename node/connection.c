@@ -15,20 +15,13 @@
 
 #include <inttypes.h>
 #include <sqlite3.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define HELLO_MS    5000     /* without HELLO it is closed: it may be half open, or hostile */
 #define BACKLOG_MAX KIB(512) /* not taken by the client: nothing more is sent */
 #define BACKLOG_MIN KIB(64)  /* the same, while the node holds as much as it may */
-#define ACCEPTS     1024     /* the kernel's queue of new connections */
 #define POLITE_MAX  256      /* requests without an answer, while the node holds so much, too */
-
-struct listener {
-    uv_tcp_t tcp;
-    struct node *node;
-};
 
 /* --- the end --- */
 
@@ -569,17 +562,10 @@ static void on_dropped(void *ctx, struct wire_frame *f)
                                     "for what waits (waiting-bytes): try again later"));
 }
 
-/* --- the listener --- */
+/* --- its beginning --- */
 
-static void on_connection(uv_stream_t *stream, int status)
+void connection_accept(struct node *n, uv_stream_t *listener)
 {
-    struct listener *l = stream->data;
-    struct node *n = l->node;
-    thread_expect_loop();
-    if (status < 0) {
-        log_warn("connection", "accept reason=\"%s\"", uv_strerror(status));
-        return;
-    }
     struct connection *c = MEM_NEW(struct connection);
     struct framed_events events = {.ctx = c,
                                    .on_frame = on_frame,
@@ -590,7 +576,7 @@ static void on_connection(uv_stream_t *stream, int status)
                                    .on_eof = on_eof,
                                    .on_drain = on_drain,
                                    .on_close = on_close};
-    c->framed = framed_accept(&n->loop, stream, &events);
+    c->framed = framed_accept(&n->loop, listener, &events);
     if (c->framed == NULL) {
         free(c);
         return;
@@ -607,6 +593,8 @@ static void on_connection(uv_stream_t *stream, int status)
     else if (n->stage != NODE_SERVING)
         refuse(c, ERR_STOPPED, "this node is stopping");
 }
+
+/* --- time --- */
 
 /* Its sessions wait for the backlog: a reader's statement among them keeps one of the few reader
  * connections, and an old snapshot. */
@@ -646,54 +634,6 @@ void connections_timer(struct node *n, uint64_t now_ms)
         else if (!list_empty(&c->stalled))
             stalled_timer(c, now_ms);
     }
-}
-
-static enum err bind_to(struct listener *l, const char *address)
-{
-    const char *colon = strrchr(address, ':');
-    CHECK(colon != NULL);                                   /* config.c checked */
-    bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
-    char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    uv_getaddrinfo_t lookup;
-    int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
-    if (rc == 0) {
-        rc = uv_tcp_bind(&l->tcp, lookup.addrinfo->ai_addr, 0);
-        uv_freeaddrinfo(lookup.addrinfo);
-    }
-    if (rc == 0)
-        rc = uv_listen((uv_stream_t *)&l->tcp, ACCEPTS, on_connection);
-    free(host);
-    if (rc != 0)
-        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
-                        address, uv_strerror(rc));
-    return ERR_OK;
-}
-
-static void on_listener_closed(uv_handle_t *h)
-{
-    free(h->data);
-}
-
-enum err listener_open(struct node *n, struct listener **out)
-{
-    struct listener *l = MEM_NEW(struct listener);
-    l->node = n;
-    int rc = uv_tcp_init(&n->loop, &l->tcp);
-    CHECK(rc == 0);
-    l->tcp.data = l;
-    enum err e = bind_to(l, n->config->listen);
-    if (e != ERR_OK) {
-        listener_close(l);
-        return e;
-    }
-    *out = l;
-    return ERR_OK;
-}
-
-void listener_close(struct listener *l)
-{
-    uv_close((uv_handle_t *)&l->tcp, on_listener_closed);
 }
 
 void connections_close_all(struct node *n)

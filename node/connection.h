@@ -45,9 +45,8 @@ struct connection {
     struct progress sent;  /* by the client, of a long frame that came in part */
 };
 
-/* Listens on config->listen. */
-MUST_USE enum err listener_open(struct node *n, struct listener **out) ON_LOOP;
-void listener_close(struct listener *l) ON_LOOP; /* no new connections */
+/* A client has come to LISTENER. */
+void connection_accept(struct node *n, uv_stream_t *listener) ON_LOOP;
 /* Closes all; what runs comes back in its time. */
 void connections_close_all(struct node *n) ON_LOOP;
 /* Closes connections that never said HELLO, and those whose client takes no byte for too long. */

@@ -14,20 +14,16 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/mem.h"
+#include "node/answer.h"
 #include "node/connection.h"
 #include "node/image.h"
 #include "node/route.h"
 #include "node/upstream.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define MESSAGE_MAX KIB(32)  /* of an error */
-#define SEND_MAX    KIB(512) /* of an answer at once, but for one longer frame */
+#define SEND_MAX KIB(512) /* of an answer at once, but for one longer frame */
 
 /* Requests that wait for their turn, and bytes of those without an answer. A stream above
  * MODEST_BYTES has the first part of the connection's room, the others have all of it: a greedy one
@@ -94,13 +90,6 @@ static void hold(struct session *s, size_t bytes) ON_LOOP
     count(s);
 }
 
-/* Nothing of the answer is wanted. */
-static void empty(struct answer *a) ON_LOOP
-{
-    buf_reset(&a->out);
-    a->sent = 0;
-}
-
 static void drop_current(struct session *s) ON_LOOP
 {
     struct request *r = s->current;
@@ -113,7 +102,7 @@ static void drop_current(struct session *s) ON_LOOP
         break;
     case AT_BLOCKED: /* goes back to its reader, which ends it */
         s->at = AT_READER;
-        empty(&r->answer);
+        answer_empty(&r->answer);
         readers_run(s->node->readers, r);
         return;
     case AT_UPSTREAM:
@@ -266,126 +255,16 @@ void session_take(struct session *s, struct request *r)
     next(s);
 }
 
-/* --- the end of an answer --- */
-
-/* SQLite's messages quote the statement, which may be long: they are cut, at a whole character. */
-static size_t text_length(const char *text) ON_LOOP
-{
-    size_t n = strnlen(text, MESSAGE_MAX + 1);
-    if (n <= MESSAGE_MAX)
-        return n;
-    n = MESSAGE_MAX;
-    while (n > 0 && ((uint8_t)text[n] & 0xc0) == 0x80)
-        n--;
-    return n;
-}
-
-static void put_done(struct request *r, uint8_t flags) ON_LOOP
-{
-    struct answer *a = &r->answer;
-    struct wire_done d = {.seq = a->seq,
-                          .changes = a->changes,
-                          .last_insert_rowid = a->last_insert_rowid,
-                          .flags = flags};
-    if (!r->is_describe) /* that ends with its DESCRIPTION */
-        wire_put_done(&a->out, r->id, &d);
-}
-
-static void put_end_frame(struct request *r) ON_LOOP
-{
-    struct answer *a = &r->answer;
-    uint8_t flags =
-        (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
-                  (r->elsewhere ? WIRE_ELSEWHERE : 0) |
-                  (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS) | (a->settled ? WIRE_SETTLED : 0));
-    request_make_room_for_end(r);
-    if (a->code == ERR_OK) {
-        put_done(r, flags);
-        return;
-    }
-    const char *message = a->message == NULL ? err_default_text((int)a->code) : a->message;
-    struct wire_error e = {.code = a->code,
-                           .sqlite_code = a->sqlite_code,
-                           .offset = a->offset,
-                           .seq = a->seq,
-                           .flags = flags,
-                           .statement = a->statement,
-                           .message = message,
-                           .message_len = text_length(message)};
-    wire_put_error(&a->out, r->id, &e);
-}
-
-/* How long an answer gets is the client's doing: one that does not fit is an error, no more. */
-static void put_end(struct request *r) ON_LOOP
-{
-    put_end_frame(r);
-    enum err e = buf_status(&r->answer.out);
-    if (e == ERR_OK)
-        return;
-    request_fail(r, e, "the answer is over the size limit");
-    put_end_frame(r);
-    CHECK(buf_status(&r->answer.out) == ERR_OK); /* a short sentence in an empty buffer */
-}
-
-/* The rest of the answer is dropped. What was done is not told to have failed. */
-static void cut(struct request *r, enum err code, const char *why) ON_LOOP
-{
-    char sentence[ERR_TEXT_MAX];
-    bool done = r->answer.code == ERR_OK && r->kind != SQL_READ && !r->is_describe;
-    if (r->answer.code != ERR_OK && r->answer.code != ERR_CANCELLED)
-        return;
-    (void)snprintf(sentence, sizeof sentence, "%s%s", done ? "the statement was done, but " : "",
-                   why);
-    request_fail(r, done ? ERR_ROWS_LOST : code, sentence);
-}
+/* --- sending --- */
 
 static void cut_ended(const struct session *s, struct request *r) ON_LOOP
 {
     if (s->ended == ERR_TIMEOUT)
-        cut(r, s->ended, "its client took the rows too slowly");
+        answer_cut(r, s->ended, "its client took the rows too slowly");
     else if (s->ended != ERR_OK)
-        cut(r, s->ended, "its connection, or its node (waiting-bytes), has no room for its rows");
+        answer_cut(r, s->ended,
+                   "its connection, or its node (waiting-bytes), has no room for its rows");
 }
-
-/* Whose disk it is: the client may not know which node ran its statement. */
-static void name_the_node(const struct session *s, struct request *r) ON_LOOP
-{
-    char sentence[ERR_TEXT_MAX + 32];
-    int32_t sqlite_code = r->answer.sqlite_code;
-    uint32_t statement = r->answer.statement;
-    if ((r->answer.code != ERR_CORRUPT && r->answer.code != ERR_IO) || r->answer.message == NULL ||
-        r->elsewhere)
-        return;
-    (void)snprintf(sentence, sizeof sentence, "node %" PRIu64 ": %s", s->node->config->id,
-                   r->answer.message);
-    request_fail(r, r->answer.code, sentence);
-    r->answer.sqlite_code = sqlite_code;
-    r->answer.statement = statement;
-}
-
-/* Codes of which a leader that knows the number, and nobody else, is the source. EXPIRED is not
- * one: to a client that has sent its write once it means "send it again"; nor is TOO_BIG, which may
- * be said before the number is looked up. */
-static bool is_definite(enum err code) ON_LOOP
-{
-    return code == ERR_OK || code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE ||
-           code == ERR_ROWS_LOST || code == ERR_TXN_LOST || code == ERR_UNKNOWN;
-}
-
-static void admit_doubt(struct request *r) ON_LOOP
-{
-    char sentence[ERR_TEXT_MAX];
-    if (!r->in_doubt || is_definite(r->answer.code))
-        return;
-    (void)snprintf(sentence, sizeof sentence,
-                   "the leader was lost before it answered, and none could say whether this was "
-                   "written (%s): look before you repeat it",
-                   r->answer.message == NULL ? err_default_text((int)r->answer.code)
-                                             : r->answer.message);
-    request_fail(r, ERR_UNKNOWN, sentence);
-}
-
-/* --- sending --- */
 
 /* How much of the current answer may leave now, in whole frames; the window is used up by it. */
 static size_t allowed(struct session *s, const struct answer *a) ON_LOOP
@@ -405,21 +284,6 @@ static size_t allowed(struct session *s, const struct answer *a) ON_LOOP
     return at - a->sent;
 }
 
-/* What was sent of an answer gives its memory back when it is half of it: so the copies of a long
- * one, taken in small parts, are about as long as itself, all together. */
-static void forget_sent(struct answer *a) ON_LOOP
-{
-    struct buf rest;
-    if (a->sent < a->out.len - a->sent)
-        return;
-    buf_init(&rest, a->out.max);
-    buf_put(&rest, a->out.data + a->sent, a->out.len - a->sent);
-    CHECK(buf_status(&rest) == ERR_OK);
-    buf_fini(&a->out);
-    a->out = rest;
-    a->sent = 0;
-}
-
 /* The next N bytes, of which at least one frame is left behind them, or was before. */
 static void send_part(struct session *s, struct answer *a, size_t n) ON_LOOP
 {
@@ -431,9 +295,9 @@ static void send_part(struct session *s, struct answer *a, size_t n) ON_LOOP
     buf_fini(&some);
     a->sent += n;
     if (a->sent == a->out.len)
-        empty(a);
+        answer_empty(a);
     else
-        forget_sent(a);
+        answer_forget_sent(a);
 }
 
 /* Is the current answer, or the part of it that is here, too long for the room of the node? */
@@ -495,8 +359,8 @@ static void send_answer(struct session *s) ON_LOOP
     bool sent = send_some(s);
     enum err e = !sent && r->answer.code == ERR_OK ? need_to_hold(s) : ERR_OK;
     if (e != ERR_OK) {
-        cut(r, e, err_text());
-        put_end(r);
+        answer_cut(r, e, err_text());
+        answer_put_end(r);
         sent = send_some(s);
     }
     if (sent) {
@@ -576,9 +440,9 @@ void session_answer(struct session *s, struct request *r)
         return;
     note_state(s, r);
     cut_ended(s, r);
-    admit_doubt(r);
-    name_the_node(s, r);
-    put_end(r);
+    answer_admit_doubt(r);
+    answer_name_node(r, s->node->config->id);
+    answer_put_end(r);
     send_answer(s);
 }
 
@@ -588,7 +452,7 @@ void session_rows(struct session *s, struct request *r)
 {
     CHECK(s->current == r && s->at == AT_READER);
     if (s->connection == NULL) {
-        empty(&r->answer);
+        answer_empty(&r->answer);
         readers_run(s->node->readers, r); /* it is cancelled, and comes back */
         return;
     }
@@ -603,7 +467,7 @@ void session_relay(struct session *s)
     CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
     struct buf *out = &s->current->answer.out;
     if (s->ended != ERR_OK)
-        empty(&s->current->answer);
+        answer_empty(&s->current->answer);
     bool sent = send_some(s);
     enum err e = sent ? ERR_OK : need_to_hold(s);
     hold(s, out->len);
@@ -624,7 +488,7 @@ static void unblock(struct session *s) ON_LOOP
     list_remove(&s->stall);
     hold(s, 0);
     s->at = AT_READER;
-    empty(&s->current->answer);
+    answer_empty(&s->current->answer);
     readers_run(s->node->readers, s->current);
 }
 
@@ -711,8 +575,8 @@ void session_cancel(struct session *s, uint32_t request)
     } else if (s->at == AT_BLOCKED) { /* its reader ends it */
         unblock(s);
     } else if (s->at == AT_SENDING && r->answer.code == ERR_OK) {
-        cut(r, ERR_CANCELLED, "interrupted");
-        put_end(r);
+        answer_cut(r, ERR_CANCELLED, "interrupted");
+        answer_put_end(r);
         send_answer(s);
     }
 }
@@ -730,12 +594,12 @@ static void end_statement(struct session *s, enum err why) ON_LOOP
     } else if (s->at == AT_UPSTREAM) {
         list_remove(&s->watch);
         list_remove(&s->stall);
-        empty(&r->answer);
+        answer_empty(&r->answer);
         upstream_resume(s);
         upstream_cancel(s);
     } else if (r->answer.code == ERR_OK) {
         cut_ended(s, r);
-        put_end(r);
+        answer_put_end(r);
         send_answer(s);
     }
 }
