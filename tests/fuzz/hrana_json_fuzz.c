@@ -1,0 +1,184 @@
+/* Room: tests. Fuzz target: Hrana's JSON. The first byte chooses the form; the rest is read, up to
+ * a zero byte, as a message: what comes out is touched to its last byte and its conditions are
+ * walked. What is behind the zero byte is taken for a statement's frames, as a leader elsewhere
+ * could send them, and written in all forms: JSON must come out, or an error.
+ *
+ * Not here: the native frames themselves (wire_client_fuzz.c). */
+#include "base/check.h"
+#include "base/sizes.h"
+#include "node/http/hrana_error.h"
+#include "node/http/hrana_json.h"
+#include "tests/fuzz/touch.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* --- reading --- */
+
+static void touch_text(const struct hrana_text *t)
+{
+    if (t->p != NULL)
+        touch(t->p, t->n);
+}
+
+static void touch_args(const struct hrana_arg *args, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const struct wire_value *v = &args[i].value;
+        touch_text(&args[i].name);
+        CHECK(v->type <= WIRE_BLOB);
+        if (v->type == WIRE_TEXT || v->type == WIRE_BLOB)
+            touch(v->text.bytes, v->text.len);
+    }
+}
+
+static void touch_stmt(const struct hrana_stmt *s)
+{
+    CHECK(!s->by_id || s->sql.p == NULL);
+    touch_text(&s->sql);
+    touch_args(s->args, s->n_args);
+    touch_args(s->named_args, s->n_named_args);
+}
+
+static void walk(const struct hrana_cond *c, uint32_t own)
+{
+    CHECK(c->type <= HRANA_IS_AUTOCOMMIT);
+    CHECK((c->type != HRANA_OK && c->type != HRANA_ERROR) || c->step < own);
+    CHECK(c->type != HRANA_NOT || c->n_parts == 1);
+    for (uint32_t i = 0; i < c->n_parts; i++)
+        walk(c->parts[i], own);
+}
+
+static void touch_request(const struct hrana_request *q)
+{
+    CHECK(q->type <= HRANA_FETCH_CURSOR);
+    touch_stmt(&q->stmt);
+    CHECK(q->batch.n_steps <= HRANA_STEPS_MAX);
+    for (uint32_t i = 0; i < q->batch.n_steps; i++) {
+        if (q->batch.steps[i].condition != NULL)
+            walk(q->batch.steps[i].condition, i);
+        touch_stmt(&q->batch.steps[i].stmt);
+    }
+}
+
+static enum err decode(uint8_t form, const struct json *root, struct arena *a)
+{
+    struct hrana_body body = {0};
+    struct hrana_message m = {0};
+    if (form % 8 >= 6) {
+        TRY(hrana_json_message(root, form % 8 == 6 ? HRANA_1 : HRANA_3, a, &m));
+        touch_text(&m.jwt);
+        touch_request(&m.request);
+        return ERR_OK;
+    }
+    switch (form % 8) {
+    case 0:
+        TRY(hrana_json_pipeline(root, HRANA_2, a, &body));
+        break;
+    case 1:
+        TRY(hrana_json_pipeline(root, HRANA_3, a, &body));
+        break;
+    case 2:
+        TRY(hrana_json_cursor(root, a, &body));
+        break;
+    case 3:
+        TRY(hrana_json_v1_execute(root, a, &body));
+        break;
+    case 4:
+        TRY(hrana_json_v1_batch(root, a, &body));
+        break;
+    default:
+        TRY(hrana_json_statements(root, a, &body));
+        break;
+    }
+    touch_text(&body.baton);
+    for (uint32_t i = 0; i < body.n_requests; i++)
+        touch_request(&body.requests[i]);
+    return ERR_OK;
+}
+
+static enum err read_json(struct arena *a, const uint8_t *p, size_t n, const struct json **root)
+{
+    struct json_reader *r = json_reader_new(a);
+    enum err e = json_feed(r, p, n);
+    if (e == ERR_OK)
+        e = json_end(r, root);
+    json_reader_free(r);
+    return e;
+}
+
+static void read_message(uint8_t form, const uint8_t *p, size_t n)
+{
+    struct arena a;
+    const struct json *root;
+    arena_init(&a, MIB(1));
+    enum err e = read_json(&a, p, n, &root);
+    if (e == ERR_OK)
+        e = decode(form, root, &a);
+    CHECK(e == ERR_OK || e == ERR_PROTOCOL || e == ERR_TOO_BIG);
+    arena_fini(&a);
+}
+
+/* --- writing --- */
+
+static void is_json(struct buf *b)
+{
+    struct arena a;
+    const struct json *root;
+    CHECK(buf_status(b) == ERR_OK);
+    arena_init(&a, MIB(64));
+    CHECK(read_json(&a, b->data, b->len, &root) == ERR_OK);
+    arena_fini(&a);
+    buf_reset(b);
+}
+
+static void write_answer(const uint8_t *p, size_t n)
+{
+    struct buf frames, out;
+    buf_init(&frames, n);
+    buf_put(&frames, p, n);
+    buf_init(&out, MIB(1));
+    struct hrana_result result = {.frames = frames, .done = {.changes = 1, .seq = n}};
+    struct hrana_step_reply steps[5] = {{.result = &result}, {.result = &result}};
+    const struct hrana_reply replies[] = {
+        {.type = HRANA_EXECUTE, .steps = steps, .n_steps = 1},
+        {.type = HRANA_BATCH, .steps = steps, .n_steps = 5},
+        {.type = HRANA_DESCRIBE, .description = frames},
+    };
+    struct hrana_error *error;
+    struct json_writer j = json_writer_of(&out);
+    hrana_json_begin_pipeline(&j);
+    for (size_t i = 0; i < 3; i++)
+        hrana_json_put_reply(&j, &replies[i]);
+    hrana_json_end_pipeline(&j, NULL, NULL);
+    is_json(&out);
+    for (size_t i = 0; i < 2; i++) {
+        j = json_writer_of(&out);
+        hrana_json_put_v1(&j, &replies[i], &error);
+        CHECK(error == NULL || out.len == 0);
+        if (error == NULL)
+            is_json(&out);
+        hrana_error_free(error);
+    }
+    j = json_writer_of(&out);
+    hrana_json_put_statements(&j, &replies[1], &error);
+    CHECK(error == NULL || out.len == 0);
+    if (error == NULL)
+        is_json(&out);
+    hrana_error_free(error);
+    buf_fini(&frames);
+    buf_fini(&out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    const uint8_t *zero = memchr(data + 1, 0, size - 1);
+    size_t n = zero == NULL ? size - 1 : (size_t)(zero - data - 1);
+    read_message(data[0], data + 1, n);
+    if (zero != NULL)
+        write_answer(zero + 1, size - n - 2);
+    return 0;
+}
