@@ -56,31 +56,38 @@ static void put_replication_index(struct json_writer *j, uint64_t seq)
         json_uint_text(j, seq);
 }
 
+/* An object as far as it is the same for all values of a type: what rows are made of, in one piece.
+ */
+static void begin_value(struct json_writer *j, const char *head, size_t n)
+{
+    if (j->comma)
+        buf_put_u8(j->out, ',');
+    buf_put(j->out, head, n);
+    j->comma = false;
+}
+
+#define BEGIN_VALUE(j, head) begin_value(j, head, sizeof(head) - 1)
+
 static void put_value(struct json_writer *j, const struct wire_value *v)
 {
-    json_begin_object(j);
     switch (v->type) {
     case WIRE_NULL:
-        put_type(j, "null");
+        BEGIN_VALUE(j, "{\"type\":\"null\"");
         break;
     case WIRE_INTEGER:
-        put_type(j, "integer");
-        json_key(j, "value");
+        BEGIN_VALUE(j, "{\"type\":\"integer\",\"value\":");
         json_int_text(j, v->integer);
         break;
     case WIRE_FLOAT:
-        put_type(j, "float");
-        json_key(j, "value");
+        BEGIN_VALUE(j, "{\"type\":\"float\",\"value\":");
         json_real(j, v->real);
         break;
     case WIRE_TEXT:
-        put_type(j, "text");
-        json_key(j, "value");
+        BEGIN_VALUE(j, "{\"type\":\"text\",\"value\":");
         json_text(j, v->text.bytes, v->text.len);
         break;
     case WIRE_BLOB:
-        put_type(j, "blob");
-        json_key(j, "base64");
+        BEGIN_VALUE(j, "{\"type\":\"blob\",\"base64\":");
         json_base64(j, v->text.bytes, v->text.len);
         break;
     }
