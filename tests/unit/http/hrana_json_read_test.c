@@ -606,19 +606,22 @@ TEST(hrana_json_survives_a_full_arena_anywhere)
 /* Whatever a byte is changed to, cut or doubled: decoded within bounds, or refused. */
 TEST(hrana_json_survives_mutations)
 {
-    static const char *const texts[] = {
+    static const char pipeline[] =
         "{\"baton\":\"B\",\"requests\":[{\"type\":\"execute\",\"stmt\":{\"sql\":\"SELECT\","
         "\"args\":"
         "[{\"type\":\"blob\",\"base64\":\"AQID/w==\"},{\"type\":\"integer\",\"value\":\"12\"}],"
         "\"named_args\":[{\"name\":\"a\",\"value\":{\"type\":\"float\",\"value\":1.5}}]}},"
         "{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql_id\":1}},{\"stmt\":{\"sql\":"
         "\"x\"},"
-        "\"condition\":{\"type\":\"not\",\"cond\":{\"type\":\"ok\",\"step\":0}}}]}}]}",
+        "\"condition\":{\"type\":\"not\",\"cond\":{\"type\":\"ok\",\"step\":0}}}]}}]}";
+    static const char message[] =
         "{\"type\":\"request\",\"request_id\":1,\"request\":{\"type\":\"open_cursor\",\"stream_"
         "id\":1,"
-        "\"cursor_id\":2,\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\"a\"}}]}}}",
+        "\"cursor_id\":2,\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\"a\"}}]}}}";
+    static const char oldest[] =
         "{\"statements\":[\"SELECT 1\",{\"q\":\"SELECT ?\",\"params\":[1,\"a\",null,true,1.5,"
-        "{\"base64\":\"AA\"}]},{\"q\":\"SELECT :a\",\"params\":{\":a\":1}}]}"};
+        "{\"base64\":\"AA\"}]},{\"q\":\"SELECT :a\",\"params\":{\":a\":1}}]}";
+    static const char *const texts[] = {pipeline, message, oldest};
     struct rng rng = {test_seed()};
     struct buf out;
     buf_init(&out, MIB(1));
