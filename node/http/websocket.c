@@ -18,7 +18,9 @@
 #include <wslay/wslay.h>
 
 #define REASON_MAX 123u
-#define KEY_CHARS  24u /* 16 bytes in base64 */
+/* Answers to what came together go together, up to this. */
+#define TOGETHER_MAX 65536u
+#define KEY_CHARS    24u /* 16 bytes in base64 */
 
 struct websocket {
     struct http_conn *conn;
@@ -39,6 +41,7 @@ struct websocket {
     bool receiving;    /* in wslay_event_recv */
     bool paused, full; /* by the handler; by a client that takes nothing */
     bool closing;      /* no more messages */
+    bool broken;       /* nothing more is read */
 };
 
 static void flush(struct websocket *ws) ON_LOOP;
@@ -49,7 +52,7 @@ static ssize_t on_recv(wslay_event_context_ptr ctx, uint8_t *buf, size_t len, in
 {
     struct websocket *ws = arg;
     (void)flags;
-    if (ws->n == 0 || ((ws->paused || ws->full) && !ws->closing)) {
+    if (ws->n == 0 || ws->broken || ((ws->paused || ws->full) && !ws->closing)) {
         wslay_event_set_error(ctx, WSLAY_ERR_WOULDBLOCK);
         return -1;
     }
@@ -71,11 +74,19 @@ static ssize_t on_send(wslay_event_context_ptr ctx, const uint8_t *p, size_t n, 
     return (ssize_t)n;
 }
 
+/* Ends it because of what came. */
+static void fail(struct websocket *ws, enum websocket_code code, const char *why) ON_LOOP
+{
+    websocket_close(ws, code, why);
+    ws->broken = true;
+}
+
 static void on_frame(wslay_event_context_ptr ctx,
                      const struct wslay_event_on_frame_recv_start_arg *f, void *arg)
 {
     struct websocket *ws = arg;
     (void)ctx;
+    thread_expect_loop();
     size_t head = f->payload_length < 126 ? 2 : f->payload_length < 65536 ? 4 : 10;
     ws->framed += head + 4 + f->payload_length;
     ws->control = (f->opcode & 8) != 0;
@@ -84,6 +95,8 @@ static void on_frame(wslay_event_context_ptr ctx,
     if (f->opcode != WSLAY_CONTINUATION_FRAME)
         ws->text = f->opcode == WSLAY_TEXT_FRAME;
     ws->in_message = f->fin == 0;
+    if (f->payload_length > ws->message.max - ws->message.len)
+        fail(ws, WEBSOCKET_TOO_BIG, "the message is larger than this node takes");
 }
 
 static void on_chunk(wslay_event_context_ptr ctx,
@@ -95,11 +108,12 @@ static void on_chunk(wslay_event_context_ptr ctx,
     if (ws->control || ws->closing)
         return;
     if (!http_conn_holds(ws->conn, ws->message.len + chunk->data_length))
-        websocket_close(ws, WEBSOCKET_TRY_AGAIN, "no memory for more requests now");
+        fail(ws, WEBSOCKET_TRY_AGAIN, "this node has no memory for more requests now");
     else
         buf_put(&ws->message, chunk->data, chunk->data_length);
+    CHECK(buf_status(&ws->message) != ERR_TOO_BIG); /* on_frame */
     if (buf_status(&ws->message) != ERR_OK)
-        websocket_close(ws, WEBSOCKET_TOO_BIG, "the message is too big");
+        fail(ws, WEBSOCKET_TRY_AGAIN, "out of memory");
 }
 
 static void on_whole(wslay_event_context_ptr ctx, const struct wslay_event_on_msg_recv_arg *m,
@@ -132,7 +146,6 @@ static wslay_event_context_ptr context(struct websocket *ws)
         int rc = wslay_event_context_server_init(&ws->wslay, &callbacks, ws);
         CHECK(rc == 0); /* as base/mem.h: without memory this process ends */
         wslay_event_config_set_no_buffering(ws->wslay, 1);
-        wslay_event_config_set_max_recv_msg_length(ws->wslay, ws->message.max);
         ws->given = ws->framed = 0;
     }
     return ws->wslay;
@@ -148,12 +161,17 @@ static void drop_context(struct websocket *ws)
     ws->wslay = NULL;
 }
 
-static void flush(struct websocket *ws)
+/* Makes frames of what is queued. At once, always: of what waits in wslay, a close goes first. */
+static void frame(struct websocket *ws)
 {
-    if (ws->receiving || ws->wslay == NULL)
-        return;
     int rc = wslay_event_send(ws->wslay);
     CHECK(rc == 0);
+}
+
+static void flush(struct websocket *ws)
+{
+    if (ws->receiving && ws->out.len < TOGETHER_MAX)
+        return;
     if (ws->out.len > 0)
         http_conn_send(ws->conn, &ws->out);
     buf_fini(&ws->out);
@@ -162,6 +180,15 @@ static void flush(struct websocket *ws)
 }
 
 /* --- what http_conn calls --- */
+
+static void break_off(struct websocket *ws)
+{
+    static const uint8_t close[] = {0x88, 2, WEBSOCKET_PROTOCOL_ERROR >> 8,
+                                    WEBSOCKET_PROTOCOL_ERROR & 255};
+    if (!ws->closing)
+        buf_put(&ws->out, close, sizeof close);
+    ws->closing = ws->broken = true;
+}
 
 static size_t on_bytes(void *ctx, const uint8_t *p, size_t n)
 {
@@ -173,11 +200,16 @@ static size_t on_bytes(void *ctx, const uint8_t *p, size_t n)
     ws->receiving = true;
     int rc = wslay_event_recv(w);
     ws->receiving = false;
+    if (rc == 0)
+        frame(ws);
+    else /* what is no frame, wslay closes without a code */
+        break_off(ws);
     flush(ws);
     size_t used = n - ws->n;
     ws->p = NULL;
     ws->n = 0;
-    if (rc != 0 || wslay_event_get_close_received(w) != 0 || wslay_event_get_read_enabled(w) == 0) {
+    if (ws->broken || wslay_event_get_close_received(w) != 0 ||
+        wslay_event_get_read_enabled(w) == 0) {
         ws->closing = true;
         http_conn_end(ws->conn);
         return n;
@@ -347,6 +379,7 @@ static void send_message(struct websocket *ws, uint8_t opcode, struct buf *b) ON
         struct wslay_event_msg m = {.opcode = opcode, .msg = b->data, .msg_length = b->len};
         int rc = wslay_event_queue_msg(context(ws), &m);
         CHECK(rc == 0 || rc == WSLAY_ERR_NO_MORE_MSG); /* its client has closed: on_over follows */
+        frame(ws);
         flush(ws);
         drop_context(ws);
     }
@@ -371,6 +404,7 @@ void websocket_close(struct websocket *ws, enum websocket_code code, const char 
     int rc = wslay_event_queue_close(context(ws), (uint16_t)code, (const uint8_t *)reason,
                                      n < REASON_MAX ? n : REASON_MAX);
     CHECK(rc == 0 || rc == WSLAY_ERR_NO_MORE_MSG);
+    frame(ws);
     ws->closing = true;
     http_conn_closing(ws->conn);
     flush(ws);
