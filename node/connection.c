@@ -254,7 +254,9 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
 /* R is of stream ID. */
 static void take(struct connection *c, struct session *s, struct request *r) ON_LOOP
 {
-    bool fits = c->n_requests < POLITE_MAX || connection_need_room(c, sizeof *r) == ERR_OK;
+    /* A follower has one on each of its streams, of many clients: those are not to be cut off. */
+    bool fits =
+        c->n_requests < POLITE_MAX + c->streams.n || connection_need_room(c, sizeof *r) == ERR_OK;
     if (fits && c->n_requests < REQUESTS_MAX) {
         c->n_requests++;
         session_take(s, r);
