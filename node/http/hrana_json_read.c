@@ -287,7 +287,7 @@ static enum err get_store_sql(const struct spot *s, struct hrana_request *out)
 static enum err get_request(const struct reading *r, const struct spot *s, bool websocket,
                             struct hrana_request *out)
 {
-    const struct kind *k;
+    const struct kind *k = NULL; /* for gcc, which does not see that TRY leaves */
     TRY(get_kind(r, s, websocket, &k));
     out->type = k->type;
     if (websocket)
