@@ -47,7 +47,7 @@ struct write {
 
 static uint8_t scratch[SCRATCH];
 
-static void count(struct framed *f)
+static void count(struct framed *f) ON_LOOP
 {
     if (f->events.waiting != NULL)
         waiting_set(f->events.waiting, &f->counted, f->partial.len + f->backlog);
@@ -64,7 +64,7 @@ static void on_handle_closed(uv_handle_t *h)
 }
 
 /* Closes the handles; the struct goes when libuv has let go. */
-static void shut(struct framed *f)
+static void shut(struct framed *f) ON_LOOP
 {
     if (uv_is_closing((uv_handle_t *)&f->tcp))
         return;
@@ -145,7 +145,7 @@ static void begin_drop(struct framed *f)
     empty_partial(f);
 }
 
-static void take_input(struct framed *f, const uint8_t *p, size_t n)
+static void take_input(struct framed *f, const uint8_t *p, size_t n) ON_LOOP
 {
     f->in_input = true;
     size_t dropped = drop(f, n);

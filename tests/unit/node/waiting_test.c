@@ -9,6 +9,7 @@ TEST(waiting_leaves_room_to_the_modest)
     struct waiting w;
     size_t greedy = 0, modest = 0;
     thread_become(THREAD_LOOP);
+    thread_expect_loop();
     waiting_init(&w, MIB(128), 10);
     EXPECT(waiting_has_room(&w, 0, MIB(64) + KIB(1))); /* a frame alone */
     EXPECT(!waiting_has_room(&w, 0, MIB(97)));
