@@ -2,6 +2,7 @@
  * after the other, kept or ended.   Not here: wrong ones (http_conn_bad_test.c), times
  * (http_conn_time_test.c). */
 #include "base/mem.h"
+#include "node/http/door.h"
 #include "node/http/exchange.h"
 #include "tests/lib/test.h"
 #include "tests/unit/http/http_handlers.h"
@@ -413,5 +414,20 @@ TEST(http_winds_down)
     free(a);
     (void)close(idle);
     (void)close(busy);
+    stage_close(&s);
+}
+
+TEST(http_says_its_version)
+{
+    struct http_stage s;
+    struct http_options o = http_options_default();
+    o.router = &door_router;
+    stage_open(&s, o);
+    char *a = ask(&s, "GET /version HTTP/1.1\r\nHost: h\r\n\r\n", 0, "\n\r\n");
+    free(a);
+    a = ask(&s, "GET /version HTTP/1.0\r\n\r\n", 0, NULL);
+    expect_in(a, "\r\n\r\nlectern ");
+    EXPECT(a[strlen(a) - 1] == '\n');
+    free(a);
     stage_close(&s);
 }
