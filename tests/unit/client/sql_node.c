@@ -93,6 +93,13 @@ static void forget(struct sql_node *n, uint32_t keep)
     }
 }
 
+static void forget_all(struct sql_node *n)
+{
+    for (unsigned i = 0; i < KEPT_MAX; i++)
+        free(n->kept[i].sql);
+    memset(n->kept, 0, sizeof n->kept);
+}
+
 static uint8_t flags_of(struct sql_node *n)
 {
     int on = 1;
@@ -338,8 +345,7 @@ static void forget_connection(struct sql_node *n)
     if (!sqlite3_get_autocommit(n->db))
         (void)sqlite3_exec(n->db, "ROLLBACK", NULL, NULL, NULL);
     memset(n->windows, 0, sizeof n->windows);
-    for (unsigned i = 0; i < KEPT_MAX; i++)
-        forget(n, n->kept[i].keep);
+    forget_all(n);
 }
 
 static bool answer(void *ctx, struct fake_peer *p, struct wire_frame *f)
@@ -420,8 +426,7 @@ void sql_node_stop(struct sql_node *n)
 {
     fake_node_stop(n->fake);
     (void)sqlite3_finalize(n->paused.stmt);
-    for (unsigned i = 0; i < KEPT_MAX; i++)
-        free(n->kept[i].sql);
+    forget_all(n);
     EXPECT(sqlite3_close(n->db) == SQLITE_OK);
     (void)pthread_mutex_destroy(&n->lock);
     free(n);
