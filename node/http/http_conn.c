@@ -540,10 +540,17 @@ static size_t take_head(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
     return skip + n;
 }
 
+/* Is the open turn the last one? */
+static bool ends_behind(const struct http_conn *c) ON_LOOP
+{
+    return c->state != CONN_UPGRADED &&
+           (c->turn->x.closes || http_listener_is_winding_down(c->listener));
+}
+
 /* The turn was read and answered, as far as both will be. */
 static void end_turn(struct http_conn *c) ON_LOOP
 {
-    bool closes = c->turn->x.closes || http_listener_is_winding_down(c->listener);
+    bool closes = ends_behind(c);
     free_turn(c);
     c->rearm = true;
     if (c->state == CONN_UPGRADED)
@@ -561,7 +568,13 @@ static bool step(struct http_conn *c, const uint8_t *p, size_t n, size_t *used) 
     struct turn *t = c->turn;
     if (t != NULL && t->x.finished) {
         tell_over(t);
-        if (t->complete || t->x.closes) {
+        if (ends_behind(c)) {
+            t->complete = true;
+            c->state = CONN_ANSWER;
+            if (http_conn_backlog(c) > 0) /* an end of tcp.c's has less patience than we */
+                return false;
+        }
+        if (t->complete) {
             end_turn(c);
             return true;
         }
@@ -680,7 +693,7 @@ static void run(struct http_conn *c, const uint8_t *p, size_t n)
         bool waits = c->state == CONN_ANSWER;
         if (buf_status(&c->in) != ERR_OK)
             end(c, TCP_NOW);
-        else if (c->eof && !waits && http_conn_backlog(c) < HTTP_FULL_BYTES)
+        else if (c->eof && !waits && http_conn_backlog(c) == 0)
             end(c, TCP_FLUSH);
     }
     c->running = false;
@@ -762,7 +775,9 @@ void http_conn_break(struct http_conn *c)
 
 void http_conn_wind_down(struct http_conn *c)
 {
-    if (c->state == CONN_IDLE && c->in.len == 0)
+    if (c->state == CONN_IDLE && tcp_backlog(c->tcp) > 0)
+        c->eof = true; /* run() ends it when its client has the answer */
+    else if (c->state == CONN_IDLE && c->in.len == 0)
         end(c, TCP_LINGER);
     else if (c->state == CONN_UPGRADED)
         c->takeover->on_wind_down(c->takeover->ctx);

@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define SHORT_MS 80
@@ -138,5 +139,30 @@ TEST(http_waits_for_its_handler)
     EXPECT(strstr(a, "200 OK") != NULL);
     free(a);
     (void)close(fd);
+    stage_close(&s);
+}
+
+TEST(http_gives_a_slow_client_the_whole_answer_before_it_closes)
+{
+    static const char *const asks[] = {
+        "GET /large HTTP/1.0\r\n\r\n",
+        "GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET /large HTTP/1.1\r\nHost: h\r\n\r\n"};
+    struct http_stage s;
+    int fds[3];
+    stage_open(&s, options());
+    for (unsigned i = 0; i < 3; i++) {
+        fds[i] = client_dial(&s);
+        client_say_text(&s, fds[i], asks[i]);
+    }
+    stage_turn(&s);
+    EXPECT(shutdown(fds[2], SHUT_WR) == 0);
+    stage_for(&s, 2500); /* more than the end of a connection may take */
+    for (unsigned i = 0; i < 3; i++) {
+        size_t n;
+        free(client_hear_all(&s, fds[i], &n));
+        EXPECT(n > TEST_FLOOD_BYTES);
+        (void)close(fds[i]);
+    }
     stage_close(&s);
 }

@@ -124,6 +124,16 @@ static void flood(struct exchange *x)
     flood_on(x);
 }
 
+static void large(struct exchange *x)
+{
+    struct buf out;
+    thread_expect_loop();
+    buf_init(&out, SIZE_MAX);
+    memset(buf_extend(&out, TEST_FLOOD_BYTES), 'l', TEST_FLOOD_BYTES);
+    exchange_answer(x, 200, "text/plain", &out);
+    buf_fini(&out);
+}
+
 static void later(struct exchange *x)
 {
     test_later = x;
@@ -141,6 +151,7 @@ static const struct handler headers_handler = {begin, body, headers, NULL, over}
 static const struct handler stream_handler = {begin, body, stream, NULL, over};
 static const struct handler broken_handler = {begin, body, broken, NULL, over};
 static const struct handler flood_handler = {begin, body, flood, flood_on, over};
+static const struct handler large_handler = {begin, body, large, NULL, over};
 static const struct handler later_handler = {begin, body, later, NULL, over};
 
 static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
@@ -151,6 +162,7 @@ static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
                                       {HTTP_VERB_GET, "/stream", &stream_handler},
                                       {HTTP_VERB_GET, "/broken", &broken_handler},
                                       {HTTP_VERB_GET, "/flood", &flood_handler},
+                                      {HTTP_VERB_GET, "/large", &large_handler},
                                       {HTTP_VERB_GET, "/later", &later_handler},
                                       {HTTP_VERB_GET, "/dev/:name/echo", &echo_handler},
                                       {HTTP_VERB_GET, "/below/...", &echo_handler},

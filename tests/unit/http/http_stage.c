@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,8 @@ int client_dial(struct http_stage *s)
                             .sin_port = htons(http_listener_port(s->listener)),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     EXPECT(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
+    int yes = 1;
+    EXPECT(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0);
     EXPECT(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
     stage_turn(s);
     return fd;
