@@ -18,30 +18,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HELLO_MS    5000     /* without HELLO it is closed: it may be half open, or hostile */
-#define BACKLOG_MAX KIB(512) /* not taken by the client: nothing more is sent */
-#define BACKLOG_MIN KIB(64)  /* the same, while the node holds as much as it may */
-#define POLITE_MAX  256      /* requests without an answer, while the node holds so much, too */
+#define HELLO_MS   5000 /* without HELLO it is closed: it may be half open, or hostile */
+#define POLITE_MAX 256  /* requests without an answer, while the node holds so much, too */
 
 /* --- the end --- */
 
 static void end(struct connection *c, bool flush) ON_LOOP
 {
     struct session *s;
-    struct list *i;
     uint32_t stream;
     while ((s = table_any(&c->streams, &stream)) != NULL) {
         (void)table_take(&c->streams, stream);
         session_end(s);
     }
-    while ((i = list_pop_front(&c->closed)) != NULL)
-        LIST_ENTRY(i, struct session, stall)->counted_at = NULL;
-    CHECK(list_empty(&c->stalled) && c->n_requests == 0);
+    channel_fini(&c->channel);
     framed_close(c->framed, flush);
-    c->node->n_connections--;
+    c->channel.node->n_connections--;
     list_remove(&c->link);
     keeper_free(c->keeper);
-    waiting_set(&c->node->waiting, &c->kept_bytes, 0);
     free(c);
 }
 
@@ -49,7 +43,7 @@ static void on_close(void *ctx, const char *why)
 {
     struct connection *c = ctx;
     thread_expect_loop();
-    log_debug("connection", "closed connection=%" PRIu64 " why=\"%s\"", c->id, why);
+    log_debug("connection", "closed connection=%" PRIu64 " why=\"%s\"", c->channel.id, why);
     end(c, false);
 }
 
@@ -59,7 +53,7 @@ static void on_eof(void *ctx)
     struct connection *c = ctx;
     thread_expect_loop();
     c->ending = true;
-    if (c->n_requests == 0)
+    if (c->channel.n_requests == 0)
         end(c, true);
 }
 
@@ -73,7 +67,7 @@ static void refuse_version(struct connection *c, unsigned version, enum err code
                            .offset = -1,
                            .message = message,
                            .message_len = strlen(message)};
-    log_info("connection", "refused connection=%" PRIu64 " error=%s reason=\"%s\"", c->id,
+    log_info("connection", "refused connection=%" PRIu64 " error=%s reason=\"%s\"", c->channel.id,
              err_name((int)code), message);
     buf_init(&b, KIB(4));
     if (version == 1)
@@ -99,45 +93,44 @@ static void on_bad(void *ctx, enum err e)
 
 /* --- for its sessions --- */
 
-bool connection_is_full(const struct connection *c)
+static struct connection *connection_of(struct channel *c)
 {
-    const struct waiting *w = &c->node->waiting;
-    return framed_backlog(c->framed) > (w->bytes > w->limit ? BACKLOG_MIN : BACKLOG_MAX);
+    return (struct connection *)c;
 }
 
-enum err connection_need_room(const struct connection *c, size_t more)
+static void send_frames(struct channel *c, struct buf *b)
 {
-    size_t own = c->request_bytes + c->held_bytes + c->kept_bytes + framed_backlog(c->framed) +
-                 c->n_requests * sizeof(struct request) + c->streams.n * sizeof(struct session);
-    if (waiting_has_room(&c->node->waiting, own, more))
-        return ERR_OK;
-    return err_fail(ERR_BUSY, "this node holds as many bytes of waiting requests and answers as "
-                              "it may (waiting-bytes): try again later");
+    framed_send(connection_of(c)->framed, b);
 }
 
-void connection_stall(struct connection *c, struct session *s)
+static size_t backlog(const struct channel *c)
 {
-    if (list_empty(&c->stalled))
-        progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
-    list_remove(&s->stall);
-    list_push_back(&c->stalled, &s->stall);
+    return framed_backlog(((const struct connection *)c)->framed);
 }
+
+static void on_stall(struct channel *ch)
+{
+    struct connection *c = connection_of(ch);
+    progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
+}
+
+static void on_answered(struct channel *ch)
+{
+    struct connection *c = connection_of(ch);
+    if (ch->n_requests == 0 && c->ending && !c->draining)
+        end(c, true);
+}
+
+static const struct channel_outlet outlet = {send_frames, backlog, on_stall, on_answered};
 
 static uint64_t published(const struct node *n) ON_LOOP
 {
     return n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
 }
 
-void connection_answered(struct connection *c)
-{
-    CHECK(c->n_requests > 0);
-    if (--c->n_requests == 0 && c->ending && !c->draining)
-        end(c, true);
-}
-
 static void send_pong(struct connection *c) ON_LOOP
 {
-    const struct node *n = c->node;
+    const struct node *n = c->channel.node;
     struct wire_pong p = {.seq = published(n),
                           .leader_id = n->leader_id,
                           .serves = n->lane != NULL && !n->failed && n->stage == NODE_SERVING};
@@ -153,16 +146,14 @@ static void send_pong(struct connection *c) ON_LOOP
 static void on_drain(void *ctx)
 {
     struct connection *c = ctx;
-    struct list *i;
     thread_expect_loop();
     if (c->owes_pong)
         send_pong(c);
     c->draining = true; /* the answer of the last request ends C, but not under our feet */
-    while (!connection_is_full(c) && (i = list_pop_front(&c->stalled)) != NULL)
-        session_resume(LIST_ENTRY(i, struct session, stall));
+    channel_drain(&c->channel);
     c->draining = false;
     progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
-    if (c->n_requests == 0 && c->ending)
+    if (c->channel.n_requests == 0 && c->ending)
         end(c, true);
 }
 
@@ -198,9 +189,9 @@ static void greet(struct connection *c, struct wire_frame *f) ON_LOOP
     framed_limit(c->framed, WIRE_FRAME_MAX);
     buf_init(&b, KIB(4));
     struct wire_welcome w = {.version = WIRE_VERSION,
-                             .node_id = c->node->config->id,
-                             .cluster_id = c->node->config->cluster_id,
-                             .seq = published(c->node),
+                             .node_id = c->channel.node->config->id,
+                             .cluster_id = c->channel.node->config->cluster_id,
+                             .seq = published(c->channel.node),
                              .server = LECTERN_VERSION,
                              .sqlite = sqlite3_libversion()};
     w.server_len = strlen(w.server);
@@ -222,7 +213,7 @@ static void refuse_stream(struct connection *c, struct wire_id id, enum err code
                            .offset = -1,
                            .message = message,
                            .message_len = strlen(message)};
-    if (connection_is_full(c)) {
+    if (channel_is_full(&c->channel)) {
         refuse(c, code, "too many streams, of a client that does not read");
         return;
     }
@@ -238,7 +229,7 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
     struct session *s = table_get(&c->streams, id.stream);
     if (s != NULL)
         return s;
-    enum err e = connection_need_room(c, sizeof *s);
+    enum err e = channel_need_room(&c->channel, sizeof *s);
     if (c->streams.n >= WIRE_STREAMS_MAX)
         e = err_fail(ERR_TOO_BIG,
                      "too many streams on one connection: close some, or open another");
@@ -246,7 +237,7 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
         refuse_stream(c, id, e, err_text());
         return NULL;
     }
-    s = session_new(c, id.stream);
+    s = session_new(&c->channel, id.stream);
     table_put(&c->streams, id.stream, s);
     return s;
 }
@@ -255,11 +246,10 @@ static struct session *session_of(struct connection *c, struct wire_id id) ON_LO
 static void take(struct connection *c, struct session *s, struct request *r) ON_LOOP
 {
     /* A follower has one on each of its streams, of many clients: those are not to be cut off. */
-    bool fits =
-        c->n_requests < POLITE_MAX + c->streams.n || connection_need_room(c, sizeof *r) == ERR_OK;
-    if (fits && c->n_requests < REQUESTS_MAX) {
-        c->n_requests++;
-        session_take(s, r);
+    bool fits = c->channel.n_requests < POLITE_MAX + c->streams.n ||
+                channel_need_room(&c->channel, sizeof *r) == ERR_OK;
+    if (fits && c->channel.n_requests < REQUESTS_MAX) {
+        channel_take(&c->channel, s, r);
         return;
     }
     request_free(r);
@@ -288,12 +278,12 @@ static void take_refused(struct connection *c, struct session *s, struct wire_id
 
 static void count_kept(struct connection *c) ON_LOOP
 {
-    waiting_set(&c->node->waiting, &c->kept_bytes, keeper_bytes(c->keeper));
+    waiting_set(&c->channel.node->waiting, &c->channel.kept_bytes, keeper_bytes(c->keeper));
 }
 
 static enum err keep_text(struct connection *c, const struct wire_statement *w) ON_LOOP
 {
-    enum err e = connection_need_room(c, w->sql_len);
+    enum err e = channel_need_room(&c->channel, w->sql_len);
     c->lacks_texts = c->lacks_texts || e != ERR_OK;
     TRY(e);
     e = keeper_put(c->keeper, w->keep, w->sql, w->sql_len);
@@ -423,7 +413,7 @@ static void on_image(struct connection *c, struct wire_frame *f) ON_LOOP
 static void on_ping(struct connection *c, struct wire_frame *f) ON_LOOP
 {
     c->ping = f->id.request;
-    c->owes_pong = connection_is_full(c);
+    c->owes_pong = channel_is_full(&c->channel);
     if (!c->owes_pong)
         send_pong(c);
 }
@@ -541,8 +531,9 @@ static void on_frame(void *ctx, struct wire_frame *f)
 
 static bool may_hold(void *ctx, size_t bytes)
 {
+    const struct connection *c = ctx;
     thread_expect_loop();
-    return connection_need_room(ctx, bytes) == ERR_OK;
+    return channel_need_room(&c->channel, bytes) == ERR_OK;
 }
 
 /* There was no room for it: a request is answered in its turn, like one over another limit. */
@@ -583,12 +574,9 @@ void connection_accept(struct node *n, uv_stream_t *listener)
         free(c);
         return;
     }
-    c->node = n;
-    c->id = ++n->next_connection_id;
+    channel_init(&c->channel, n, &outlet);
     c->born_ms = clock_mono_ms();
     table_init(&c->streams);
-    list_init(&c->stalled);
-    list_init(&c->closed);
     list_push_back(&n->connections, &c->link);
     if (++n->n_connections > n->config->connections_max)
         refuse(c, ERR_BUSY, "too many connections (max-connections)");
@@ -605,7 +593,7 @@ static void stalled_timer(struct connection *c, uint64_t now_ms) ON_LOOP
     if (!progress_stopped(&c->taken, framed_bytes_taken(c->framed), now_ms))
         return;
     log_info("connection", "closed connection=%" PRIu64 " why=\"its client takes no answers\"",
-             c->id);
+             c->channel.id);
     end(c, false);
 }
 
@@ -633,7 +621,7 @@ void connections_timer(struct node *n, uint64_t now_ms)
             refuse(c, ERR_TIMEOUT, "no HELLO came");
         else if (frame_timer(c, now_ms))
             continue;
-        else if (!list_empty(&c->stalled))
+        else if (!list_empty(&c->channel.stalled))
             stalled_timer(c, now_ms);
     }
 }

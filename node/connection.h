@@ -11,6 +11,7 @@
 #define NODE_CONNECTION_H
 
 #include "base/sizes.h"
+#include "node/channel.h"
 #include "node/framed.h"
 #include "node/node.h"
 #include "node/progress.h"
@@ -24,23 +25,17 @@ struct keeper;
 struct session;
 
 struct connection {
-    struct list link; /* of node.connections */
-    struct node *node;
+    struct channel channel; /* first: a connection is its channel */
+    struct list link;       /* of node.connections */
     struct framed *framed;
-    uint64_t id, born_ms;
+    uint64_t born_ms;
     bool greeted, ending; /* ending: the client sends no more; closed after the last answer */
     bool draining;        /* its stalled sessions are being resumed */
     bool owes_pong;       /* to `ping`, when the backlog is gone */
     bool lacks_texts;     /* for want of room some were not kept that its client thinks are */
     uint32_t ping;
-    uint32_t n_requests;   /* not yet answered */
-    size_t request_bytes;  /* of theirs, and of those that were closed and still run */
-    size_t held_bytes;     /* of answers that wait for their streams' windows */
     struct table streams;  /* struct session */
     struct keeper *keeper; /* statements kept; NULL: none yet */
-    size_t kept_bytes;     /* of them, in node.waiting */
-    struct list stalled;   /* struct session, by `stall`: wait until the backlog is gone */
-    struct list closed;    /* struct session, by `stall`: CLOSE came, and a request still runs */
     struct progress taken; /* of the backlog, while some are stalled */
     struct progress sent;  /* by the client, of a long frame that came in part */
 };
@@ -51,16 +46,5 @@ void connection_accept(struct node *n, uv_stream_t *listener) ON_LOOP;
 void connections_close_all(struct node *n) ON_LOOP;
 /* Closes connections that never said HELLO, and those whose client takes no byte for too long. */
 void connections_timer(struct node *n, uint64_t now_ms) ON_LOOP;
-
-/* --- for its sessions --- */
-
-/* The client does not take what was sent: nothing more is to be sent or begun. */
-bool connection_is_full(const struct connection *c) ON_LOOP;
-/* May it hold MORE bytes, in the room of the whole node (waiting.h)? Else ERR_BUSY. */
-MUST_USE enum err connection_need_room(const struct connection *c, size_t more) ON_LOOP;
-/* session_resume is called for S when it is full no more. */
-void connection_stall(struct connection *c, struct session *s) ON_LOOP;
-/* One of its requests is answered. C may be gone afterwards, and all of its sessions. */
-void connection_answered(struct connection *c) ON_LOOP;
 
 #endif

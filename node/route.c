@@ -446,9 +446,9 @@ void route_forget(struct session *s)
         if (w->session == s)
             drop_strong(w);
     }
-    if (s->connection != NULL && r->cluster != NULL && admin_has_begun(r))
+    if (s->channel != NULL && r->cluster != NULL && admin_has_begun(r))
         fail(s, ERR_UNKNOWN,
              "interrupted, but the change was begun: look at `lectern cluster list`");
-    else if (s->connection != NULL)
+    else if (s->channel != NULL)
         fail(s, ERR_CANCELLED, "interrupted");
 }

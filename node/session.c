@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "node/answer.h"
-#include "node/connection.h"
+#include "node/channel.h"
 #include "node/image.h"
 #include "node/route.h"
 #include "node/upstream.h"
@@ -45,15 +45,16 @@ static void count(struct session *s) ON_LOOP
                 sizeof *s + requests * sizeof(struct request) + s->request_bytes + s->held);
 }
 
-struct session *session_new(struct connection *c, uint32_t stream)
+struct session *session_new(struct channel *c, uint32_t stream)
 {
     struct session *s = MEM_NEW(struct session);
     s->node = c->node;
-    s->connection = c;
+    s->channel = c;
     s->stream = stream;
     s->id = ++s->node->next_session_id;
     s->foreign_keys = true;
     s->window = WIRE_WINDOW;
+    c->n_sessions++;
     list_init(&s->pending);
     list_init(&s->watch);
     list_init(&s->stall);
@@ -64,7 +65,7 @@ struct session *session_new(struct connection *c, uint32_t stream)
 
 static void free_if_done(struct session *s) ON_LOOP
 {
-    if (s->connection != NULL || s->current != NULL || s->beginning)
+    if (s->channel != NULL || s->current != NULL || s->beginning)
         return;
     CHECK(s->upstream == NULL && s->n_pending == 0 && list_empty(&s->watch) &&
           list_empty(&s->stall));
@@ -85,7 +86,7 @@ static void tell_gone(struct session *s) ON_LOOP
 /* Accounts for what waits of the current answer. */
 static void hold(struct session *s, size_t bytes) ON_LOOP
 {
-    s->connection->held_bytes += bytes - s->held;
+    s->channel->held_bytes += bytes - s->held;
     s->held = bytes;
     count(s);
 }
@@ -121,7 +122,7 @@ static void drop_current(struct session *s) ON_LOOP
 
 /* What another thread has of S takes room until it comes back: else a client that opens streams and
  * closes them could make the node hold any number of bytes. */
-static void count_closed(struct session *s, struct connection *c) ON_LOOP
+static void count_closed(struct session *s, struct channel *c) ON_LOOP
 {
     if (s->current != NULL) {
         s->counted_at = c;
@@ -142,7 +143,7 @@ void session_leave_transaction(struct session *s)
 
 void session_end(struct session *s)
 {
-    struct connection *c = s->connection;
+    struct channel *c = s->channel;
     struct list *i;
     hold(s, 0);
     list_remove(&s->watch);
@@ -150,7 +151,8 @@ void session_end(struct session *s)
     c->n_requests -= s->n_pending + (s->current != NULL);
     c->request_bytes -= s->request_bytes;
     s->request_bytes = 0;
-    s->connection = NULL;
+    s->channel = NULL;
+    c->n_sessions--;
     while ((i = list_pop_front(&s->pending)) != NULL)
         request_free(LIST_ENTRY(i, struct request, letter.link));
     s->n_pending = 0;
@@ -166,11 +168,11 @@ void session_end(struct session *s)
 /* One at a time, and none for a client that does not take the answers it has asked for. */
 static bool may_begin(struct session *s) ON_LOOP
 {
-    if (s->connection == NULL || s->current != NULL || s->n_pending == 0)
+    if (s->channel == NULL || s->current != NULL || s->n_pending == 0)
         return false;
-    if (!connection_is_full(s->connection))
+    if (!channel_is_full(s->channel))
         return true;
-    connection_stall(s->connection, s);
+    channel_stall(s->channel, s);
     return false;
 }
 
@@ -195,7 +197,7 @@ static void next(struct session *s) ON_LOOP
 static void drop_query(struct session *s, struct request *r) ON_LOOP
 {
     s->request_bytes -= r->frame_len;
-    s->connection->request_bytes -= r->frame_len;
+    s->channel->request_bytes -= r->frame_len;
     request_drop_query(r);
 }
 
@@ -203,7 +205,7 @@ static void drop_query(struct session *s, struct request *r) ON_LOOP
 static void finish(struct session *s, struct request *r) ON_LOOP
 {
     CHECK(s->current == r);
-    struct connection *c = s->connection;
+    struct channel *c = s->channel;
     s->current = NULL;
     s->at = AT_NOBODY;
     s->ended = ERR_OK;
@@ -222,14 +224,14 @@ static void finish(struct session *s, struct request *r) ON_LOOP
     }
     hold(s, 0);
     bool more = s->n_pending > 0;
-    connection_answered(c);
+    channel_answered(c);
     if (more) /* so C is still there */
         next(s);
 }
 
 static enum err need_room(const struct session *s, const struct request *r) ON_LOOP
 {
-    const struct connection *c = s->connection;
+    const struct channel *c = s->channel;
     bool modest = s->request_bytes + r->frame_len <= MODEST_BYTES;
     size_t all = c->request_bytes + r->frame_len;
     size_t max = modest ? ALL_BYTES_MAX : GREEDY_BYTES_MAX;
@@ -237,7 +239,7 @@ static enum err need_room(const struct session *s, const struct request *r) ON_L
         return err_fail(
             ERR_BUSY,
             "too many requests, or bytes of them, wait on this stream: read answers first");
-    return connection_need_room(c, r->frame_len);
+    return channel_need_room(c, r->frame_len);
 }
 
 void session_take(struct session *s, struct request *r)
@@ -250,7 +252,7 @@ void session_take(struct session *s, struct request *r)
     list_push_back(&s->pending, &r->letter.link);
     s->n_pending++;
     s->request_bytes += r->frame_len;
-    s->connection->request_bytes += r->frame_len;
+    s->channel->request_bytes += r->frame_len;
     count(s);
     next(s);
 }
@@ -291,7 +293,7 @@ static void send_part(struct session *s, struct answer *a, size_t n) ON_LOOP
     buf_init(&some, n);
     buf_put(&some, a->out.data + a->sent, n);
     CHECK(buf_status(&some) == ERR_OK);
-    framed_send(s->connection->framed, &some);
+    channel_send(s->channel, &some);
     buf_fini(&some);
     a->sent += n;
     if (a->sent == a->out.len)
@@ -305,7 +307,7 @@ static bool lacks_room(const struct session *s) ON_LOOP
 {
     size_t bytes = s->current->answer.out.len;
     return bytes > s->held + WAITING_SHARE &&
-           connection_need_room(s->connection, bytes - s->held) != ERR_OK;
+           channel_need_room(s->channel, bytes - s->held) != ERR_OK;
 }
 
 /* Sends what may be sent of the current answer. True: nothing of it is left. */
@@ -315,15 +317,15 @@ static bool send_some(struct session *s) ON_LOOP
     if (lacks_room(s)) /* the backlog is as much in memory as what waits here */
         return false;
     while (a->out.len > 0) {
-        if (connection_is_full(s->connection)) {
-            connection_stall(s->connection, s);
+        if (channel_is_full(s->channel)) {
+            channel_stall(s->channel, s);
             return false;
         }
         size_t n = allowed(s, a);
         if (n == 0)
             return false;
         if (n == a->out.len)
-            framed_send(s->connection->framed, &a->out);
+            channel_send(s->channel, &a->out);
         else
             send_part(s, a, n);
     }
@@ -342,13 +344,13 @@ static void watch(struct session *s) ON_LOOP
 /* May all that is left of the current answer wait? */
 static enum err need_to_hold(const struct session *s) ON_LOOP
 {
-    size_t bytes = s->current->answer.out.len, others = s->connection->held_bytes - s->held;
+    size_t bytes = s->current->answer.out.len, others = s->channel->held_bytes - s->held;
     if (bytes <= s->held)
         return ERR_OK;
     if (others > 0 && others + bytes > HELD_BYTES_MAX)
         return err_fail(ERR_BUSY,
                         "this connection's streams hold too many answers that it does not take");
-    return connection_need_room(s->connection, bytes - s->held);
+    return channel_need_room(s->channel, bytes - s->held);
 }
 
 /* The current request is answered, and its answer has its end: sends what may be sent. */
@@ -427,7 +429,7 @@ void session_answer(struct session *s, struct request *r)
     CHECK(s->current == r && r->session == s);
     if (s->at == AT_LANE)
         s->node->n_in_lane--;
-    if (s->connection == NULL) {
+    if (s->channel == NULL) {
         if (r->answer.in_transaction && s->at == AT_LANE)
             tell_gone(s);
         finish(s, r);
@@ -451,7 +453,7 @@ static void resume(struct session *s) ON_LOOP;
 void session_rows(struct session *s, struct request *r)
 {
     CHECK(s->current == r && s->at == AT_READER);
-    if (s->connection == NULL) {
+    if (s->channel == NULL) {
         answer_empty(&r->answer);
         readers_run(s->node->readers, r); /* it is cancelled, and comes back */
         return;
@@ -464,7 +466,7 @@ static void end_statement(struct session *s, enum err why) ON_LOOP;
 
 void session_relay(struct session *s)
 {
-    CHECK(s->at == AT_UPSTREAM && s->connection != NULL);
+    CHECK(s->at == AT_UPSTREAM && s->channel != NULL);
     struct buf *out = &s->current->answer.out;
     if (s->ended != ERR_OK)
         answer_empty(&s->current->answer);
@@ -496,7 +498,7 @@ static void resume(struct session *s) ON_LOOP
 {
     switch (s->at) {
     case AT_BLOCKED:
-        if (send_some(s) && s->window > 0 && !connection_is_full(s->connection)) {
+        if (send_some(s) && s->window > 0 && !channel_is_full(s->channel)) {
             unblock(s);
             return;
         }
@@ -506,8 +508,8 @@ static void resume(struct session *s) ON_LOOP
         }
         hold(s, s->current->answer.out.len);
         watch(s);
-        if (connection_is_full(s->connection))
-            connection_stall(s->connection, s);
+        if (channel_is_full(s->channel))
+            channel_stall(s->channel, s);
         return;
     case AT_SENDING:
         send_answer(s);

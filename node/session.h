@@ -13,7 +13,7 @@
 #include "node/node.h"
 #include "node/progress.h"
 
-struct connection;
+struct channel;
 struct image;
 struct upstream;
 
@@ -35,12 +35,12 @@ enum session_home { HOME_NONE, HOME_LANE, HOME_UPSTREAM };
 struct session {
     struct list link; /* of node.sessions */
     struct node *node;
-    uint64_t id;                   /* of this node, given once */
-    struct connection *connection; /* NULL: the stream has ended */
+    uint64_t id;             /* of this node, given once */
+    struct channel *channel; /* NULL: the stream has ended */
     struct list pending;
     struct request *current;
-    size_t request_bytes;          /* of `pending` and `current` */
-    struct connection *counted_at; /* its stream was closed; `current` still takes room there */
+    size_t request_bytes;       /* of `pending` and `current` */
+    struct channel *counted_at; /* its stream was closed; `current` still takes room there */
     uint32_t n_pending;
     uint32_t stream;
     enum session_at at;
@@ -60,13 +60,13 @@ struct session {
     size_t counted;    /* of all that it keeps, in node.waiting */
     struct progress takes; /* `credited`, since it waits for its client */
     struct list watch;     /* of node.watched: waits for its client */
-    struct list stall;     /* of connection.stalled: waits for the connection's backlog; or of
-                              connection.closed */
+    struct list stall;     /* of channel.stalled: waits for the connection's backlog; or of
+                              channel.closed */
 };
 
 /* --- for the connection --- */
 
-struct session *session_new(struct connection *c, uint32_t stream) ON_LOOP;
+struct session *session_new(struct channel *c, uint32_t stream) ON_LOOP;
 /* The stream ends: what waits is dropped, what runs is cancelled, a transaction rolled back. S may
  * be gone afterwards. */
 void session_end(struct session *s) ON_LOOP;

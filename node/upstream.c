@@ -25,7 +25,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "node/admin.h"
-#include "node/connection.h"
+#include "node/channel.h"
 #include "node/framed.h"
 #include "node/route.h"
 #include "node/table.h"
@@ -485,7 +485,7 @@ static struct leader_link *open_link(struct node *n, uint64_t leader_id, uint64_
 
 static bool is_greedy(const struct session *s) ON_LOOP
 {
-    return s->connection->request_bytes > SHARE_BYTES;
+    return s->channel->request_bytes > SHARE_BYTES;
 }
 
 /* For requests of S. NULL: too many clients have one of their own. */
@@ -493,7 +493,7 @@ static struct leader_link *link_to(const struct session *s, uint64_t leader_id,
                                    const char *address) ON_LOOP
 {
     struct node *n = s->node;
-    uint64_t owner = is_greedy(s) ? s->connection->id : 0;
+    uint64_t owner = is_greedy(s) ? s->channel->id : 0;
     unsigned owned = 0;
     LIST_EACH(i, &n->leader_links) {
         struct leader_link *l = LIST_ENTRY(i, struct leader_link, link);
@@ -520,7 +520,7 @@ static void send_in_transaction(struct session *s, struct request *r) ON_LOOP
     if (s->upstream == NULL)
         answer_lost(s, false, false);
     else if (s->upstream->at->owner == 0 && is_greedy(s) &&
-             r->frame_len < s->connection->request_bytes)
+             r->frame_len < s->channel->request_bytes)
         refuse_greedy(s, r);
     else
         send_request(s);
