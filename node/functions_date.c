@@ -549,7 +549,7 @@ static double divide_integers(int64_t a, int64_t b)
 {
     uint64_t x = a < 0 ? 0 - (uint64_t)a : (uint64_t)a, y = b < 0 ? 0 - (uint64_t)b : (uint64_t)b;
     if (x == 0)
-        return 0.0;
+        return b < 0 ? -0.0 : 0.0; /* as Python has it */
     int shift = 64 + __builtin_clzll(x);
     u128 wide = (u128)x << shift, q = wide / y;
     if (wide % y != 0)

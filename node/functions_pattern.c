@@ -5,6 +5,10 @@
  * pattern is read by Python's rules (Lib/re/_parser.py) and written in what both mean alike; what
  * Python refuses is refused. Verbose patterns, (?x), lose their white space here.
  *
+ * Callouts, (?C1), stand at the start, behind each repetition and before each alternative: wherever
+ * a search can go several ways, or far. There functions_regexp.c counts its work: PCRE2's own limit
+ * is for each start position anew, and does not see how long a text one step runs over.
+ *
  * What stays different: docs/FUNCTIONS.md. */
 #include "node/functions_pattern.h"
 
@@ -12,6 +16,7 @@
 #include <string.h>
 
 #define DEPTH_MAX 200 /* PCRE2 itself refuses more than 250 */
+#define CALLOUT   "(?C1)"
 
 struct translation {
     const char *begin, *p, *end;
@@ -22,7 +27,7 @@ struct translation {
     bool verbose;
     bool verbose_outside[DEPTH_MAX]; /* of each open group */
     int depth, groups;
-    bool nothing;  /* behind ( or | or at the start: nothing to repeat */
+    bool nothing;  /* behind ( or | or *, or at the start: nothing to repeat */
     bool at_start; /* nothing but global flags so far */
 };
 
@@ -233,22 +238,22 @@ static bool flags(struct translation *t)
     char on[64] = "(?";
     size_t n = 2;
     bool minus = false, verbose = t->verbose, ascii = false;
+    const char *begin = t->p;
     for (;; t->p++) {
         if (t->p == t->end)
             return fail(t, "missing -, : or )");
         char c = *t->p;
         if (n >= sizeof on - 2)
             return fail(t, "too many flags");
-        if (c == 'i' || c == 'm' || c == 's')
+        if (c == 'i' || c == 'm' || c == 's' || (c == '-' && !minus))
             on[n++] = c;
-        else if (c == '-' && !minus)
-            on[n++] = c, minus = true;
         else if (c == 'x')
             verbose = !minus;
         else if (c == 'a' && !minus)
             ascii = true;
         else if (c != 'u' || minus)
             break;
+        minus = minus || c == '-';
     }
     on[n] = 0;
     if (take(t, ":")) {
@@ -261,7 +266,7 @@ static bool flags(struct translation *t)
         t->verbose = verbose;
         return true;
     }
-    if (minus || !take(t, ")"))
+    if (minus || t->p == begin || !take(t, ")"))
         return fail(t, "unknown extension, or unknown flag");
     if (!t->at_start)
         return fail(t, "global flags not at the start of the expression");
@@ -272,6 +277,14 @@ static bool flags(struct translation *t)
     t->verbose = verbose;
     t->ascii = t->ascii || ascii;
     return true;
+}
+
+/* (?#...): \) does not end it. */
+static bool comment(struct translation *t)
+{
+    while (t->p < t->end && *t->p != ')')
+        t->p += *t->p == '\\' && t->end - t->p > 1 ? 2 : 1;
+    return take(t, ")") || fail(t, "missing ), unterminated comment");
 }
 
 /* The ( is taken. */
@@ -296,18 +309,24 @@ static bool group(struct translation *t)
         t->nothing = false;
         return copy_name(t, "(?P=", ')', ")");
     }
-    if (take(t, "?(")) {
+    if (take(t, "?("))
         return condition(t);
-    }
-    if (take(t, "?#")) {
-        const char *stop = memchr(t->p, ')', (size_t)(t->end - t->p));
-        if (stop == NULL)
-            return fail(t, "missing ), unterminated comment");
-        t->p = stop + 1;
-        return true;
-    }
+    if (take(t, "?#"))
+        return comment(t);
     t->p++;
     return flags(t);
+}
+
+/* The quantifier is written, but for the ? or + that makes it lazy or possessive. */
+static bool end_quantifier(struct translation *t)
+{
+    if (take(t, "?"))
+        put(t, "?");
+    else if (take(t, "+"))
+        put(t, "+");
+    put(t, CALLOUT);
+    t->nothing = true;
+    return true;
 }
 
 /* A { is taken: {3} {3,} {,3} {3,5} {,} repeat, everything else is a literal {. */
@@ -338,7 +357,7 @@ static bool braces(struct translation *t)
         put(t, ",");
     sqlite3_str_append(t->out, high, (int)(high_end - high));
     put(t, "}");
-    return true;
+    return end_quantifier(t);
 }
 
 static bool close_group(struct translation *t)
@@ -356,7 +375,7 @@ static bool quantifier(struct translation *t, char c)
     if (t->nothing)
         return fail(t, "nothing to repeat");
     sqlite3_str_appendchar(t->out, 1, c);
-    return true;
+    return end_quantifier(t);
 }
 
 static bool item(struct translation *t, char c)
@@ -380,7 +399,7 @@ static bool item(struct translation *t, char c)
         return quantifier(t, c);
     case '|':
         t->nothing = true;
-        put(t, "|");
+        put(t, "|" CALLOUT);
         return true;
     default:
         break;
@@ -408,6 +427,7 @@ void pattern_translate(const char *p, size_t n, struct pattern *out)
     struct translation t = {.begin = p, .p = p, .end = p + n, .nothing = true, .at_start = true};
     *out = (struct pattern){0};
     t.out = sqlite3_str_new(NULL);
+    put(&t, CALLOUT "(?:");
     while (t.p < t.end && t.why == NULL) {
         char c = *t.p++;
         if (t.verbose && (c == ' ' || (c >= '\t' && c <= '\r')))
@@ -419,16 +439,15 @@ void pattern_translate(const char *p, size_t n, struct pattern *out)
     }
     if (t.why == NULL && t.depth > 0)
         (void)fail(&t, "missing ), unterminated subpattern");
+    put(&t, ")");
     out->ascii = t.ascii;
     out->why = t.why;
     out->at = t.at;
     out->n = (size_t)sqlite3_str_length(t.out);
     bool bad = t.why != NULL || sqlite3_str_errcode(t.out) != SQLITE_OK;
-    out->text = sqlite3_str_finish(t.out); /* NULL for no text, too */
+    out->text = sqlite3_str_finish(t.out);
     if (bad) {
         sqlite3_free(out->text);
         out->text = NULL;
-    } else if (out->text == NULL) {
-        out->text = sqlite3_mprintf("");
     }
 }

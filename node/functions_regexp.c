@@ -1,10 +1,11 @@
 /* Room: node. `text REGEXP pattern`, that is regexp(pattern, text): Python's re.search by PCRE2.
  * Thread: the connection's.
  *
- * A search is bounded by its steps and its memory, and PCRE2 takes that memory from the heap: no
- * pattern can run forever or overflow the stack. Between the tries with more and more steps it is
- * asked whether the statement shall stop. A pattern that is constant in its statement is compiled
- * once (sqlite3_set_auxdata). */
+ * A search is bounded by its work, counted in callouts (functions_pattern.c), and by its memory,
+ * which PCRE2 takes from the heap: no pattern can run forever or overflow the stack. In the
+ * callouts it is asked, too, whether the statement shall stop. A pattern that is constant in its
+ * statement is compiled once (sqlite3_set_auxdata).
+ */
 #include "node/functions_pattern.h"
 #include "node/functions_state.h"
 
@@ -15,16 +16,19 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#define PATTERN_MAX 32768       /* bytes */
-#define STEPS_FIRST 100000      /* some milliseconds */
-#define STEPS_MAX   10000000    /* PCRE2's own default: some tenths of a second */
-#define HEAP_KIB    (32 * 1024) /* for one search */
-#define NESTED_MAX  250         /* groups in groups: bounds the compiler's stack */
+#define PATTERN_MAX    32768       /* bytes */
+#define WORK_MAX       20000000    /* some tenths of a second, ... */
+#define WORK_PER_BYTE  16          /* ... and this much for each byte of the text */
+#define WORK_PER_ASK   1000        /* between two looks at the clock: 10 to 100 us */
+#define BYTES_PER_WORK 16          /* a step over so many bytes costs as much as one callout */
+#define HEAP_KIB       (32 * 1024) /* for one search */
+#define NESTED_MAX     250         /* groups in groups: bounds the compiler's stack */
 
 struct regexp {
     pcre2_code *code;
     pcre2_match_data *data;
     pcre2_match_context *limits;
+    bool has_references; /* (?P=name) and the like */
 };
 
 static void regexp_free(void *arg)
@@ -96,7 +100,10 @@ static struct regexp *compile(sqlite3_context *ctx, sqlite3_value *v)
         sqlite3_result_error_nomem(ctx);
         return NULL;
     }
-    *r = (struct regexp){code, pcre2_match_data_create(1, NULL), pcre2_match_context_create(NULL)};
+    uint32_t references = 0;
+    (void)pcre2_pattern_info(code, PCRE2_INFO_BACKREFMAX, &references);
+    *r = (struct regexp){code, pcre2_match_data_create(1, NULL), pcre2_match_context_create(NULL),
+                         references > 0};
     if (r->data == NULL || r->limits == NULL) {
         regexp_free(r);
         sqlite3_result_error_nomem(ctx);
@@ -180,6 +187,12 @@ static bool subject_of(sqlite3_context *ctx, sqlite3_value *v, const char **p, s
         *own = repr_real(sqlite3_value_double(v));
         break;
     default:
+        /* Four times as long at most. */
+        if (sqlite3_value_bytes(v) >
+            sqlite3_limit(sqlite3_context_db_handle(ctx), SQLITE_LIMIT_LENGTH, -1) / 4) {
+            sqlite3_result_error_toobig(ctx);
+            return false;
+        }
         *own = repr_blob(sqlite3_value_blob(v), (size_t)sqlite3_value_bytes(v));
         break;
     }
@@ -194,16 +207,43 @@ static bool subject_of(sqlite3_context *ctx, sqlite3_value *v, const char **p, s
 
 /* --- the search --- */
 
+struct search {
+    sqlite3_context *ctx;
+    uint64_t work, work_max, ask_at;
+    size_t position; /* at the last callout */
+    bool has_references;
+};
+
+/* Zero: go on. */
+static int on_callout(pcre2_callout_block *b, void *arg)
+{
+    struct search *s = arg;
+    size_t now = b->current_position;
+    size_t moved = now > s->position ? now - s->position : s->position - now;
+    /* A reference compares what its group has, without moving when that differs. */
+    if (s->has_references)
+        moved += now - b->start_match;
+    s->position = now;
+    s->work += 1 + moved / BYTES_PER_WORK;
+    if (s->work > s->work_max)
+        return PCRE2_ERROR_MATCHLIMIT;
+    if (s->work < s->ask_at)
+        return 0;
+    s->ask_at = s->work + WORK_PER_ASK;
+    return fn_go_on(s->ctx) ? 0 : PCRE2_ERROR_CALLOUT;
+}
+
 static void search(sqlite3_context *ctx, struct regexp *r, const char *p, size_t n)
 {
-    int found = PCRE2_ERROR_MATCHLIMIT;
-    for (uint32_t steps = STEPS_FIRST; found == PCRE2_ERROR_MATCHLIMIT && steps <= STEPS_MAX;
-         steps *= 10) {
-        if (!fn_go_on(ctx))
-            return;
-        (void)pcre2_set_match_limit(r->limits, steps);
-        found = pcre2_match(r->code, (PCRE2_SPTR)p, n, 0, 0, r->data, r->limits);
-    }
+    struct search s = {.ctx = ctx,
+                       .work_max = WORK_MAX + (uint64_t)n * WORK_PER_BYTE,
+                       .has_references = r->has_references};
+    if (!fn_go_on(ctx)) /* many short ones, one after the other */
+        return;
+    (void)pcre2_set_callout(r->limits, on_callout, &s);
+    int found = pcre2_match(r->code, (PCRE2_SPTR)p, n, 0, 0, r->data, r->limits);
+    if (found == PCRE2_ERROR_CALLOUT)
+        return; /* the result is set */
     PCRE2_UCHAR text[160] = "";
     if (found >= 0 || found == PCRE2_ERROR_NOMATCH) {
         sqlite3_result_int(ctx, found >= 0);

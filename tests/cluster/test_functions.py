@@ -1,4 +1,4 @@
-"""SQL functions of docs/FUNCTIONS.md: the results of Python's own, on every node, in reads and writes."""
+"""SQL functions of docs/FUNCTIONS.md: Python's results, on every node, in reads and writes."""
 
 import math
 import os
@@ -92,7 +92,8 @@ def test_the_golden_table_is_what_python_gives():
         return
     with tempfile.TemporaryDirectory() as d:
         path = os.path.join(d, "golden")
-        subprocess.run([python, "-W", "ignore", django_functions.HERE, "--golden", path], check=True)
+        subprocess.run([python, "-W", "ignore", django_functions.HERE, "--golden", path],
+                       check=True)
         with open(path, encoding="ascii") as new, open(GOLDEN, encoding="ascii") as old:
             for a, b in zip(new, old):
                 expect_equal(b, a, GOLDEN)

@@ -2,8 +2,8 @@
 """What the SQL functions of docs/FUNCTIONS.md give in Python: the reference for node/functions*.c.
 
 Registers in a sqlite3 connection what Django's SQLite backend registers, from the Django that is
-installed (3.2 or newer; Debian's python3-django). Where old Djangos differ, as Django 5 has it; where
-Lectern differs on purpose, as docs/FUNCTIONS.md says.
+installed (3.2 or newer; Debian's python3-django). Where old Djangos differ, as Django 5 has it;
+where Lectern differs on purpose, as docs/FUNCTIONS.md says.
 
     echo '["SELECT MD5(?)", ["x"]]' | django_functions.py    # JSON lines in, JSON lines out
     django_functions.py --golden FILE                        # writes tests/unit/node's table
@@ -155,8 +155,8 @@ def register(conn):
         "django_time_trunc": functools.partial(time_trunc, utils, parse),
         "django_format_dtdelta": functools.partial(format_dtdelta, utils),
     }
-    ours = re.compile(r"django_|regexp|bitxor|cot|[lr]pad|md5|repeat|reverse|sha\d|rand|stddev|var_",
-                      re.IGNORECASE)
+    ours = re.compile(r"django_|regexp|bitxor|cot|[lr]pad|md5|repeat|reverse|sha\d|rand|stddev|"
+                      "var_", re.IGNORECASE)
 
     class Recorder:
         """Stands for the connection that Django opens: keeps the functions that we have, too."""
@@ -224,7 +224,8 @@ def main():
         with open(sys.argv[2], "w", encoding="ascii") as out:
             for sql in golden_calls():
                 kind, *value = result(conn, "SELECT " + sql)
-                out.write(f"{sql}\t{kind}" + (f"\t{value[0]}" if kind not in ("null", "error")
+                mark = "x" if kind in ("text", "blob") else ""
+                out.write(f"{sql}\t{kind}" + (f"\t{mark}{value[0]}" if kind not in ("null", "error")
                                               else "") + "\n")
         return
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Calls of the SQL functions of docs/FUNCTIONS.md, for comparison with Python's (django_functions.py).
+"""Calls of the SQL functions of docs/FUNCTIONS.md, to compare with Python's (django_functions.py).
 
 golden_calls(): SQL expressions without parameters, always the same. random_calls(rng, n): (SQL,
 parameters), good and bad ones. Both name each function.
@@ -8,7 +8,8 @@ import datetime
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata",
          "Europe/Dublin", "Africa/Casablanca", "America/Sao_Paulo", "Pacific/Apia", "Asia/Tehran",
          "Antarctica/Troll", "America/Godthab", "Europe/London", "Asia/Gaza", "Pacific/Chatham",
-         "America/St_Johns", "Africa/Monrovia", "Asia/Manila", "Etc/GMT+10", "Etc/GMT-14", "EST5EDT"]
+         "America/St_Johns", "Africa/Monrovia", "Asia/Manila", "Etc/GMT+10", "Etc/GMT-14",
+         "EST5EDT"]
 BAD_ZONES = ["Nowhere/Land", "../etc/passwd", "/etc/passwd", "Europe/", "europe.berlin", "", "+",
              "zone.tab", "\u00e9", "x" * 300]
 SHIFTS = ["+05:30", "-3:00", "+0530", "+07", "-23:59", "+00:00"]
@@ -28,7 +29,8 @@ BAD_MOMENTS = [
     "+2020-0_1-01 1:2:3", "2020-1_-1 1:2:3", "2020-01 1:2:3", "x-01 1:2:3",
     "99999999999-1-1 1:1:1", "2020-01-01 99999999999:1:1", "2020-01-01 1:2:3:4", "10:20:30",
     "1:2:3", "10:20", "10:20:30.5", "10:20:30.", "10:20:30.-5", "25:00:00", "10:-1:00",
-    "10:20:30+02:00", "99999999999:0:0", "\u00a02020-01-01 10:20:30\u3000", "2020-01-01-01", "a:b:c",
+    "10:20:30+02:00", "99999999999:0:0", "\u00a02020-01-01 10:20:30\u3000", "2020-01-01-01",
+    "a:b:c",
     0, 1, 5, 0.0, 2.5, {"blob": ""}, {"blob": "323032302d30312d3031"}, "2020-01-01 ::", "::",
 ]
 TEXTS = ["", "a", "abc", "H\u00e9llo W\u00f6rld", "\U0001f600x\u20ac", "a\0b", "x" * 300,
@@ -36,13 +38,16 @@ TEXTS = ["", "a", "abc", "H\u00e9llo W\u00f6rld", "\U0001f600x\u20ac", "a\0b", "
 SUBJECTS = ["", "foo", "Foo bar", "foobar\n", "a\nb", "\n", "abc123", "aaa", "aaaaab", "\u00c4rger",
             "\u00e4rger", "stra\u00dfe 7", "a.b", "x-y_z", "12:34", "{3}", "a{,2}", "[x]", "(y)",
             "tab\there", "\u0663\u0664", "foo foo", "bar\r\n", "\u2028", "\v", "user@example.org",
-            "a]b", "^", "$", "\\", "a#b c", ":alph]", "z\x00y", 12345, -7, 0.5, 1e22, 1e-7, 123456.75,
-            -0.0, 5e-324, 1.7976931348623157e308, 2.0 ** -44, {"blob": "00ff27"}, {"blob": "612762"},
+            "a]b", "^", "$", "\\", "a#b c", ":alph]", "z\x00y", 12345, -7, 0.5, 1e22, 1e-7,
+            123456.75,
+            -0.0, 5e-324, 1.7976931348623157e308, 2.0 ** -44, {"blob": "00ff27"},
+            {"blob": "612762"},
             {"blob": ""}, {"blob": "222722"}]
 PATTERNS = [
     "", "foo", "^foo$", "(?i)FOO", "(?i)\u00c4RGER", "^a.b$", "(?s)^a.b$", "(?m)^b", "a$", r"a\Z",
     r"foobar$", r"foobar\Z", r"\d+", r"^\w+$", r"\bbar\b", r"\Bar", r"\s", r"[^\s]+", r"a{2,3}$",
-    "a{,2}b", "a{,}b", r"a\{,2\}", "{3}", "x{", "a{2", "[[]", "[]x]", "[^]x]", "[[:alpha:]]", "[a-z-]",
+    "a{,2}b", "a{,}b", r"a\{,2\}", "{3}", "x{", "a{2", "[[]", "[]x]", "[^]x]", "[[:alpha:]]",
+    "[a-z-]",
     r"[\d-]", r"[a\-z]", r"[\]]", r"(?P<n>o)(?P=n)", r"(o)\1", r"(foo) \1", r"(?:foo){1}",
     r"foo(?=bar)", r"foo(?!bar)", r"(?<=foo)bar", r"(?<!foo)bar", r"(a)?b(?(1)x|$)",
     r"(?P<q>a)?(?(q)a|b)", r"(?x) f o o # comment (", r"(?x)a\ b", r"(?x)[ #]", "(?ix) FOO",
@@ -52,12 +57,14 @@ PATTERNS = [
     r"^.*@.*\.org$", r"(?a)^\w+$", r"(?a)\d", "(?u)\\w", r"#", r"a#b", "\u00e4", "[\u00c0-\u00ff]",
     "[^\u00e4]rger", "stra(ss|\u00df)e", r"^[+-]?[0-9]+$", r"1e", r"^b'", r"\\", r"(?i)(?s)foo.",
     r"(?>a+)b", r"a++b", "[&&]", "[a||b]", "\\\u00e4", r"(((((x)))))?", r"(x)(y)?", "(?:)", "()",
+    "(?-x:foo)", "(?i-x:FOO)", r"(?#a\)b)foo", "(?m-s:^b)",
     # Refused by Python.
     "(", ")", "[", "a**", "*", "+a", "?", "(*ACCEPT)", "(*LIMIT_MATCH=1)a", "(?R)", "(?1)", "(?|a)",
     "(?<n>a)", "(?'n'a)", "(?C1)a", r"\q", r"\N", r"\R", r"\X", r"\K", r"\h", r"\p{L}", r"\Q.\E",
     r"\G", r"\1", r"(a)\2", r"\x6", r"\u12", r"[\q]", r"[\w-z]", "[z-a]", "x(?i)y", "(?P<1>a)",
     "(?P=x)", "(?P>n)", "(?z)", "(?", "(?P", "(?P<", "(?(1)", "(?i", "(?#", "\\", "[\\", r"\400",
-    "(?-i)", "(?P<n>a)(?P<n>b)", "{1}", "(?x)( *ACCEPT)", "(?x)( ?R)", "(?<=a*)b", "(?iL)a",
+    "(?-i)", "(?)", r"(?#a\)", "(?P<n>a)(?P<n>b)", "{1}", "(?x)( *ACCEPT)", "(?x)( ?R)",
+    "(?<=a*)b", "(?iL)a",
     "a{3,2}", 5, 2.5, None, {"blob": "61"},
 ]
 
@@ -211,7 +218,8 @@ def some_pattern(r):
 def random_call(r):
     kind = r.randrange(12)
     if kind == 0:
-        return "django_date_trunc", [r.choice(UNITS[:5] + BAD_UNITS), some_moment(r), *some_zones(r)]
+        return "django_date_trunc", [
+            r.choice(UNITS[:5] + BAD_UNITS), some_moment(r), *some_zones(r)]
     if kind == 1:
         return "django_datetime_trunc", [r.choice(UNITS), some_moment(r), *some_zones(r)]
     if kind == 2:
