@@ -19,6 +19,8 @@
 #define SCRATCH         KIB(256)
 #define FLUSH_MS        2000
 #define KEEPALIVE_S     15
+#define ACCEPTS         1024 /* the kernel's queue of new connections */
+#define HOST_MAX        256
 #define USER_TIMEOUT_MS 30000 /* bytes unacknowledged for so long: the peer is gone */
 
 /* Of a connection that we open, until it is open. */
@@ -163,6 +165,44 @@ static struct tcp *make(uv_loop_t *loop, const struct tcp_events *events)
     return t;
 }
 
+/* The host of HOST:PORT into HOST, without the brackets of [::1]:7701. Returns the port, or NULL.
+ */
+static const char *cut_address(const char *address, char host[HOST_MAX])
+{
+    const char *colon = strrchr(address, ':');
+    size_t n = colon == NULL ? 0 : (size_t)(colon - address);
+    if (n > 1 && address[0] == '[' && address[n - 1] == ']') {
+        address++;
+        n -= 2;
+    }
+    if (n == 0 || n >= HOST_MAX)
+        return NULL;
+    memcpy(host, address, n);
+    host[n] = 0;
+    return colon + 1;
+}
+
+enum err tcp_listen(uv_tcp_t *socket, const char *address, uv_connection_cb on_connection)
+{
+    char host[HOST_MAX];
+    const char *port = cut_address(address, host);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    uv_getaddrinfo_t lookup;
+    if (port == NULL)
+        return err_fail(ERR_CONFIG, "\"%s\" is not HOST:PORT", address);
+    int rc = uv_getaddrinfo(socket->loop, &lookup, NULL, host, port, &hints);
+    if (rc == 0) {
+        rc = uv_tcp_bind(socket, lookup.addrinfo->ai_addr, 0);
+        uv_freeaddrinfo(lookup.addrinfo);
+    }
+    if (rc == 0)
+        rc = uv_listen((uv_stream_t *)socket, ACCEPTS, on_connection);
+    if (rc != 0)
+        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
+                        address, uv_strerror(rc));
+    return ERR_OK;
+}
+
 struct tcp *tcp_accept(uv_loop_t *loop, uv_stream_t *listener, const struct tcp_events *events)
 {
     thread_expect_loop();
@@ -216,21 +256,12 @@ struct tcp *tcp_connect(uv_loop_t *loop, const char *address, const struct tcp_e
     thread_expect_loop();
     struct tcp *t = make(loop, events);
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    const char *colon = strrchr(address, ':');
-    char host[256];
-    size_t n = colon == NULL ? 0 : (size_t)(colon - address);
-    if (n > 1 && address[0] == '[' && address[n - 1] == ']') { /* [::1]:7701 */
-        address++;
-        n -= 2;
-    }
+    char host[HOST_MAX];
+    const char *port = cut_address(address, host);
     t->dial = MEM_NEW(struct dial);
     t->dial->lookup.data = t->dial->connect.data = t;
-    if (n > 0 && n < sizeof host) {
-        memcpy(host, address, n);
-        host[n] = 0;
-        t->looking_up =
-            uv_getaddrinfo(loop, &t->dial->lookup, on_found, host, colon + 1, &hints) == 0;
-    }
+    if (port != NULL)
+        t->looking_up = uv_getaddrinfo(loop, &t->dial->lookup, on_found, host, port, &hints) == 0;
     if (!t->looking_up)
         lose_later(t, "the address is not HOST:PORT");
     return t;

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "node/http/http_conn.h"
+#include "node/tcp.h"
 
 #include <netdb.h>
 #include <stdio.h>
@@ -22,7 +23,6 @@
 
 #define TICK_MAX_MS 1000u
 #define CLOSE_MS    5000u
-#define BACKLOG     1024
 
 struct http_listener {
     uv_tcp_t tcp;
@@ -118,34 +118,6 @@ static void on_connection(uv_stream_t *socket, int status)
         http_conn_accept(l, socket);
 }
 
-static enum err bind_to(struct http_listener *l, const char *address)
-{
-    char host[256];
-    const char *colon = strrchr(address, ':');
-    size_t n = colon == NULL ? 0 : (size_t)(colon - address);
-    const char *from = address;
-    if (n > 1 && from[0] == '[' && from[n - 1] == ']') {
-        from++;
-        n -= 2;
-    }
-    if (n == 0 || n >= sizeof host)
-        return err_fail(ERR_CONFIG, "http-listen: \"%s\" is not HOST:PORT", address);
-    memcpy(host, from, n);
-    host[n] = 0;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
-    int rc = getaddrinfo(host, colon + 1, &hints, &found);
-    if (rc != 0)
-        return err_fail(ERR_CONFIG, "http-listen: \"%s\": %s", address, gai_strerror(rc));
-    rc = uv_tcp_bind(&l->tcp, found->ai_addr, 0);
-    freeaddrinfo(found);
-    if (rc == 0)
-        rc = uv_listen((uv_stream_t *)&l->tcp, BACKLOG, on_connection);
-    if (rc != 0)
-        return err_fail(ERR_IO, "http-listen: %s cannot be listened on: %s", address,
-                        uv_strerror(rc));
-    return ERR_OK;
-}
-
 /* Often enough to notice the shortest time, not oftener than that needs. */
 static uint64_t tick_of(const struct http_options *o)
 {
@@ -169,7 +141,7 @@ enum err http_listener_open(uv_loop_t *loop, const struct http_options *options,
     CHECK(rc == 0);
     l->tcp.data = l->timer.data = l;
     l->handles = 2;
-    enum err e = bind_to(l, options->listen);
+    enum err e = tcp_listen(&l->tcp, options->listen, on_connection);
     if (e != ERR_OK) {
         http_listener_close(l);
         return e;
