@@ -128,8 +128,8 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     fi
     fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the" \
         "sqlite3 shell and the development files of SQLite (3.40 or newer), libraft" \
-        "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit, inih, yajl," \
-        "PCRE2, wslay, the time zone database, and llhttp's C sources (LLHTTP_SOURCES and" \
+        "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit, inih," \
+        "yajl, PCRE2, wslay, the time zone database, and llhttp's C sources (LLHTTP_SOURCES and" \
         "LLHTTP_INCLUDE of the Makefile)."
 fi
 

@@ -40,6 +40,8 @@ LIBRARIES = {
     "histedit.h": ("client/shell",),
     "editline/readline.h": ("client/shell",),
     "ini.h": ("node/",),
+    "llhttp/": ("node/http/",),
+    "wslay/": ("node/http/",),
 }
 # What the client library may not use: memory that aborts, and what is not libc.
 NOT_IN_LIBRARY = ("base/mem.h", "base/log.h", "base/mail.h", "xxhash.h", "sqlite3.h")
@@ -81,6 +83,9 @@ VAGUE_NAMES = re.compile(r"(?:^|/)(?:utils?|misc|common|helpers?)\.\w+$")
 PUBLIC = "client/lectern.h"  # installed: its guard is a name of its own
 # Programs on the installed library: they see of Lectern what a user's program sees.
 PROGRAMS = ("tests/programs/", "docs/examples/")
+
+# node/ is tested in two programs.
+NODE_TESTS = ("tests/unit/node/", "tests/unit/http/")
 
 findings, notes = [], []
 
@@ -131,7 +136,7 @@ def check_includes(path, text):
                 continue
             tests = tuple("tests/unit/" + p for p in places) + tuple("tests/sim/" for _ in places)
             # Whoever tests a room may use what that room uses; node's tests see all.
-            if not path.startswith(places + tests + ("tests/unit/node/", "tests/fuzz/")):
+            if not path.startswith(places + tests + NODE_TESTS + ("tests/fuzz/",)):
                 finding(path, number, f"<{name}> belongs to {', '.join(places)} only")
         if of_library(path) and name in NOT_IN_LIBRARY:
             finding(path, number, f"{name} is not for the library: it must never abort for want of "
@@ -147,7 +152,7 @@ def check_includes(path, text):
         if room in DOORS and target not in (room, "base") and name not in DOORS[room]:
             finding(path, number, f"{room}/ must not include {name}")
         if own and not name.startswith(("base/", "tests/lib/", "tests/sim/", own)):
-            tested = path.split("/")[2]
+            tested = "node" if path.startswith(NODE_TESTS) else path.split("/")[2]
             allowed = (tested + "/",) + DOORS.get(tested, ())
             if not name.startswith(allowed):
                 finding(path, number, f"tests of {tested}/ must not include {name}")
