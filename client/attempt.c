@@ -102,8 +102,7 @@ void attempt_next(struct attempt *a, enum err e)
 }
 
 /* A connection to a port of this machine on which nobody listens may, by chance, be one to itself
- * (both ends open at once, RFC 9293 3.5): nobody is there, and the port must be free for its owner.
- */
+ * (both ends open at once, RFC 9293 3.5): nobody is there. */
 static bool is_to_itself(int fd)
 {
     struct sockaddr_storage mine = {0}, other = {0};
@@ -111,6 +110,14 @@ static bool is_to_itself(int fd)
     return getsockname(fd, (struct sockaddr *)&mine, &n) == 0 &&
            getpeername(fd, (struct sockaddr *)&other, &m) == 0 && n == m &&
            memcmp(&mine, &other, n) == 0;
+}
+
+/* The port must be free for its owner: closed as usual, it would be in TIME_WAIT for a minute, and
+ * nobody could listen there. */
+static void reset_when_closed(int fd)
+{
+    const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 }
 
 /* --- from the loop ---------------------------------------------------------------------------- */
@@ -126,8 +133,10 @@ static void on_socket(struct loop_watch *w, uint32_t events)
     (void)events;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) != 0)
         failure = errno;
-    if (failure == 0 && is_to_itself(fd))
+    if (failure == 0 && is_to_itself(fd)) {
+        reset_when_closed(fd);
         failure = ECONNREFUSED;
+    }
     if (failure != 0) {
         attempt_next(a, connect_failure(a, failure));
         return;

@@ -7,11 +7,15 @@
 #include "tests/unit/client/fake_names.h"
 #include "tests/unit/client/fake_node.h"
 
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define SOON_MS 2000 /* of a minute that it might take */
@@ -57,6 +61,35 @@ TEST(dial_connects_to_the_address_that_accepts)
     EXPECT_ERR(ERR_TIMEOUT, dial_wait(fd, POLLIN, NULL, clock_mono_ms() + 20, &ready));
     EXPECT_EQ(close(fd), 0);
     fake_node_stop(n);
+}
+
+/* A network of this process alone, in which all connections leave from PORT. False: not allowed. */
+static bool enter_network_of_one_port(uint16_t port)
+{
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    if (unshare(CLONE_NEWNET) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0)
+        return false;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    EXPECT(fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &lo) == 0);
+    EXPECT_EQ(close(fd), 0);
+    FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "we");
+    EXPECT(f != NULL && fprintf(f, "%u %u", port, port) > 0);
+    EXPECT_EQ(fclose(f), 0);
+    return true;
+}
+
+/* By chance a connection is one to itself. Its port is free at once, for who is to listen there. */
+TEST(dial_does_not_take_itself_for_another)
+{
+    const uint16_t port = 40000;
+    int fd = -1;
+    if (!enter_network_of_one_port(port)) {
+        (void)printf("no network of its own: not allowed here\n");
+        return;
+    }
+    EXPECT_ERR(ERR_CLOSED, dial("127.0.0.1:40000", clock_mono_ms() + 10000, NULL, &fd));
+    EXPECT(fd == -1 && strstr(err_text(), "refused") != NULL);
+    fake_node_stop(fake_node_start(&(struct fake_options){.port = port}));
 }
 
 static bool on_third_look(void *arg)
