@@ -39,6 +39,7 @@ struct fake_node {
     pthread_mutex_t lock;
     pthread_cond_t frame_came;
     int listener, wake_fd;
+    int port_fd; /* never listens: nobody else gets the port while the node is dead */
     uint16_t port;
     char address[64];
     bool stop, paused, muted;
@@ -48,7 +49,8 @@ struct fake_node {
 
 /* --- sockets ---------------------------------------------------------------------------------- */
 
-static void listen_again(struct fake_node *n)
+/* A socket of the node's address; of a free port, which it then is, when it has none yet. */
+static int bind_socket(struct fake_node *n)
 {
     bool v6 = strchr(n->o.host, ':') != NULL;
     struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(n->port)};
@@ -58,13 +60,20 @@ static void listen_again(struct fake_node *n)
     int on = 1;
     EXPECT(inet_pton(a->sa_family, n->o.host, v6 ? (void *)&a6.sin6_addr : (void *)&a4.sin_addr) ==
            1);
-    n->listener = socket(a->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    EXPECT(n->listener >= 0);
-    EXPECT(setsockopt(n->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
-    EXPECT(bind(n->listener, a, size) == 0);
-    EXPECT(listen(n->listener, FAKE_CONNECTIONS_MAX) == 0);
-    EXPECT(getsockname(n->listener, a, &size) == 0);
+    int fd = socket(a->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    EXPECT(fd >= 0);
+    EXPECT(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+    if (bind(fd, a, size) != 0)
+        test_fail(__FILE__, __LINE__, "bind to port %u: %s", n->port, strerror(errno));
+    EXPECT(getsockname(fd, a, &size) == 0);
     n->port = ntohs(v6 ? a6.sin6_port : a4.sin_port);
+    return fd;
+}
+
+static void listen_again(struct fake_node *n)
+{
+    n->listener = bind_socket(n);
+    EXPECT(listen(n->listener, FAKE_CONNECTIONS_MAX) == 0);
 }
 
 static void close_peer(struct fake_peer *p, bool reset)
@@ -272,6 +281,7 @@ struct fake_node *fake_node_start(const struct fake_options *o)
     EXPECT(pthread_cond_init(&n->frame_came, &monotonic) == 0);
     n->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     EXPECT(n->wake_fd >= 0);
+    n->port_fd = bind_socket(n);
     listen_again(n);
     (void)snprintf(n->address, sizeof n->address, strchr(n->o.host, ':') ? "[%s]:%u" : "%s:%u",
                    n->o.host, n->port);
@@ -287,6 +297,7 @@ void fake_node_stop(struct fake_node *n)
     EXPECT(pthread_join(n->thread, NULL) == 0);
     fake_node_kill(n);
     (void)close(n->wake_fd);
+    (void)close(n->port_fd);
     (void)pthread_mutex_destroy(&n->lock);
     (void)pthread_cond_destroy(&n->frame_came);
     free(n);

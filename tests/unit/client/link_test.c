@@ -9,6 +9,9 @@
 #include "tests/unit/client/fake_node.h"
 #include "tests/unit/client/link_seen.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,6 +364,24 @@ TEST(link_is_refused)
     open_link(&s, fake_node_address(n));
     EXPECT_EQ(s.down, 0);
     expect_down(&s, ERR_CLOSED, "cannot connect: Connection refused");
+    close_link(&s);
+    fake_node_stop(n);
+}
+
+/* Nor does another program get its port meanwhile, which it could not come back to. */
+TEST(link_to_a_node_that_died_and_lives_again)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(fake_node_port(n))};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fake_node_kill(n);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) != 0 && errno == EADDRINUSE);
+    EXPECT_EQ(close(fd), 0);
+    fake_node_revive(n);
+    struct seen s = {0};
+    open_link(&s, fake_node_address(n));
+    turn_until(&s, &s.ready, 1);
     close_link(&s);
     fake_node_stop(n);
 }
