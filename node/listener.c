@@ -5,11 +5,9 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "node/connection.h"
+#include "node/tcp.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-#define ACCEPTS 1024 /* the kernel's queue of new connections */
 
 struct listener {
     uv_tcp_t tcp;
@@ -26,28 +24,6 @@ static void on_connection(uv_stream_t *stream, int status)
         connection_accept(l->node, stream);
 }
 
-static enum err bind_to(struct listener *l, const char *address)
-{
-    const char *colon = strrchr(address, ':');
-    CHECK(colon != NULL);                                   /* config.c checked */
-    bool bracketed = address[0] == '[' && colon[-1] == ']'; /* [::1]:7701 */
-    char *host = mem_printf("%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    uv_getaddrinfo_t lookup;
-    int rc = uv_getaddrinfo(&l->node->loop, &lookup, NULL, host, colon + 1, &hints);
-    if (rc == 0) {
-        rc = uv_tcp_bind(&l->tcp, lookup.addrinfo->ai_addr, 0);
-        uv_freeaddrinfo(lookup.addrinfo);
-    }
-    if (rc == 0)
-        rc = uv_listen((uv_stream_t *)&l->tcp, ACCEPTS, on_connection);
-    free(host);
-    if (rc != 0)
-        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
-                        address, uv_strerror(rc));
-    return ERR_OK;
-}
-
 static void on_listener_closed(uv_handle_t *h)
 {
     free(h->data);
@@ -60,7 +36,7 @@ enum err listener_open(struct node *n, struct listener **out)
     int rc = uv_tcp_init(&n->loop, &l->tcp);
     CHECK(rc == 0);
     l->tcp.data = l;
-    enum err e = bind_to(l, n->config->listen);
+    enum err e = tcp_listen(&l->tcp, n->config->listen, on_connection);
     if (e != ERR_OK) {
         listener_close(l);
         return e;

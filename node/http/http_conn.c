@@ -773,6 +773,12 @@ void http_conn_break(struct http_conn *c)
     end(c, TCP_RESET);
 }
 
+void http_conn_stop(struct http_conn *c)
+{
+    bool cut = c->turn != NULL && c->turn->x.answered && !c->turn->x.finished;
+    end(c, cut ? TCP_RESET : TCP_FLUSH);
+}
+
 void http_conn_wind_down(struct http_conn *c)
 {
     if (c->state == CONN_IDLE && tcp_backlog(c->tcp) > 0)

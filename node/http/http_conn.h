@@ -24,8 +24,8 @@
 void http_conn_accept(struct http_listener *l, uv_stream_t *socket) ON_LOOP;
 /* The node ends: what is idle is closed, what is answered is closed after. */
 void http_conn_wind_down(struct http_conn *c) ON_LOOP;
-/* Closes at once. */
-void http_conn_break(struct http_conn *c) ON_LOOP;
+/* Ends it now: what was sent goes out, and an answer that was begun is seen to be cut. */
+void http_conn_stop(struct http_conn *c) ON_LOOP;
 /* It waited too long for what it waits for. */
 void http_conn_expire(struct http_conn *c) ON_LOOP;
 /* The connection with this link in a list of its listener. */
@@ -38,6 +38,8 @@ uint64_t http_conn_due(const struct http_conn *c) ON_LOOP;
 struct http_listener *http_conn_listener(const struct http_conn *c) ON_LOOP;
 /* May the connection be kept behind an answer that is begun now? */
 bool http_conn_keeps(const struct http_conn *c) ON_LOOP;
+/* The open answer cannot be completed: ends the connection so that its client sees that. */
+void http_conn_break(struct http_conn *c) ON_LOOP;
 /* Sends what B holds. */
 void http_conn_send(struct http_conn *c, struct buf *b) ON_LOOP;
 /* The answer of the open exchange is complete. */

@@ -197,7 +197,7 @@ void http_listener_close(struct http_listener *l)
     uv_close((uv_handle_t *)&l->timer, on_handle_closed);
     for (unsigned w = 0; w < HTTP_WAITS; w++)
         while (!list_empty(&l->waits[w]))
-            http_conn_break(http_conn_of(l->waits[w].next));
+            http_conn_stop(http_conn_of(l->waits[w].next));
     l->closed = true;
     CHECK(l->n_connections == 0);
 }
