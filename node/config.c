@@ -258,6 +258,8 @@ static enum err check(const struct config *c)
         c->reader_connections > 1000)
         return err_fail(ERR_CONFIG,
                         "readers must be 1 to 64, reader-connections from readers to 1000");
+    if (c->read_transactions > 1000)
+        return err_fail(ERR_CONFIG, "read-transactions must be at most 1000");
     if (c->flights_max == 0 || c->flights_max > 64)
         return err_fail(ERR_CONFIG, "batches-in-flight must be 1 to 64");
     if (c->queue_max == 0 || c->connections_max == 0)
@@ -316,7 +318,8 @@ enum err config_load(struct config *c, int argc, char **argv, enum config_wish *
 enum err config_fit_descriptors(struct config *c, uint64_t limit)
 {
     uint64_t reserve =
-        DESCRIPTORS_RESERVED + DESCRIPTORS_PER_READER * (c->readers + c->reader_connections);
+        DESCRIPTORS_RESERVED +
+        DESCRIPTORS_PER_READER * (c->readers + c->reader_connections + c->read_transactions);
     uint64_t fit = limit <= reserve ? 0 : (limit - reserve) / DESCRIPTORS_PER_CLIENT;
     if (fit >= c->connections_max)
         return ERR_OK;

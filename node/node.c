@@ -23,6 +23,7 @@
 #include "node/listener.h"
 #include "node/log_cut.h"
 #include "node/members_view.h"
+#include "node/read_txn.h"
 #include "node/repair.h"
 #include "node/route.h"
 #include "node/session.h"
@@ -410,6 +411,7 @@ static void on_timer(uv_timer_t *timer)
         route_timer(n, now);
     connections_timer(n, now);
     sessions_timer(n, now);
+    read_txns_timer(n, now);
     upstream_timer(n, now);
     if (n->readers != NULL)
         readers_expire(n->readers, now);
@@ -551,6 +553,7 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->sessions);
     waiting_init(&n->waiting, config->waiting_bytes, config->connections_max);
     list_init(&n->watched);
+    list_init(&n->snapshots);
     list_init(&n->leader_links);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
@@ -609,4 +612,5 @@ void node_close(struct node *n)
     mail_fini(&n->mail);
     int rc = uv_loop_close(&n->loop);
     CHECK(rc == 0);
+    CHECK(n->waiting.bytes == 0); /* all who held any are gone */
 }

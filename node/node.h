@@ -63,8 +63,9 @@ struct node {
     struct waiting waiting;  /* of all of them together */
     uint64_t next_connection_id;
     unsigned n_connections;
-    struct list sessions; /* session.c: their streams */
-    struct list watched;  /* struct session, by `watch`: wait for their clients */
+    struct list sessions;  /* session.c: their streams */
+    struct list snapshots; /* struct session, by `snapped`: have a read transaction */
+    struct list watched;   /* struct session, by `watch`: wait for their clients */
     uint64_t next_session_id;
     struct list leader_links; /* upstream.c: connections to a leader elsewhere */
     uint64_t n_in_lane;       /* requests that the lane has */

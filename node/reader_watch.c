@@ -1,8 +1,8 @@
 /* Room: node. Thread: readers, and the loop where said; `lock` guards all but the configuration.
  * Owns: the list of what reads; not the readings.
- * Invariants: a reading in the list has a request that lives; nothing is ended while the WAL is not
- *             over wal-limit, or nobody holds its restart back.
- * Not here: how a cancelled statement ends (sqlconn.c, readers.c, session.c).
+ * Invariants: a reading in the list has a request that lives, or none; nothing is ended while the
+ * WAL is not over wal-limit, or nobody holds its restart back. Not here: how a cancelled statement
+ * ends (sqlconn.c, readers.c, session.c).
  *
  * Why age alone decides which statement it is: any read transaction, whatever it saw first, stops
  * checkpoints at what it sees (one that saw nothing of the WAL stops them at once), and keeps its
@@ -74,9 +74,11 @@ void reader_watch_free(struct reader_watch *w)
 void reader_watch_begin(struct reader_watch *w, struct reading *g, struct request *r)
 {
     g->r = r;
+    g->session_id = r->session_id;
     g->began_ms = clock_mono_ms();
     atomic_store_explicit(&g->holds, false, memory_order_relaxed);
-    g->named = g->ended = false;
+    atomic_store_explicit(&g->ended, false, memory_order_relaxed);
+    g->named = false;
     (void)pthread_mutex_lock(&w->lock);
     list_push_back(&w->readings, &g->link); /* the oldest first */
     (void)pthread_mutex_unlock(&w->lock);
@@ -90,6 +92,13 @@ void reader_watch_end(struct reader_watch *w, struct reading *g)
     g->r = NULL;
 }
 
+void reader_watch_turn(struct reader_watch *w, struct reading *g, struct request *r)
+{
+    (void)pthread_mutex_lock(&w->lock);
+    g->r = r;
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
 static uint64_t age_of(const struct reading *g, uint64_t now_ms)
 {
     return now_ms > g->began_ms ? now_ms - g->began_ms : 0;
@@ -98,6 +107,10 @@ static uint64_t age_of(const struct reading *g, uint64_t now_ms)
 /* The beginning of R's SQL, fit for a line of the log. */
 static void show_sql(char to[SQL_SHOWN + 1], const struct request *r)
 {
+    if (r == NULL) {
+        (void)snprintf(to, SQL_SHOWN + 1, "(an open read transaction)");
+        return;
+    }
     size_t n = r->statement.sql_len < SQL_SHOWN ? r->statement.sql_len : SQL_SHOWN;
     for (size_t i = 0; i < n; i++) {
         char c = r->statement.sql[i];
@@ -114,7 +127,7 @@ static void tell(const struct reading *g, const char *event, uint64_t age_ms,
     log_warn("node",
              "%s session=%" PRIu64 " age_ms=%" PRIu64 " wal_bytes=%" PRIu64
              " restart_waits_ms=%" PRIu64 " sql=\"%s\"",
-             event, g->r->session_id, age_ms, st->wal_bytes, st->restart_waits_ms, sql);
+             event, g->session_id, age_ms, st->wal_bytes, st->restart_waits_ms, sql);
 }
 
 /* With the lock held. */
@@ -122,17 +135,19 @@ static void end_reading(struct reader_watch *w, struct reading *g, uint64_t now_
                         const struct repl_stats *st)
 {
     uint64_t age = age_of(g, now_ms);
-    g->ended = true;
     w->ended_ms = now_ms;
-    (void)snprintf(
-        g->sentence, sizeof g->sentence,
-        "the statement was ended after %" PRIu64 " ms (reader-limit): it kept the WAL of "
-        "this node, %" PRIu64 " MiB now (wal-limit: %" PRIu64 " MiB), from starting "
-        "over. Read less at a time, take the rows faster, or raise reader-limit or "
-        "wal-limit",
-        age, (uint64_t)(st->wal_bytes / MIB(1)), (uint64_t)(w->config->wal_limit_bytes / MIB(1)));
+    (void)snprintf(g->sentence, sizeof g->sentence,
+                   "the %s was ended after %" PRIu64 " ms (reader-limit): it kept the WAL of "
+                   "this node, %" PRIu64 " MiB now (wal-limit: %" PRIu64 " MiB), from starting "
+                   "over. Read less at a time, take the rows faster, or raise reader-limit or "
+                   "wal-limit",
+                   g->r == NULL ? "read transaction" : "statement", age,
+                   (uint64_t)(st->wal_bytes / MIB(1)),
+                   (uint64_t)(w->config->wal_limit_bytes / MIB(1)));
     tell(g, "reader_ended", age, st);
-    atomic_store_explicit(&g->r->cancelled, true, memory_order_relaxed);
+    atomic_store_explicit(&g->ended, true, memory_order_release);
+    if (g->r != NULL)
+        atomic_store_explicit(&g->r->cancelled, true, memory_order_relaxed);
 }
 
 /* Names and ends those that are older than WARN_MS and LIMIT_MS (0: none). *n_ended of them; *left
@@ -148,7 +163,7 @@ static void look_at_all(struct reader_watch *w, uint64_t now_ms, uint64_t limit_
         if (!atomic_load_explicit(&g->holds, memory_order_relaxed))
             continue;
         ++*left;
-        if (g->ended)
+        if (atomic_load_explicit(&g->ended, memory_order_relaxed))
             continue;
         if (limit_ms != 0 && age > limit_ms) {
             end_reading(w, g, now_ms, st);

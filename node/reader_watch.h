@@ -20,14 +20,16 @@
 
 struct reader_watch;
 
-/* One statement, from its begin to its end; in the memory of whoever runs it. */
+/* One statement, or a read transaction, from its begin to its end; in the memory of whoever runs
+ * it. */
 struct reading {
     struct list link;
-    struct request *r;
+    struct request *r; /* the statement; NULL between those of a transaction */
+    uint64_t session_id;
     uint64_t began_ms;  /* monotonic */
     _Atomic bool holds; /* it has a read transaction: said by the thread that runs it */
     bool named;
-    bool ended; /* told to end, for the reason `sentence`; read it after reader_watch_end */
+    _Atomic bool ended; /* told to end, for the reason `sentence`: written before */
     char sentence[ERR_TEXT_MAX];
 };
 
@@ -36,6 +38,8 @@ void reader_watch_free(struct reader_watch *w);
 /* R lives until reader_watch_end. */
 void reader_watch_begin(struct reader_watch *w, struct reading *g, struct request *r) ON_READER;
 void reader_watch_end(struct reader_watch *w, struct reading *g) ON_READER;
+/* The same transaction goes on with the statement R, or rests: NULL. */
+void reader_watch_turn(struct reader_watch *w, struct reading *g, struct request *r) ON_READER;
 
 /* Looks at all of them; call every now and then. Statements that are to end are cancelled: running
  * ones see it, who holds a parked one has to send it on (session.c does). True: another process may

@@ -25,15 +25,24 @@ struct cursor_state {
     struct sqlstmt *stmt;
 };
 
+struct snapshot {
+    struct list link; /* of readers.over */
+    struct reader_conn *conn;
+    uint64_t seq; /* nothing in it is newer */
+};
+
 struct readers {
     struct repl_db *db;
     struct mail *loop;
     pthread_mutex_t lock;
     pthread_cond_t work;
     struct list fresh;  /* requests without a connection */
+    struct list begin;  /* requests that begin a snapshot */
     struct list parked; /* requests that have one, ready to go on: first */
     struct list idle;   /* struct reader_conn */
+    struct list over;   /* struct snapshot: to be ended */
     unsigned conns, conns_max;
+    unsigned snapshots, snapshots_max;
     bool stopping;
     bool looks_outside; /* a thread is to find out who else reads our files */
     struct reader_watch *watch;
@@ -51,9 +60,9 @@ static bool note_holding(void *ctx)
     return false;
 }
 
+/* The caller holds a place in `conns` or `snapshots`: an idle one, or the right to open another. */
 static enum err take_conn(struct readers *p, struct reader_conn **out) ON_READER
 {
-    /* The caller holds a place in `conns`: an idle one, or the right to open another. */
     *out = NULL;
     (void)pthread_mutex_lock(&p->lock);
     struct list *l = list_pop_front(&p->idle);
@@ -86,34 +95,156 @@ static void send_back(struct readers *p, struct request *r, enum letter_kind kin
     mail_send(p->loop, &r->letter.link);
 }
 
+/* --- snapshots --- */
+
+static void free_snapshot(struct readers *p, struct snapshot *s) ON_READER
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->snapshots--;
+    if (s->conn != NULL)
+        list_push_front(&p->idle, &s->conn->link);
+    (void)pthread_cond_signal(&p->work);
+    (void)pthread_mutex_unlock(&p->lock);
+    free(s);
+}
+
+/* SQLite rolls a transaction back by itself when it cannot read or has no memory. */
+static bool is_open(const struct snapshot *s) ON_READER
+{
+    return sqlite3_get_autocommit(sqlconn_handle(s->conn->sql)) == 0;
+}
+
+/* Its transaction is rolled back: there is nothing to commit. */
+static void end_snapshot(struct readers *p, struct snapshot *s) ON_READER
+{
+    if (is_open(s)) {
+        int rc = sqlconn_exec(s->conn->sql, "ROLLBACK");
+        CHECK(rc == SQLITE_OK); /* it has no statement under way */
+    }
+    reader_watch_end(p->watch, &s->conn->reading);
+    free_snapshot(p, s);
+}
+
+/* BEGIN READONLY, which has its place in `snapshots`. SQLite takes the state when it first reads,
+ * so that is done here. */
+static void begin_snapshot(struct readers *p, struct request *r) ON_READER
+{
+    struct snapshot *s = MEM_NEW(struct snapshot);
+    enum err e = take_conn(p, &s->conn);
+    if (e != ERR_OK) {
+        request_fail_text(r, e);
+        free_snapshot(p, s);
+        return;
+    }
+    int rc = sqlconn_exec(s->conn->sql, "BEGIN");
+    if (rc == SQLITE_OK) {
+        reader_watch_begin(p->watch, &s->conn->reading, r);
+        rc = sqlconn_exec(s->conn->sql, "SELECT 1 FROM sqlite_schema LIMIT 1");
+        if (rc == SQLITE_OK) {
+            s->seq = r->answer.seq = repl_db_published_upper(p->db);
+            (void)note_holding(s->conn);
+            reader_watch_turn(p->watch, &s->conn->reading, NULL);
+            r->answer.in_transaction = true;
+            r->snapshot = s;
+            return;
+        }
+        (void)sqlconn_fail(s->conn->sql, r, rc);
+        end_snapshot(p, s);
+        return;
+    }
+    (void)sqlconn_fail(s->conn->sql, r, rc);
+    free_snapshot(p, s);
+}
+
+/* COMMIT or ROLLBACK, which are the same here. */
+static void finish_snapshot(struct readers *p, struct request *r) ON_READER
+{
+    r->answer.seq = r->snapshot->seq;
+    end_snapshot(p, r->snapshot);
+    r->snapshot = NULL;
+}
+
+/* --- statements --- */
+
+/* True: R is about its snapshot itself, and answered. */
+static bool run_step(struct readers *p, struct request *r) ON_READER
+{
+    if (r->begins_snapshot) {
+        begin_snapshot(p, r);
+        return true;
+    }
+    if (r->snapshot == NULL || r->kind != SQL_TRANSACTION || r->is_describe)
+        return false;
+    enum sql_step step = sql_step_of(r->statement.sql, r->statement.sql_len);
+    if (step == SQL_STEP_COMMIT || step == SQL_STEP_ROLLBACK) {
+        finish_snapshot(p, r);
+    } else {
+        request_fail(r, ERR_FORBIDDEN,
+                     "a read transaction is open: it takes COMMIT and ROLLBACK, no other statement "
+                     "of this kind");
+        r->answer.in_transaction = true;
+    }
+    return true;
+}
+
 /* Takes a connection, and begins R's statement on it. */
 static enum err begin(struct readers *p, struct request *r, struct reader_conn **conn,
                       struct sqlstmt **stmt) ON_READER
 {
-    enum err e = take_conn(p, conn);
-    if (e != ERR_OK) {
-        request_fail_text(r, e);
-        return e;
+    if (r->snapshot != NULL) {
+        *conn = r->snapshot->conn;
+        reader_watch_turn(p->watch, &(*conn)->reading, r);
+    } else {
+        enum err e = take_conn(p, conn);
+        if (e != ERR_OK) {
+            request_fail_text(r, e);
+            return e;
+        }
+        reader_watch_begin(p->watch, &(*conn)->reading, r);
     }
-    reader_watch_begin(p->watch, &(*conn)->reading, r);
     if (r->is_describe) /* complete with that: no statement is left to run */
         return sqlconn_describe((*conn)->sql, r);
     return sqlconn_begin((*conn)->sql, r, true, stmt);
 }
 
-/* The statement is over: its connection is another's. */
+/* The answer of a statement in a snapshot. What writes is no business of the writer's. */
+static void stay_in_snapshot(struct readers *p, struct request *r) ON_READER
+{
+    r->answer.seq = r->snapshot->seq;
+    if (!is_open(r->snapshot)) {
+        CHECK(r->answer.code != ERR_OK);
+        end_snapshot(p, r->snapshot);
+        r->snapshot = NULL;
+        return;
+    }
+    if (r->answer.not_read_only) {
+        request_fail(r, ERR_FORBIDDEN, "attempt to write in a read transaction (BEGIN READONLY)");
+        r->answer.sqlite_code = SQLITE_READONLY;
+        r->answer.not_read_only = false;
+    }
+    r->answer.in_transaction = true;
+}
+
+/* The statement is over: its connection is another's, or rests in its snapshot. */
 static void end(struct readers *p, struct request *r, struct reader_conn *conn,
                 struct sqlstmt *stmt) ON_READER
 {
     if (conn != NULL) {
-        reader_watch_end(p->watch, &conn->reading);
+        if (r->snapshot != NULL)
+            reader_watch_turn(p->watch, &conn->reading, NULL);
+        else
+            reader_watch_end(p->watch, &conn->reading);
         sqlconn_end(conn->sql, stmt);
-        if (conn->reading.ended && r->answer.code == ERR_CANCELLED) {
+        if (atomic_load_explicit(&conn->reading.ended, memory_order_acquire) &&
+            r->answer.code == ERR_CANCELLED) {
             request_fail(r, ERR_TIMEOUT, conn->reading.sentence);
             r->answer.sqlite_code = SQLITE_INTERRUPT;
         }
     }
-    give_conn(p, conn);
+    if (r->snapshot == NULL)
+        give_conn(p, conn);
+    else
+        stay_in_snapshot(p, r);
 }
 
 /* Runs R until its end or until a block is full. */
@@ -123,6 +254,10 @@ static void run(struct readers *p, struct request *r) ON_READER
     struct reader_conn *conn = cur == NULL ? NULL : cur->conn;
     struct sqlstmt *stmt = cur == NULL ? NULL : cur->stmt;
     bool more = false;
+    if (cur == NULL && run_step(p, r)) {
+        send_back(p, r, LOOP_ANSWER);
+        return;
+    }
     enum err e = cur == NULL ? begin(p, r, &conn, &stmt) : ERR_OK;
     if (e == ERR_OK && stmt != NULL)
         e = sqlconn_rows(conn->sql, stmt, r, BLOCK, &more);
@@ -145,7 +280,21 @@ static void run(struct readers *p, struct request *r) ON_READER
     send_back(p, r, LOOP_ANSWER);
 }
 
-static struct request *next(struct readers *p)
+/* A request for which there is a connection; with the lock. */
+static struct list *next_new(struct readers *p)
+{
+    struct list *l = p->conns < p->conns_max ? list_pop_front(&p->fresh) : NULL;
+    if (l != NULL) {
+        p->conns++;
+        return l;
+    }
+    l = p->snapshots < p->snapshots_max ? list_pop_front(&p->begin) : NULL;
+    if (l != NULL)
+        p->snapshots++;
+    return l;
+}
+
+static struct request *next(struct readers *p) ON_READER
 {
     struct list *l = NULL;
     (void)pthread_mutex_lock(&p->lock);
@@ -156,12 +305,14 @@ static struct request *next(struct readers *p)
             reader_watch_look_outside(p->watch);
             (void)pthread_mutex_lock(&p->lock);
         }
-        l = list_pop_front(&p->parked);
-        if (l == NULL && p->conns < p->conns_max && reader_watch_is_open(p->watch)) {
-            l = list_pop_front(&p->fresh);
-            if (l != NULL)
-                p->conns++;
+        while ((l = list_pop_front(&p->over)) != NULL) {
+            (void)pthread_mutex_unlock(&p->lock);
+            end_snapshot(p, LIST_ENTRY(l, struct snapshot, link));
+            (void)pthread_mutex_lock(&p->lock);
         }
+        l = list_pop_front(&p->parked);
+        if (l == NULL && reader_watch_is_open(p->watch))
+            l = next_new(p);
         if (l != NULL || p->stopping)
             break;
         (void)pthread_cond_wait(&p->work, &p->lock);
@@ -188,12 +339,15 @@ enum err readers_open(const struct config *config, struct repl_db *db, struct ma
     p->db = db;
     p->loop = loop;
     p->conns_max = (unsigned)config->reader_connections;
+    p->snapshots_max = (unsigned)config->read_transactions;
     p->watch = reader_watch_new(config, db);
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->work, NULL);
     list_init(&p->fresh);
+    list_init(&p->begin);
     list_init(&p->parked);
     list_init(&p->idle);
+    list_init(&p->over);
     *out = p;
     for (; p->n_threads < config->readers; p->n_threads++) {
         enum err e = thread_start(&p->threads[p->n_threads], "reader", reader_main, p);
@@ -214,7 +368,8 @@ void readers_close(struct readers *p)
     (void)pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->n_threads; i++)
         (void)pthread_join(p->threads[i], NULL);
-    CHECK(list_empty(&p->fresh) && list_empty(&p->parked) && p->conns == 0);
+    CHECK(list_empty(&p->fresh) && list_empty(&p->begin) && list_empty(&p->parked) &&
+          list_empty(&p->over) && p->conns == 0 && p->snapshots == 0);
     LIST_EACH(l, &p->idle) {
         struct reader_conn *idle = LIST_ENTRY(l, struct reader_conn, link);
         sqlconn_close(idle->sql);
@@ -231,15 +386,44 @@ void readers_run(struct readers *p, struct request *r)
     thread_expect_loop();
     r->letter.kind = READ_REQUEST;
     (void)pthread_mutex_lock(&p->lock);
-    list_push_back(r->cursor == NULL ? &p->fresh : &p->parked, &r->letter.link);
+    bool has_conn = r->cursor != NULL || r->snapshot != NULL;
+    list_push_back(has_conn             ? &p->parked
+                   : r->begins_snapshot ? &p->begin
+                                        : &p->fresh,
+                   &r->letter.link);
     (void)pthread_cond_signal(&p->work);
     (void)pthread_mutex_unlock(&p->lock);
+}
+
+void readers_end_snapshot(struct readers *p, struct snapshot *s)
+{
+    thread_expect_loop();
+    (void)pthread_mutex_lock(&p->lock);
+    list_push_back(&p->over, &s->link);
+    (void)pthread_cond_signal(&p->work);
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+const char *snapshot_must_end(const struct snapshot *s)
+{
+    const struct reading *g = &s->conn->reading;
+    return atomic_load_explicit(&g->ended, memory_order_acquire) ? g->sentence : NULL;
 }
 
 static bool expired(const struct request *r, uint64_t now_ms)
 {
     return atomic_load_explicit(&r->cancelled, memory_order_relaxed) ||
            (r->deadline_ms != 0 && now_ms > r->deadline_ms);
+}
+
+static void take_expired(struct list *from, struct list *to, uint64_t now_ms)
+{
+    LIST_EACH(i, from) {
+        if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
+            list_remove(i);
+            list_push_back(to, i);
+        }
+    }
 }
 
 void readers_expire(struct readers *p, uint64_t now_ms)
@@ -253,12 +437,8 @@ void readers_expire(struct readers *p, uint64_t now_ms)
     p->looks_outside = p->looks_outside || looks_outside;
     if (looks_outside || (!was_open && reader_watch_is_open(p->watch)))
         (void)pthread_cond_broadcast(&p->work);
-    LIST_EACH(i, &p->fresh) {
-        if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
-            list_remove(i);
-            list_push_back(&over, i);
-        }
-    }
+    take_expired(&p->fresh, &over, now_ms);
+    take_expired(&p->begin, &over, now_ms);
     (void)pthread_mutex_unlock(&p->lock);
     while ((l = list_pop_front(&over)) != NULL) {
         struct request *r = LIST_ENTRY(l, struct request, letter.link);

@@ -16,6 +16,7 @@
 #include "node/fetch.h"
 #include "node/gossip.h"
 #include "node/image.h"
+#include "node/read_txn.h"
 #include "node/status.h"
 #include "node/upstream.h"
 
@@ -300,6 +301,11 @@ static void dispatch_sql(struct session *s, struct request *r) ON_LOOP
     } else if (s->home == HOME_UPSTREAM) {
         s->at = AT_UPSTREAM;
         upstream_send(s, r, 0, NULL);
+    } else if (s->home == HOME_SNAPSHOT) {
+        read_txn_route(s, r);
+    } else if (read_txn_begins(r)) {
+        r->begins_snapshot = true;
+        route_read(s, r);
     } else if (r->is_describe) {
         route_read(s, r);
     } else if (r->kind == SQL_EMPTY) {

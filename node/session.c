@@ -18,6 +18,7 @@
 #include "node/answer.h"
 #include "node/channel.h"
 #include "node/image.h"
+#include "node/read_txn.h"
 #include "node/route.h"
 #include "node/upstream.h"
 
@@ -58,6 +59,7 @@ struct session *session_new(struct channel *c, uint32_t stream)
     list_init(&s->pending);
     list_init(&s->watch);
     list_init(&s->stall);
+    list_init(&s->snapped);
     list_push_back(&s->node->sessions, &s->link);
     count(s);
     return s;
@@ -67,8 +69,8 @@ static void free_if_done(struct session *s) ON_LOOP
 {
     if (s->channel != NULL || s->current != NULL || s->beginning)
         return;
-    CHECK(s->upstream == NULL && s->n_pending == 0 && list_empty(&s->watch) &&
-          list_empty(&s->stall));
+    CHECK(s->upstream == NULL && s->snapshot == NULL && s->n_pending == 0 &&
+          list_empty(&s->watch) && list_empty(&s->stall));
     waiting_set(&s->node->waiting, &s->counted, 0);
     list_remove(&s->link);
     free(s);
@@ -138,6 +140,8 @@ void session_leave_transaction(struct session *s)
     upstream_close(s);
     if (s->home == HOME_LANE)
         tell_gone(s);
+    if (s->current == NULL || s->current->snapshot == NULL) /* else it comes back */
+        read_txn_leave(s);
     s->home = HOME_NONE;
 }
 
@@ -413,8 +417,10 @@ static void note_state(struct session *s, struct request *r) ON_LOOP
     bool ran = !r->is_status && !r->is_describe && r->cluster == NULL && r->image_frame == 0;
     if (s->at == AT_UPSTREAM)
         s->home = a->in_transaction ? HOME_UPSTREAM : HOME_NONE;
-    else if (s->home != HOME_UPSTREAM)
+    else if (s->at == AT_LANE)
         s->home = a->in_transaction ? HOME_LANE : HOME_NONE;
+    else if (s->at == AT_READER)
+        s->home = a->in_transaction ? HOME_SNAPSHOT : HOME_NONE;
     if (ran && a->code == ERR_OK)
         s->last_insert_rowid = a->last_insert_rowid;
     else
@@ -429,9 +435,12 @@ void session_answer(struct session *s, struct request *r)
     CHECK(s->current == r && r->session == s);
     if (s->at == AT_LANE)
         s->node->n_in_lane--;
+    if (s->at == AT_READER)
+        read_txn_note(s, r);
     if (s->channel == NULL) {
         if (r->answer.in_transaction && s->at == AT_LANE)
             tell_gone(s);
+        read_txn_leave(s);
         finish(s, r);
         return;
     }

@@ -30,7 +30,7 @@ enum session_at {
     AT_SENDING,
 };
 
-enum session_home { HOME_NONE, HOME_LANE, HOME_UPSTREAM };
+enum session_home { HOME_NONE, HOME_LANE, HOME_UPSTREAM, HOME_SNAPSHOT };
 
 struct session {
     struct list link; /* of node.sessions */
@@ -52,6 +52,10 @@ struct session {
     int64_t last_insert_rowid; /* the same */
     uint64_t seen_seq;         /* by the requests before: those sent ahead see what they did */
     struct upstream *upstream;
+    struct snapshot *snapshot; /* HOME_SNAPSHOT: the read transaction; NULL: it was ended, */
+    char *snapshot_lost;       /* for this reason, which the client is still to hear */
+    uint64_t snapshot_began_ms, snapshot_used_ms;
+    struct list snapped; /* of node.snapshots */
     struct image *image; /* that another node fetches pages from (image.c), or NULL */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */
     int64_t window;    /* bytes of ROWS that the client still takes; may be below 0 by one frame */
