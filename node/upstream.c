@@ -5,6 +5,7 @@
  *   a session carries travels with each request: one that is done with is used again by another
  *   session; one that is given up is closed, and its number never used again. What a client does
  *   not take is held here, and counts there as its client's: at the leader all clients are one.
+ *   What the leader has not taken is in node.waiting, also when its session is gone.
  *   Who has more than SHARE_BYTES of requests under way sends them on a connection of its own.
  *
  *   connecting --> greeting --> ready --> lost
@@ -43,6 +44,7 @@
 #define SHARE_BYTES MIB(32) /* of one client's requests, on a connection that all share */
 #define OWN_LINKS   16u     /* connections to a leader for one client each */
 #define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
+#define NUMBERS_MAX (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
 
 enum link_state { CONNECTING, GREETING, READY };
 
@@ -55,7 +57,9 @@ struct leader_link {
     uint64_t owner;                /* the client's connection whose own it is; 0: all share it */
     uint64_t bytes_read, heard_ms; /* so many bytes had come at that time */
     uint64_t pinged_ms;            /* 0: no PING is under way */
+    uint64_t ping_at, bytes_taken; /* its place among the bytes sent; how many were taken then */
     struct list places;            /* struct upstream */
+    uint32_t n_places;             /* so many may want a stream */
     struct table streams;          /* those with a stream: struct session */
     uint32_t n_streams;            /* open at the leader */
     uint32_t newest;               /* number given to a stream */
@@ -79,6 +83,7 @@ struct upstream {
 static void free_place(struct session *s) ON_LOOP
 {
     list_remove(&s->upstream->link);
+    s->upstream->at->n_places--;
     free(s->upstream);
     s->upstream = NULL;
 }
@@ -320,8 +325,22 @@ static void on_open(void *ctx)
     l->state = GREETING;
 }
 
-static void on_welcome(struct leader_link *l) ON_LOOP
+/* An address may be another node's by now, even another cluster's. */
+static enum err check_welcome(const struct leader_link *l, struct wire_frame *f) ON_LOOP
 {
+    struct wire_welcome w;
+    TRY(wire_get_welcome(f, &w));
+    if (w.node_id != l->leader_id || w.cluster_id != l->node->config->cluster_id)
+        return err_fail(ERR_PROTOCOL, "another node answers at its address");
+    return ERR_OK;
+}
+
+static void on_welcome(struct leader_link *l, struct wire_frame *f) ON_LOOP
+{
+    if (check_welcome(l, f) != ERR_OK) {
+        lose(l, err_text());
+        return;
+    }
     framed_limit(l->framed, WIRE_FRAME_MAX);
     l->state = READY;
     l->heard_ms = clock_mono_ms();
@@ -418,7 +437,7 @@ static void on_frame(void *ctx, struct wire_frame *f)
     struct leader_link *l = ctx;
     thread_expect_loop();
     if (l->state == GREETING && f->type == WIRE_WELCOME) {
-        on_welcome(l);
+        on_welcome(l, f);
         return;
     }
     if (l->state == READY && f->type == WIRE_PONG)
@@ -471,7 +490,8 @@ static struct leader_link *open_link(struct node *n, uint64_t leader_id, uint64_
                                    .on_frame = on_frame,
                                    .on_bad = on_bad,
                                    .on_drain = on_drain,
-                                   .on_close = on_close};
+                                   .on_close = on_close,
+                                   .waiting = &n->waiting};
     l->node = n;
     l->leader_id = leader_id;
     l->owner = owner;
@@ -498,8 +518,8 @@ static struct leader_link *link_to(const struct session *s, uint64_t leader_id,
     LIST_EACH(i, &n->leader_links) {
         struct leader_link *l = LIST_ENTRY(i, struct leader_link, link);
         owned += l->owner != 0;
-        if (l->leader_id == leader_id && l->owner == owner &&
-            (l->n_idle > 0 || l->n_streams < STREAMS_MAX))
+        if (l->leader_id == leader_id && l->owner == owner && l->n_places < STREAMS_MAX &&
+            l->newest < NUMBERS_MAX)
             return l;
     }
     return owner != 0 && owned >= OWN_LINKS ? NULL : open_link(n, leader_id, owner, address);
@@ -543,7 +563,8 @@ void upstream_send(struct session *s, struct request *r, uint64_t leader_id, con
     u->at = l;
     u->session = s;
     s->upstream = u;
-    list_push_back(&u->at->places, &u->link);
+    list_push_back(&l->places, &u->link);
+    l->n_places++;
     if (u->at->state == READY)
         send_request(s);
 }
@@ -593,6 +614,16 @@ static void ping(struct leader_link *l, uint64_t now_ms) ON_LOOP
     wire_put_ping(&b, 1);
     put(l, &b);
     l->pinged_ms = now_ms;
+    l->bytes_taken = framed_bytes_taken(l->framed);
+    l->ping_at = l->bytes_taken + framed_backlog(l->framed);
+}
+
+/* A slow network is not a dead one: the PING still waits behind bytes, and they move. */
+static bool moves(struct leader_link *l) ON_LOOP
+{
+    uint64_t before = l->bytes_taken;
+    l->bytes_taken = framed_bytes_taken(l->framed);
+    return before < l->ping_at && l->bytes_taken != before;
 }
 
 /* True: the leader is alive, as far as is known. */
@@ -605,6 +636,8 @@ static bool listen_to(struct leader_link *l, uint64_t now_ms) ON_LOOP
         l->pinged_ms = 0;
     } else if (l->pinged_ms == 0 && now_ms > l->heard_ms + QUIET_MS) {
         ping(l, now_ms);
+    } else if (l->pinged_ms != 0 && moves(l)) {
+        l->pinged_ms = now_ms;
     }
     return l->pinged_ms == 0 || now_ms <= l->pinged_ms + DEAD_MS;
 }

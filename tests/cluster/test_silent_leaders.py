@@ -53,8 +53,8 @@ class RelayedNode(Node):
 
 
 class RelayedCluster(Cluster):
-    def __init__(self):
-        super().__init__(start=False)
+    def __init__(self, **settings):
+        super().__init__(start=False, **settings)
         for node in self.nodes:
             node.relay = Relay(node.port)
             node.__class__ = RelayedNode
