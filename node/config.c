@@ -239,6 +239,19 @@ static enum err check_members(const struct config *c)
     return ERR_OK;
 }
 
+static enum err check_http(const struct config *c)
+{
+    if (c->http_listen[0] != 0)
+        TRY(check_address("http-listen", c->http_listen));
+    if (c->http_body_bytes < KIB(1) || c->http_body_bytes > MIB(1024))
+        return err_fail(ERR_CONFIG, "http-body-bytes must be 1KiB to 1GiB");
+    if (c->http_connections_max == 0 || c->http_connections_max > 1000000)
+        return err_fail(ERR_CONFIG, "http-connections must be 1 to 1000000");
+    if (c->http_idle_ms < 1000 || c->http_idle_ms > 86400000)
+        return err_fail(ERR_CONFIG, "http-idle-timeout must be a second to a day");
+    return ERR_OK;
+}
+
 static enum err check(const struct config *c)
 {
     if (c->data[0] == 0)
@@ -248,6 +261,7 @@ static enum err check(const struct config *c)
     if (c->advertise[0] != 0)
         TRY(check_address("advertise", c->advertise));
     TRY(check_told(c->advertise, c->listen, "advertise", "listen"));
+    TRY(check_http(c));
     TRY(check_members(c));
     if (c->heartbeat_ms == 0 || c->election_ms < 4 * c->heartbeat_ms || c->election_ms > 600000)
         return err_fail(ERR_CONFIG,

@@ -20,6 +20,7 @@
 #include "node/gossip.h"
 #include "node/image.h"
 #include "node/join.h"
+#include "node/http/door.h"
 #include "node/listener.h"
 #include "node/log_cut.h"
 #include "node/members_view.h"
@@ -324,6 +325,9 @@ static void leave(struct node *n) ON_LOOP
     set_stage(n, NODE_LEAVING);
     route_refuse_all(n, ERR_STOPPED, "this node is stopping");
     connections_close_all(n);
+    if (n->door != NULL)
+        http_listener_close(n->door);
+    n->door = NULL;
     upstream_close_all(n);
 }
 
@@ -334,6 +338,8 @@ static void begin_stop(struct node *n) ON_LOOP
     log_info("node", "stopping%s", n->again ? " to be opened again" : "");
     listener_close(n->listener);
     n->listener = NULL;
+    if (n->door != NULL)
+        http_listener_wind_down(n->door);
     if (n->fetch != NULL)
         fetch_cancel(n->fetch);
     if (n->cns != NULL && n->role == CNS_LEADER &&
@@ -499,6 +505,7 @@ static enum err open_without_database(struct node *n) ON_LOOP
 {
     n->lane_stopped = n->cns_stopped = true; /* they never begin; cns_stop says its own word */
     TRY(listener_open(n, &n->listener));
+    TRY(door_open(n, &n->door));
     if (n->cns != NULL)
         TRY(cns_start(n->cns, &n->loop, CNS_HELD));
     return repair_begin(n);
@@ -517,6 +524,7 @@ static enum err open_all(struct node *n) ON_LOOP
         return open_without_database(n);
     TRY(readers_open(n->config, lane_db(n->lane), &n->mail, &n->readers));
     TRY(listener_open(n, &n->listener));
+    TRY(door_open(n, &n->door));
     TRY(lane_start(n->lane, applied));
     n->lane_started = true;
     /* Before consensus starts its own: libuv runs the newest prepare handle first, and what the end
@@ -533,6 +541,8 @@ static void abandon(struct node *n) ON_LOOP
     (void)snprintf(sentence, sizeof sentence, "%s", err_text());
     if (n->listener != NULL)
         listener_close(n->listener);
+    if (n->door != NULL)
+        http_listener_close(n->door);
     struct cns *cns = n->cns;
     n->cns = NULL;
     if (cns != NULL)
@@ -551,7 +561,8 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->proposals);
     list_init(&n->connections);
     list_init(&n->sessions);
-    waiting_init(&n->waiting, config->waiting_bytes, config->connections_max);
+    waiting_init(&n->waiting, config->waiting_bytes,
+                 config->connections_max + config->http_connections_max);
     list_init(&n->watched);
     list_init(&n->snapshots);
     list_init(&n->leader_links);

@@ -20,6 +20,7 @@
 struct disk_watch;
 struct fetch;
 struct gossip;
+struct http_listener;
 struct images;
 struct listener;
 
@@ -39,6 +40,7 @@ struct node {
     struct lane *lane; /* the default database's; more databases: more lanes */
     struct readers *readers;
     struct listener *listener;
+    struct http_listener *door; /* NULL: it has none, or it is closed */
     struct gossip *gossip;
     struct images *images;
     struct disk_watch *disk;

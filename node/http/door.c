@@ -26,3 +26,21 @@ static const struct route routes[] = {
 };
 
 const struct router door_router = {.routes = routes};
+
+enum err door_open(struct node *n, struct http_listener **out)
+{
+    const struct config *c = n->config;
+    struct http_options o = http_options_default();
+    *out = NULL;
+    if (c->http_listen[0] == 0)
+        return ERR_OK;
+    o.listen = c->http_listen;
+    o.cors = c->http_cors;
+    o.router = &door_router;
+    o.node = n;
+    o.waiting = &n->waiting;
+    o.body_max = c->http_body_bytes;
+    o.connections_max = (unsigned)c->http_connections_max;
+    o.idle_ms = (uint32_t)c->http_idle_ms;
+    return http_listener_open(&n->loop, &o, out);
+}
