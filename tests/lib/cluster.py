@@ -134,6 +134,7 @@ class Node:
     def __init__(self, number, directory, log, port, peer_port, build=BUILD):
         self.id, self.dir, self.log, self.build = number, directory, log, build
         self.port, self.peer_port = port, peer_port
+        self.http_port = None
         self.process = None
         self.should_run = False
 
@@ -154,6 +155,8 @@ class Node:
 
     def command(self, cluster, settings):
         flags = [f"--{name}={value}" for name, value in settings.items()]
+        if self.http_port is not None:
+            flags.append(f"--http-listen=127.0.0.1:{self.http_port}")
         return [os.path.join(self.build, "lecternd"), "--id", str(self.id), "--data", self.dir,
                 "--listen", self.address, "--peer-listen", f"127.0.0.1:{self.peer_port}",
                 "--cluster", cluster, *flags]
@@ -244,7 +247,7 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, n=3, start=True, build=BUILD, directory=None, **settings):
+    def __init__(self, n=3, start=True, build=BUILD, directory=None, http=False, **settings):
         self.settings = {**SETTINGS, **{k.replace("_", "-"): v for k, v in settings.items()}}
         self.own_dir = directory is None
         self.dir = directory or tempfile.mkdtemp(prefix="lectern-")
@@ -253,6 +256,8 @@ class Cluster:
             data = os.path.join(self.dir, f"node{i}")
             os.makedirs(data, exist_ok=True)
             self.nodes.append(Node(i, data, data + ".log", free_port(), free_port(), build))
+            if http:
+                self.nodes[-1].http_port = free_port()
         self.members = ",".join(f"{x.id}=127.0.0.1:{x.peer_port}" for x in self.nodes)
         if start:
             try:
