@@ -470,8 +470,13 @@ static void tell(struct face *f)
     f->teller = pthread_self();
     for (struct list *l; (l = list_pop_front(&f->to_tell)) != NULL;) {
         struct run *r = run_of_ready(l);
+        /* What came while it lay here, in the turns of callbacks and of other threads. */
+        if (r->ended && started(r))
+            account(r);
         if (r->on_ready != NULL)
             r->on_ready(r);
+        else
+            note(r); /* released */
         settle(f);
     }
     f->telling = false;

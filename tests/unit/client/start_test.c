@@ -321,3 +321,98 @@ TEST(start_of_a_batch_that_runs_changes_nothing)
     EXPECT(lectern_batch_free(b) == LECTERN_OK);
     end(&sc);
 }
+
+/* --- what comes for a statement whose turn to be told it is not yet --- */
+
+/* INSERT is answered in parts: its row with SELECT 2, its end with SELECT 3. */
+struct in_parts {
+    struct wire_id insert;
+    struct fake_node *node;
+    lectern_cluster *cluster;
+    lectern *one, *other, *inserts;
+    lectern_stmt *insert_stmt;
+    bool release;
+    struct outcome o;
+};
+
+static bool answer_in_parts(void *ctx, struct fake_peer *p, struct wire_frame *f)
+{
+    struct in_parts *x = ctx;
+    struct wire_query q;
+    struct wire_statement s;
+    struct wire_done done = {.seq = 5}, inserted = {.seq = 5, .changes = 1};
+    if (f->type != WIRE_QUERY)
+        return false;
+    EXPECT_OK(wire_get_query(f, &q));
+    EXPECT_OK(wire_get_statement(&q.statements, &s));
+    char last = s.sql[s.sql_len - 1];
+    if (s.sql[0] == 'I')
+        x->insert = f->id;
+    if (last == '2')
+        fake_integers(p, x->insert, 7, 1);
+    if (last == '3')
+        wire_put_done(fake_out(p), x->insert, &inserted);
+    if (s.sql[0] != 'I')
+        wire_put_done(fake_out(p), f->id, &done);
+    return true;
+}
+
+static void let_the_insert_end(void *arg, lectern_stmt *s, int result)
+{
+    struct in_parts *x = arg;
+    EXPECT(result == LECTERN_DONE && lectern_finalize(s) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, x->other, lectern_exec(x->other, "SELECT 2", NULL, NULL, NULL));
+    EXPECT(x->o.rows == 0);
+    if (x->release)
+        EXPECT(lectern_finalize(x->insert_stmt) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, x->other, lectern_exec(x->other, "SELECT 3", NULL, NULL, NULL));
+    EXPECT(x->o.rows == 0 && x->o.ends == 0);
+}
+
+static void begin_in_parts(struct in_parts *x)
+{
+    char url[64];
+    x->node = fake_node_start(&(struct fake_options){.answer = answer_in_parts, .ctx = x});
+    (void)snprintf(url, sizeof url, "%s", fake_node_address(x->node));
+    EXPECT(lectern_cluster_open(url, &x->cluster) == LECTERN_OK);
+    lectern **const sessions[] = {&x->one, &x->other, &x->inserts};
+    for (int i = 0; i < 3; i++)
+        EXPECT(lectern_open_session(x->cluster, sessions[i]) == LECTERN_OK);
+    x->insert_stmt = lazy(x->inserts, "INSERT INTO t VALUES(7) RETURNING a");
+    EXPECT_CODE(LECTERN_OK, x->inserts, lectern_start(x->insert_stmt, on_row, on_end, &x->o));
+    for (int i = 0; i < 100 && fake_node_frames(x->node, WIRE_QUERY) == 0; i++)
+        EXPECT(lectern_poll(x->cluster, 100) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, x->one,
+                lectern_start(lazy(x->one, "SELECT 1"), NULL, let_the_insert_end, x));
+    while (fake_node_frames(x->node, WIRE_QUERY) < 4)
+        EXPECT(lectern_poll(x->cluster, 100) == LECTERN_OK);
+}
+
+static void end_in_parts(struct in_parts *x)
+{
+    EXPECT(lectern_close(x->one) == LECTERN_OK && lectern_close(x->other) == LECTERN_OK);
+    EXPECT(lectern_close(x->inserts) == LECTERN_OK);
+    EXPECT(lectern_cluster_close(x->cluster) == LECTERN_OK);
+    fake_node_stop(x->node);
+}
+
+/* It counts as any other. */
+TEST(start_ends_during_the_callback_before_it)
+{
+    struct in_parts x = {0};
+    begin_in_parts(&x);
+    turn_until(x.cluster, &x.o.ends, 1);
+    EXPECT(x.o.rows == 1 && x.o.sum == 7 && x.o.result == LECTERN_DONE);
+    EXPECT_EQ(lectern_changes(x.inserts), 1);
+    EXPECT_CODE(LECTERN_OK, x.inserts, lectern_finalize(x.insert_stmt));
+    end_in_parts(&x);
+}
+
+/* Its session can be closed. */
+TEST(start_is_finalized_during_the_callback_before_it)
+{
+    struct in_parts x = {.release = true};
+    begin_in_parts(&x);
+    EXPECT(x.o.rows == 0 && x.o.ends == 0);
+    end_in_parts(&x);
+}
