@@ -1,7 +1,8 @@
 /* Room: client.   Thread: any, one at a time on one session; blocks.
  * Owns: one export: the copy, the list of nodes.
  * Invariants: the cluster's lock is not held while pages are taken or a file is written, so that
- *   other sessions of the cluster go on; what is used of DB meanwhile is constant or atomic.
+ *   other sessions of the cluster go on; what is used of DB meanwhile is constant or atomic, and DB
+ *   cannot be closed.
  * Not here: the file and the rounds (image_copy.c).
  *
  * Nodes are asked in turn, followers first; the list is made anew when all have failed. Given up
@@ -30,7 +31,8 @@ struct export
 {
     struct lectern *db;
     struct image_copy *copy;
-    uint64_t cluster_id, min_seq, began_ms;
+    uint64_t cluster_id, min_seq, began_ms, limit_ms;
+    unsigned interrupts; /* of DB, before */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
     bool interrupted;
@@ -106,7 +108,8 @@ static int list_nodes(struct export *x)
 static bool must_stop(void *arg)
 {
     struct export *x = arg;
-    if (atomic_exchange(&x->db->interrupted, false))
+    /* Another thread's turn may have heeded it already. */
+    if (atomic_load(&x->db->interrupted) || atomic_load(&x->db->interrupts) != x->interrupts)
         x->interrupted = true;
     return x->interrupted;
 }
@@ -129,7 +132,7 @@ static bool is_late(const struct export *x)
     uint64_t last = image_copy_last_ms(x->copy);
     if (last < x->began_ms)
         last = x->began_ms;
-    return clock_mono_ms() > last + x->db->timeout_ms;
+    return clock_mono_ms() > last + x->limit_ms;
 }
 
 /* All nodes once; the last error is that of the last one. */
@@ -155,15 +158,28 @@ static enum err pause_a_moment(struct export *x)
     return ERR_OK;
 }
 
+/* How it ended, E, is the session's error. */
+static int end_with(struct export *x, enum err e)
+{
+    cluster_lock(x->db->cluster);
+    int code = e == ERR_OK ? session_ok(x->db) : session_fail_err(x->db, e);
+    cluster_unlock(x->db->cluster);
+    return code;
+}
+
 static int give_up(struct export *x, enum err e)
 {
     char why[ERR_TEXT_MAX];
     if (is_final(e))
-        return session_fail_err(x->db, e);
+        return end_with(x, e);
     (void)snprintf(why, sizeof why, "%s", err_text());
-    return session_fail(x->db, LECTERN_UNAVAILABLE,
-                        "no node gave a page for %" PRIu64 " ms, the last one asked says: %.150s",
-                        x->db->timeout_ms, why);
+    cluster_lock(x->db->cluster);
+    int code =
+        session_fail(x->db, LECTERN_UNAVAILABLE,
+                     "no node gave a page for %" PRIu64 " ms, the last one asked says: %.150s",
+                     x->limit_ms, why);
+    cluster_unlock(x->db->cluster);
+    return code;
 }
 
 /* Until all is here. */
@@ -191,13 +207,25 @@ static int run(struct export *x)
         if (code != LECTERN_OK)
             return code;
         enum err e = image_copy_finish(x->copy);
-        if (e == ERR_OK)
-            return session_ok(x->db);
-        if (e != ERR_DIVERGED || tries == FINISHES_MAX) {
-            code = session_fail_err(x->db, e == ERR_DIVERGED ? ERR_IO : e);
-            return code;
-        }
+        if (e != ERR_DIVERGED || tries == FINISHES_MAX)
+            return end_with(x, e == ERR_DIVERGED ? ERR_IO : e);
     }
+}
+
+/* Without the lock. */
+static int export_to(struct export *x, const char *path)
+{
+    enum err e = image_copy_new(path, on_progress, must_stop, x, &x->copy);
+    if (e != ERR_OK)
+        return end_with(x, e);
+    int code = list_nodes(x); /* also makes the cluster's id known */
+    cluster_lock(x->db->cluster);
+    x->cluster_id = cluster_id(x->db->cluster);
+    cluster_unlock(x->db->cluster);
+    if (code == LECTERN_OK)
+        code = run(x);
+    image_copy_free(x->copy);
+    return code;
 }
 
 int lectern_export(lectern *db, const char *path,
@@ -214,24 +242,23 @@ int lectern_export(lectern *db, const char *path,
     struct export *x = code == LECTERN_OK ? calloc(1, sizeof *x) : NULL;
     if (code == LECTERN_OK && x == NULL)
         code = session_is(db, LECTERN_NOMEM);
-    cluster_unlock(c);
-    if (x == NULL)
-        return code;
-    *x = (struct export){.db = db,
-                         .min_seq = lectern_position(db),
-                         .began_ms = clock_mono_ms(),
-                         .progress = progress,
-                         .arg = arg};
-    enum err e = image_copy_new(path, on_progress, must_stop, x, &x->copy);
-    if (e != ERR_OK) {
-        code = session_fail_err(db, e);
-    } else {
-        code = list_nodes(x); /* also makes the cluster's id known */
-        x->cluster_id = cluster_id(c);
-        if (code == LECTERN_OK)
-            code = run(x);
+    if (x != NULL) {
+        session_heed_interrupt(db); /* of what ran before */
+        *x = (struct export){.db = db,
+                             .min_seq = stream_position(db->stream),
+                             .began_ms = clock_mono_ms(),
+                             .limit_ms = db->timeout_ms,
+                             .interrupts = atomic_load(&db->interrupts),
+                             .progress = progress,
+                             .arg = arg};
+        db->calls++;
+        unsigned levels = cluster_release(c);
+        code = export_to(x, path);
+        cluster_regain(c, levels);
+        db->calls--;
+        session_heed_interrupt(db); /* what ended this ends what else runs */
+        free(x);
     }
-    image_copy_free(x->copy);
-    free(x);
+    session_leave(c);
     return code;
 }

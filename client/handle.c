@@ -8,7 +8,7 @@
  * mistakes end in LECTERN_MISUSE.
  *
  * Invariants: cluster, once set, is set for life; the lock is held while anything else is read, but
- * for `interrupted`.
+ * for `interrupted` and `interrupts`.
  * Not here: statements (statement.c), waiting (run.c). */
 #include "client/handle.h"
 

@@ -29,7 +29,7 @@ struct lectern {
     struct list graves;
     unsigned n_graves;
     atomic_bool interrupted;
-    unsigned interrupts; /* heeded */
+    atomic_uint interrupts; /* heeded */
     uint64_t timeout_ms;
     enum wire_level level;
     uint32_t bound_ms;

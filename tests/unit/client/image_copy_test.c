@@ -13,6 +13,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -385,5 +386,44 @@ TEST(image_copy_export_is_interrupted_wherever_it_waits)
     expect_interrupted(&x, url, "127.0.0.1:1");             /* for better times */
     fake_names_release();
     fake_node_stop(silent);
+    fake_node_stop(x.node);
+}
+
+/* While an export waits for pages: whatever others do on its session neither takes the session away
+ * nor the interrupt, which their turns of the loop hear of first. */
+struct busybody {
+    lectern *db;
+    struct fake_node *node;
+    atomic_bool over;
+};
+
+static void *disturb(void *arg)
+{
+    struct busybody *b = arg;
+    fake_node_wait(b->node, WIRE_IMAGE_BEGIN, 1);
+    EXPECT(lectern_close(b->db) == LECTERN_BUSY);
+    lectern_interrupt(b->db);
+    while (!atomic_load(&b->over)) {
+        EXPECT(lectern_poll(lectern_cluster_of(b->db), 0) == LECTERN_OK);
+        EXPECT(lectern_timeout(b->db, -1) == LECTERN_MISUSE); /* an error of the session */
+    }
+    return NULL;
+}
+
+TEST(image_copy_export_is_disturbed_by_no_other_thread)
+{
+    struct exported x;
+    char url[100];
+    pthread_t thread;
+    begin_export(&x, LIE_SILENT, url);
+    struct busybody b = {.node = x.node};
+    EXPECT_EQ(lectern_open(url, &b.db), LECTERN_OK);
+    EXPECT_EQ(pthread_create(&thread, NULL, disturb, &b), 0);
+    uint64_t begun = clock_mono_ms();
+    EXPECT_EQ(lectern_export(b.db, test_path("copy.db"), NULL, NULL), LECTERN_INTERRUPT);
+    EXPECT(clock_mono_ms() < begun + 5000); /* of the 10 s that a node has */
+    atomic_store(&b.over, true);
+    EXPECT_EQ(pthread_join(thread, NULL), 0);
+    EXPECT_EQ(lectern_close(b.db), LECTERN_OK);
     fake_node_stop(x.node);
 }
