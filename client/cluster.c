@@ -293,12 +293,12 @@ static void route_waiting(struct member *m, enum err why, const char *sentence)
 }
 
 /* A connection to M ended, or did not come about. */
-static void note_failure(struct member *m, enum err code, bool greeted, bool accepted)
+static void note_failure(struct member *m, enum err code, bool greeted)
 {
     struct members *ms = &m->cluster->members;
     uint64_t now = clock_mono_ms();
     if (!greeted && code == ERR_CLOSED)
-        member_absent(ms, m, accepted ? ERR_PROTOCOL : ERR_CLOSED, now);
+        member_absent(ms, m, now);
     else
         member_failed(ms, m, !greeted && is_refusal(code) ? code : ERR_OK, now);
 }
@@ -308,7 +308,7 @@ static void member_down(struct member *m, enum err code, const char *why)
 {
     struct lectern_cluster *c = m->cluster;
     struct list lost;
-    bool greeted = m->ready, accepted = link_was_accepted(m->link);
+    bool greeted = m->ready;
     char said[ERR_TEXT_MAX];
     (void)snprintf(said, sizeof said, "%s", why); /* it may be the link's */
     list_init(&lost);
@@ -319,7 +319,7 @@ static void member_down(struct member *m, enum err code, const char *why)
     m->ready = false;
     m->awaited = 0;
     streams_lost(c, m);
-    note_failure(m, code, greeted, accepted);
+    note_failure(m, code, greeted);
     c->trouble = code;
     memcpy(c->trouble_text, said, sizeof said);
     news_link_down(c, m);
@@ -478,6 +478,6 @@ enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish
             return e;
         c->trouble = e;
         (void)snprintf(c->trouble_text, sizeof c->trouble_text, "%s", err_text());
-        note_failure(m, e, false, false);
+        note_failure(m, e, false);
     }
 }

@@ -72,8 +72,7 @@ enum {
     LECTERN_CORRUPT = 11,
     LECTERN_FULL = 13,
     LECTERN_CANTOPEN = 14, /* no address of the URL resolves, or nobody answers there */
-    /* What answers there, or closes without a word, is no Lectern, or of another version. */
-    LECTERN_PROTOCOL = 15,
+    LECTERN_PROTOCOL = 15, /* what answers there is no Lectern, or of another version */
     LECTERN_SCHEMA = 17,
     LECTERN_TOOBIG = 18,
     LECTERN_CONSTRAINT = 19,

@@ -95,7 +95,6 @@ void member_worked(struct member *m)
     m->failures = 0;
     m->avoid_until_ms = 0;
     m->refusal = ERR_OK;
-    m->may_come = false;
 }
 
 void member_failed(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms)
@@ -106,7 +105,6 @@ void member_failed(struct members *ms, struct member *m, enum err refusal, uint6
     wait = wait > MEMBER_AVOID_MAX_MS ? MEMBER_AVOID_MAX_MS : wait;
     m->failures++;
     m->refusal = refusal;
-    m->may_come = false;
     m->avoid_until_ms = now_ms + wait / 2 + rng_below(&ms->rng, wait / 2 + 1);
     ms->reader = ms->reader == m ? NULL : ms->reader;
     if (m->id != 0 && m->id == ms->leader_id)
@@ -119,11 +117,10 @@ void member_failed(struct members *ms, struct member *m, enum err refusal, uint6
     }
 }
 
-void member_absent(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms)
+void member_absent(struct members *ms, struct member *m, uint64_t now_ms)
 {
     member_failed(ms, m, ERR_OK, now_ms);
-    m->refusal = refusal;
-    m->may_come = true;
+    m->refusal = ERR_CLOSED;
 }
 
 bool member_is_avoided(const struct member *m, uint64_t now_ms)
@@ -138,7 +135,8 @@ enum err members_refused(const struct members *ms, bool waited)
         const struct member *m = &ms->all[i];
         if (!m->used)
             continue;
-        if (m->refusal == ERR_OK || (m->may_come && (!waited || m->failures < MEMBER_ROUNDS)))
+        bool may_come = m->refusal == ERR_CLOSED && (!waited || m->failures < MEMBER_ROUNDS);
+        if (m->refusal == ERR_OK || may_come)
             return ERR_OK;
         if (first == ERR_OK || m->refusal == ERR_CLOSED)
             first = m->refusal;

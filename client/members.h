@@ -36,10 +36,11 @@ struct member {
     uint64_t seq; /* newest transaction that it told of */
     uint64_t avoid_until_ms;
     unsigned failures; /* in a row */
-    enum err refusal;  /* why no node of the cluster is there, as it seems; ERR_OK: no reason */
-    bool may_come;     /* that reason: one may be there soon */
-    bool told;         /* by the list that is being taken */
-    unsigned refs;     /* streams that it answered last */
+    /* Why no node of the cluster is there, as it seems; CLOSED: nobody, and one may be there soon;
+     * OK: no reason. */
+    enum err refusal;
+    bool told;     /* by the list that is being taken */
+    unsigned refs; /* streams that it answered last */
     char server[MEMBER_TEXT], sqlite[MEMBER_TEXT];
 
     /* The connection: cluster.c. */
@@ -81,9 +82,9 @@ void members_identified(struct members *ms, struct member *m, uint64_t id);
  * well. */
 void member_worked(struct member *m);
 void member_failed(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms);
-/* It failed because nobody (ERR_CLOSED), or nobody of ours (ERR_PROTOCOL), is there, as it seems; a
- * node that is being started looks like that, too. */
-void member_absent(struct members *ms, struct member *m, enum err refusal, uint64_t now_ms);
+/* It failed because nobody is there, as it seems, or a proxy whose server is not; a node that is
+ * being started looks like that, too. */
+void member_absent(struct members *ms, struct member *m, uint64_t now_ms);
 bool member_is_avoided(const struct member *m, uint64_t now_ms);
 /* Every address was tried and no node is there: ERR_CLOSED, or, when another server is at each that
  * has one, why that is none of ours. Else ERR_OK. WAITED: long enough for nodes that are being

@@ -140,24 +140,25 @@ TEST(members_absent_ones_may_come_for_a_while)
     begin_table("one:1", "two:1");
     struct member *one = &ms.all[0], *two = &ms.all[1];
     member_failed(&ms, one, ERR_NOT_FOUND, 1);
-    member_absent(&ms, two, ERR_PROTOCOL, 1); /* somebody accepts, and closes */
+    member_absent(&ms, two, 1);
     EXPECT_OK(members_refused(&ms, false));
     EXPECT_OK(members_refused(&ms, true)); /* tried once only */
-    member_absent(&ms, two, ERR_PROTOCOL, 1);
+    member_absent(&ms, two, 1);
     EXPECT_OK(members_refused(&ms, false));
-    EXPECT_ERR(ERR_NOT_FOUND, members_refused(&ms, true));
-    member_absent(&ms, two, ERR_CLOSED, 1); /* nobody: says more than a wrong name beside it */
-    EXPECT_ERR(ERR_CLOSED, members_refused(&ms, true));
-    member_failed(&ms, one, ERR_OK, 1); /* silent: may be paused */
+    EXPECT_ERR(ERR_CLOSED,
+               members_refused(&ms, true)); /* says more than the wrong name beside it */
+    member_failed(&ms, one, ERR_OK, 1);     /* silent: may be paused */
     EXPECT_OK(members_refused(&ms, true));
     for (int i = 0; i < 2; i++)
-        member_absent(&ms, one, ERR_PROTOCOL, 1);
+        member_absent(&ms, one, 1);
     EXPECT_ERR(ERR_CLOSED, members_refused(&ms, true));
-    member_absent(&ms, two, ERR_PROTOCOL, 1);
-    EXPECT_ERR(ERR_PROTOCOL, members_refused(&ms, true));
+    member_failed(&ms, one, ERR_PROTOCOL, 1); /* what speaks there is surely no node */
+    EXPECT_ERR(ERR_CLOSED, members_refused(&ms, true));
+    member_failed(&ms, two, ERR_PROTOCOL, 1);
+    EXPECT_ERR(ERR_PROTOCOL, members_refused(&ms, false));
     member_worked(two);
     EXPECT_OK(members_refused(&ms, true));
-    member_absent(&ms, two, ERR_CLOSED, 1); /* counted anew */
+    member_absent(&ms, two, 1); /* counted anew */
     EXPECT_OK(members_refused(&ms, true));
 }
 
