@@ -41,7 +41,8 @@ uint16_t http_listener_port(const struct http_listener *l) ON_LOOP;
 unsigned http_listener_connections(const struct http_listener *l) ON_LOOP;
 /* No more connections; those that are idle end, the others after their answer. */
 void http_listener_wind_down(struct http_listener *l) ON_LOOP;
-/* Ends all connections and frees; handlers hear on_over before it returns. */
+/* Ends all connections and frees; handlers hear on_over before it returns
+ * (the one from which it is called: after). */
 void http_listener_close(struct http_listener *l) ON_LOOP;
 
 /* --- for http_conn.c and exchange.c --- */

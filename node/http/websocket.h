@@ -24,7 +24,8 @@ struct websocket_handler {
     void (*on_message)(struct websocket *ws, bool text, const uint8_t *p, size_t n);
     /* websocket_is_full no more. */
     void (*on_drain)(struct websocket *ws);
-    /* It is over: closed by either side, or broken. WS is freed after. Never from within a call. */
+    /* It is over: closed by either side, or broken. WS is freed after. From within a call: only of
+     * websocket_resume. */
     void (*on_over)(struct websocket *ws);
 };
 
@@ -62,6 +63,7 @@ void websocket_close(struct websocket *ws, enum websocket_code code, const char 
 /* No more is read: what is under way is enough. Up to 4 KiB that were read may still come as
  * messages. */
 void websocket_pause(struct websocket *ws) ON_LOOP;
+/* What was read meanwhile comes from within the call; WS may be over when it returns. */
 void websocket_resume(struct websocket *ws) ON_LOOP;
 /* The client does not take what was sent: send no more until on_drain. Nothing is read meanwhile.
  */

@@ -431,3 +431,38 @@ TEST(http_says_its_version)
     free(a);
     stage_close(&s);
 }
+
+static struct http_stage *closing;
+
+static void close_listener(struct exchange *x)
+{
+    (void)x;
+    thread_expect_loop();
+    http_listener_close(closing->listener);
+}
+
+static void count_over(struct exchange *x)
+{
+    (void)x;
+    test_overs++;
+}
+
+TEST(http_is_closed_from_within_a_handler)
+{
+    static const struct handler h = {.on_end = close_listener, .on_over = count_over};
+    static const struct route routes[] = {{HTTP_VERB_GET, "/", &h}, {HTTP_VERB_OTHER, NULL, NULL}};
+    static const struct router router = {.routes = routes};
+    struct http_stage s;
+    struct http_options o = http_options_default();
+    o.router = &router;
+    stage_open(&s, o);
+    closing = &s;
+    int other = client_dial(&s), fd = client_dial(&s);
+    client_say_text(&s, fd, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    EXPECT(client_is_ended(&s, fd) && client_is_ended(&s, other));
+    EXPECT_EQ(test_overs, 1);
+    EXPECT(uv_run(&s.loop, UV_RUN_DEFAULT) == 0);
+    EXPECT(uv_loop_close(&s.loop) == 0);
+    (void)close(fd);
+    (void)close(other);
+}
