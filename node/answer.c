@@ -86,6 +86,7 @@ void answer_name_node(struct request *r, uint64_t node_id)
     char sentence[ERR_TEXT_MAX + 32];
     int32_t sqlite_code = r->answer.sqlite_code;
     uint32_t statement = r->answer.statement;
+    bool settled = r->answer.settled;
     if ((r->answer.code != ERR_CORRUPT && r->answer.code != ERR_IO) || r->answer.message == NULL ||
         r->elsewhere)
         return;
@@ -93,11 +94,12 @@ void answer_name_node(struct request *r, uint64_t node_id)
     request_fail(r, r->answer.code, sentence);
     r->answer.sqlite_code = sqlite_code;
     r->answer.statement = statement;
+    r->answer.settled = settled;
 }
 
 /* Codes of which a leader that knows the number, and nobody else, is the source. EXPIRED is not
  * one: to a client that has sent its write once it means "send it again"; nor is TOO_BIG, which may
- * be said before the number is looked up. */
+ * be said before the number is looked up: only as `settled` it is what was noted. */
 static bool is_definite(enum err code) ON_LOOP
 {
     return code == ERR_OK || code == ERR_SQL || code == ERR_FORBIDDEN || code == ERR_MISUSE ||
@@ -107,7 +109,7 @@ static bool is_definite(enum err code) ON_LOOP
 void answer_admit_doubt(struct request *r)
 {
     char sentence[ERR_TEXT_MAX];
-    if (!r->in_doubt || is_definite(r->answer.code))
+    if (!r->in_doubt || r->answer.settled || is_definite(r->answer.code))
         return;
     (void)snprintf(sentence, sizeof sentence,
                    "the leader was lost before it answered, and none could say whether this was "

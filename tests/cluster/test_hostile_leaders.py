@@ -1,6 +1,7 @@
 """A follower's connections to the leader: slow ones, those that come late, and those that lead to
 somebody else."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -15,9 +16,11 @@ class Gate:
     """In front of PORT: passes bytes on at RATE a second, and none while it is shut."""
 
     def __init__(self, port):
-        self.to, self.rate, self.passed = port, 0, 0
+        self.to, self.rate = port, 0
         self.open = threading.Event()
         self.open.set()
+        self.answers = True  # else they are lost
+        self.sockets = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
@@ -26,15 +29,22 @@ class Gate:
         while True:
             a, _ = self.listener.accept()
             b = socket.create_connection(("127.0.0.1", self.to))
+            self.sockets += [a, b]
             for x, y in ((a, b), (b, a)):
-                threading.Thread(target=self.pass_on, args=(x, y), daemon=True).start()
+                threading.Thread(target=self.pass_on, args=(x, y, x is b), daemon=True).start()
 
-    def pass_on(self, x, y):
+    def cut(self):
+        """The connections that are there end."""
+        for s in self.sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)
+
+    def pass_on(self, x, y, is_answer):
         try:
             while data := x.recv(65536):
                 self.open.wait()
-                y.sendall(data)
-                self.passed += len(data)
+                if self.answers or not is_answer:
+                    y.sendall(data)
                 if self.rate:
                     time.sleep(len(data) / self.rate)
         except OSError:
@@ -147,3 +157,24 @@ def takes(q, size):
     except wire.LecternError as e:
         expect_equal(e.name, "BUSY", "why not")
         return False
+
+
+@case(short=True)
+def test_what_was_noted_of_a_write_in_doubt_is_told():
+    """The first answer is lost, and the next one is settled: TOO_BIG, not UNKNOWN."""
+    with RelayedCluster(answer_bytes="1MiB") as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        gates(c)
+        with node.client() as q:
+            q.query("CREATE TABLE t(a)")
+            leader.gate.answers = False
+            before = leader.status()["seq"]
+            q.begin("INSERT INTO t VALUES (1), (2), (3) RETURNING zeroblob(900000)",
+                    number=q.next_number(), flags=wire.AGAIN)
+            wait_for(lambda: leader.status()["seq"] > before, "its failure is in the log")
+            leader.gate.answers = True
+            leader.gate.cut()
+            error = expect_error("TOO_BIG", q.finish)
+            expect(error.flags & wire.SETTLED, f"flags {error.flags}")
+            expect_equal(q.query("SELECT count(*) FROM t").rows, [(0,)], "rows")
