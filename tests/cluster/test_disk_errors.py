@@ -22,8 +22,9 @@ class FaultyNode(Node):
     """A node whose disk can be told to fail."""
 
     def command(self, cluster, settings):
+        sanitizer = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
         return ["env", f"LD_PRELOAD={LIBRARY}", f"FAULT_PLAN={self.plan}",
-                *super().command(cluster, settings)]
+                f"ASAN_OPTIONS={sanitizer}", *super().command(cluster, settings)]
 
     @property
     def plan(self):

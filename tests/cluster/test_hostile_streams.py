@@ -1,5 +1,6 @@
 """Streams that end at bad moments, and clients that use them against the node."""
 
+import os
 import time
 
 from tests.cluster.test_disk_errors import FaultyCluster
@@ -53,6 +54,13 @@ def test_many_cancels_of_a_long_queue_delay_nobody():
             expect(took < 1 * PATIENCE, f"another connection waited {took:.1f} s")
 
 
+def measured(n=3, **settings):
+    """A cluster whose memory is measured: AddressSanitizer keeps what is freed for a while, by
+    default 256 MiB of it."""
+    os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=8"
+    return Cluster(n, **settings)
+
+
 def peak_mib(node):
     with open(f"/proc/{node.process.pid}/status", encoding="ascii") as f:
         return next(int(line.split()[1]) for line in f if line.startswith("VmHWM")) >> 10
@@ -61,7 +69,7 @@ def peak_mib(node):
 @case()
 def test_requests_of_closed_streams_count_until_they_come_back():
     """The writer is busy, so none of them can be given back."""
-    with Cluster(1) as c:
+    with measured(1) as c:
         node = c.nodes[0]
         with node.client() as hostile:
             hostile.query("CREATE TABLE t(a)")
@@ -85,7 +93,7 @@ def test_requests_of_closed_streams_count_until_they_come_back():
 @case()
 def test_long_answers_of_one_moment_are_not_in_memory_together():
     """Of 60 times 20 MB: as many as one write may answer in one batch, and then what is held."""
-    with Cluster(1) as c:
+    with measured(1) as c:
         node = c.nodes[0]
         with node.client() as hostile:
             hostile.query("CREATE TABLE t(a)")
@@ -107,7 +115,7 @@ def test_long_answers_of_one_moment_are_not_in_memory_together():
 def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
     """Each stream takes nothing; its leader has a few bytes of the answer left, the follower the
     whole window."""
-    with Cluster() as c:
+    with measured() as c:
         leader = c.leader()
         follower = c.others(leader)[0]
         with follower.client() as hostile:
@@ -157,7 +165,7 @@ def fill(clients, sql, size):
 @case(seconds=120)
 def test_what_waits_has_one_limit_for_all_connections():
     """Each connection is within its own; whole requests, and long frames that never end."""
-    with Cluster(1, transaction_idle_timeout=60000, waiting_bytes="128MiB") as c:
+    with measured(1, transaction_idle_timeout=60000, waiting_bytes="128MiB") as c:
         node = c.nodes[0]
         with c.client() as holder, c.client() as other:
             holder.query("CREATE TABLE t(a)")
@@ -197,7 +205,7 @@ def takes(stream, size):
 
 @case(seconds=120)
 def test_answers_that_wait_have_one_limit_for_all_connections():
-    with Cluster(1, waiting_bytes="128MiB") as c:
+    with measured(1, waiting_bytes="128MiB") as c:
         node = c.nodes[0]
         with c.client() as other:
             other.query("CREATE TABLE t(a)")
