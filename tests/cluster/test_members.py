@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -122,6 +123,42 @@ def test_a_node_joins_and_is_promoted_when_it_has_caught_up():
         time.sleep(1.5 * PATIENCE)  # three looks of the leader at its replicas
         expect_equal(members(c)[4], "replica", "after a demotion and a restart")
         c.check_equal()
+
+
+@contextlib.contextmanager
+def proxy_without_its_server(port):
+    """Accepts whoever connects to PORT, and closes."""
+    listener = socket.create_server(("127.0.0.1", port))
+
+    def refuse():
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+
+    thread = threading.Thread(target=refuse, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@case(seconds=120)
+def test_a_node_goes_on_asking_a_proxy_whose_server_is_down():
+    with Cluster() as c:
+        door = c.others(c.leader())[0]
+        door.stop()
+        with proxy_without_its_server(int(door.address.rpartition(":")[2])):
+            node = Joined(c, 4, "--join", door.address)
+            c.nodes.append(node)
+            node.start(c.members, c.settings)
+            c.wait(lambda: "closed it before it said" in node.log_text(), "asked the proxy")
+            time.sleep(3 * PATIENCE)  # longer than nodes that start are waited for
+            expect(node.process.poll() is None, node.log_text())
+        c.restart(door)
+        wait_member(c, 4, "voter")
 
 
 @case(seconds=120)
