@@ -224,19 +224,15 @@ TEST(http_looks_at_no_request_before_the_answer_to_the_one_before)
     /* What comes ahead is kept up to a bound; then it stays with its sender. */
     char *ahead = mem_zalloc(8u << 20);
     memset(ahead, 'x', 8u << 20);
-    ssize_t sent = 0, n;
     for (unsigned i = 0; i < 200; i++) {
-        n = send(fd, ahead, 8u << 20, MSG_NOSIGNAL);
-        sent += n > 0 ? n : 0;
+        (void)send(fd, ahead, 8u << 20, MSG_NOSIGNAL);
         stage_turn(&s);
     }
     EXPECT(s.waiting.bytes > 0 && s.waiting.bytes < 512 * 1024);
-    struct exchange *x = test_later;
     test_answer_later();
     char *a = client_hear_all(&s, fd, NULL); /* the third request is rubbish */
     EXPECT_EQ(times(a, "200 OK"), 2);
     EXPECT_EQ(times(a, "400 Bad Request"), 1);
-    (void)x;
     free(a);
     free(ahead);
     (void)close(fd);

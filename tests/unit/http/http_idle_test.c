@@ -48,6 +48,7 @@ static void expect_cheap(const char *request, const char *wanted, size_t most)
     o.connections_max = IDLE;
     stage_open(&s, o);
     size_t bytes = cost_of(&s, fds, request, wanted);
+    thread_expect_loop();
     EXPECT_EQ(http_listener_connections(s.listener), IDLE);
     EXPECT_EQ(s.waiting.bytes, 0);
     printf("%zu bytes of memory for each idle connection\n", bytes);
