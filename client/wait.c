@@ -9,7 +9,8 @@
  *    woken who becomes the turner or hands on: no deadline of a sleeping thread is missed;
  *  - what somebody waits for is only done under the lock, and whoever does it wakes him;
  *  - a turner that is called stays called until it has the lock: another thread's turn may swallow
- *    the wake-up before poll(2) looks again, so it is repeated after each turn.
+ *    the wake-up before poll(2) looks again, so it is repeated after each turn, and before who
+ *    turned is away.
  *
  * Not here: what is waited for (run.c, handle.c, start.c). */
 #include "client/wait.h"
@@ -96,7 +97,9 @@ void turns_turned(struct turns *t)
 
 void turns_hand_on(struct turns *t)
 {
-    if (t->turner == NULL && !list_empty(&t->waiting))
+    if (t->turner != NULL && t->called)
+        call_turner(t);
+    else if (t->turner == NULL && !list_empty(&t->waiting))
         waiter_wake(waiter_of(t->waiting.next));
 }
 

@@ -52,7 +52,8 @@ void waiter_wake(struct waiter *w);
 void turns_wake_all(struct turns *t);
 /* The loop was turned, by anybody. */
 void turns_turned(struct turns *t);
-/* The calling thread will be away, in a function of the program: another turns the loop. */
+/* The calling thread turns the loop no more, or is away in a function of the program: another does.
+ */
 void turns_hand_on(struct turns *t);
 
 #endif

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <unistd.h>
 #include <string.h>
 
 /* A call that has nothing to do but to give up is late by no more than this. */
@@ -419,6 +420,57 @@ TEST(threads_beside_a_callback_that_lasts)
     EXPECT(one.c.code == LECTERN_TIMEOUT && other.c.code == LECTERN_TIMEOUT);
     (void)lectern_finalize(stmt);
     EXPECT_CODE(LECTERN_OK, third, lectern_close(third));
+    end(&s);
+}
+
+/* One thread's turn of the loop swallows the wake-up of the turner, and then it is away in a
+ * function of the program: the turner comes back all the same. On one processor, which the turner
+ * gets only when nobody else wants it, it cannot have seen the wake-up before. */
+static void *step_when_idle(void *arg)
+{
+    EXPECT(sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}) == 0);
+    return call_and_count(arg);
+}
+
+static void last_until_another_ended(void *arg, lectern_stmt *stmt, int result)
+{
+    (void)stmt;
+    EXPECT(result == LECTERN_INTERRUPT);
+    struct long_callback *l = arg;
+    for (int i = 0; i < 300 && atomic_load(&l->calls_ended) == 0; i++)
+        EXPECT(usleep(1000) == 0);
+    l->ended_beside = atomic_load(&l->calls_ended) != 0;
+}
+
+TEST(threads_turner_comes_back_beside_a_callback)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    EXPECT(sched_setaffinity(0, sizeof one, &one) == 0);
+    struct scene s = begin();
+    sql_node_hold(s.node, true);
+    struct long_callback l = {0};
+    struct counted_call turner = {.c = {.stmt = lazy(s.one, "SELECT 1")}, .l = &l};
+    EXPECT(pthread_create(&turner.c.thread, NULL, step_when_idle, &turner) == 0);
+    await_waiters(s.cluster, 1);
+    fake_node_wait(sql_node_fake(s.node), WIRE_QUERY, 1);
+    lectern_stmt *first = lazy(s.other, "SELECT 1"), *second = lazy(s.other, "SELECT 2");
+    EXPECT_CODE(LECTERN_OK, s.other, lectern_start(first, NULL, NULL, NULL));
+    EXPECT_CODE(LECTERN_OK, s.other,
+                lectern_start(second, NULL, last_until_another_ended, &l)); /* waits for FIRST */
+    fake_node_mute(sql_node_fake(s.node), true); /* nor does it hear anything else */
+    cluster_lock(s.cluster);
+    EXPECT(lectern_finalize(turner.c.stmt) == LECTERN_OK); /* ends the turner's wait */
+    lectern_interrupt(s.other);
+    EXPECT(lectern_poll(s.cluster, 0) == LECTERN_OK); /* heeded: told in the next turn */
+    EXPECT(lectern_poll(s.cluster, 0) == LECTERN_OK);
+    cluster_unlock(s.cluster);
+    call_end(&turner.c);
+    EXPECT(l.ended_beside);
+    fake_node_mute(sql_node_fake(s.node), false);
+    (void)lectern_finalize(first);
+    (void)lectern_finalize(second);
     end(&s);
 }
 
