@@ -13,6 +13,7 @@
 #define CONSENSUS_CONSENSUS_H
 
 #include "base/err.h"
+#include "base/histogram.h"
 #include "base/list.h"
 #include "base/thread.h"
 
@@ -218,11 +219,13 @@ struct cns_status {
     enum cns_role role;
     uint64_t term, leader_id, commit_index, last_index, applied_index, stored_index;
     uint64_t log_bytes, log_segments, cache_bytes, inflight_bytes;
-    uint64_t elections, sync_count, sync_ns_sum, sync_ns_max;
+    uint64_t elections;
     uint64_t first_index, snapshot_index; /* the log's first entry; the newest record's, 0: none */
     bool log_waits;                       /* the disk is full: the log waits for room */
 };
 void cns_get_status(const struct cns *c, struct cns_status *out) ON_LOOP;
+/* Adds how long the syncs of the log took, since it was opened, to OUT. */
+void cns_sync_times(const struct cns *c, struct histogram_copy *out) ON_LOOP;
 /* SERVERS as the payload of a CNS_CHANGE, for a snapshot that is made by hand. ERR_CONFIG: an id or
  * an address is missing or there twice. Any thread. */
 MUST_USE enum err cns_encode_members(const struct cns_server *servers, unsigned n,

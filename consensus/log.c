@@ -84,7 +84,6 @@ enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out)
 void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
 {
     struct log_index *x = &l->store.index;
-    struct log_files *f = &l->store.files;
     *out = (struct cns_log_state){.term = l->term,
                                   .vote = l->vote,
                                   .made = l->made,
@@ -102,9 +101,11 @@ void cns_log_get_state(struct cns_log *l, struct cns_log_state *out)
     for (unsigned i = 0; i < x->n; i++)
         out->bytes += x->segments[i]->size;
     CHECK(pthread_mutex_unlock(&x->lock) == 0);
-    out->sync_count = atomic_load_explicit(&f->sync_count, memory_order_relaxed);
-    out->sync_ns_sum = atomic_load_explicit(&f->sync_ns_sum, memory_order_relaxed);
-    out->sync_ns_max = atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed);
+}
+
+void cns_log_sync_times(const struct cns_log *l, struct histogram_copy *out)
+{
+    histogram_collect(&l->store.files.syncs, out);
 }
 
 bool cns_log_snapshot(const struct cns_log *l, struct cns_snapshot *out)

@@ -39,10 +39,9 @@ struct cns_log_state {
     uint64_t term, vote;
     uint64_t first_index, last_index, last_term;
     uint64_t bytes, segments; /* on disk, preallocated space included */
-    uint64_t sync_count, sync_ns_sum, sync_ns_max;
-    bool made;               /* this open made the directory */
-    uint64_t prev_term;      /* of the entry before first_index; 0: there is none */
-    uint64_t snapshot_index; /* of the newest record; 0: none */
+    bool made;                /* this open made the directory */
+    uint64_t prev_term;       /* of the entry before first_index; 0: there is none */
+    uint64_t snapshot_index;  /* of the newest record; 0: none */
     uint64_t incarnation; /* random, made with the directory: tells it from one that replaced it */
     bool waits;           /* the disk is full: jobs wait, nothing is lost; tried again by itself */
 };
@@ -53,6 +52,8 @@ struct cns_log_state {
 MUST_USE enum err cns_log_open(const struct cns_log_config *c, struct cns_log **out) ON_LOOP;
 
 void cns_log_get_state(struct cns_log *l, struct cns_log_state *out) ON_LOOP;
+/* Adds how long the syncs took to OUT. Any thread. */
+void cns_log_sync_times(const struct cns_log *l, struct histogram_copy *out);
 
 /* The newest snapshot record; false: none. OUT->members stays the log's, until the next cut. */
 bool cns_log_snapshot(const struct cns_log *l, struct cns_snapshot *out) ON_LOOP;

@@ -77,9 +77,7 @@ static const struct cns_log_file_calls system_calls = {
 void log_files_init(struct log_files *f, const struct cns_log_file_calls *calls)
 {
     f->calls = calls != NULL ? calls : &system_calls;
-    atomic_init(&f->sync_count, 0);
-    atomic_init(&f->sync_ns_sum, 0);
-    atomic_init(&f->sync_ns_max, 0);
+    f->syncs = (struct histogram){0};
 }
 
 enum err log_file_create(struct log_files *f, const char *path, uint64_t bytes, int *fd)
@@ -114,14 +112,7 @@ enum err log_file_sync(struct log_files *f, int fd, const char *path)
     int rc = f->calls->sync(f->calls->ctx, fd);
     if (rc != 0)
         return file_error("sync", path);
-    uint64_t took = clock_mono_ns() - began;
-    (void)atomic_fetch_add_explicit(&f->sync_count, 1, memory_order_relaxed);
-    (void)atomic_fetch_add_explicit(&f->sync_ns_sum, took, memory_order_relaxed);
-    uint64_t max = atomic_load_explicit(&f->sync_ns_max, memory_order_relaxed);
-    while (took > max &&
-           !atomic_compare_exchange_weak_explicit(&f->sync_ns_max, &max, took, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
+    histogram_add_ns(&f->syncs, clock_mono_ns() - began);
     return ERR_OK;
 }
 

@@ -5,8 +5,8 @@
 #define CONSENSUS_LOG_FILE_H
 
 #include "base/err.h"
+#include "base/histogram.h"
 
-#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -27,7 +27,7 @@ struct cns_log_file_calls {
 /* The calls in use, and what the syncs cost. */
 struct log_files {
     const struct cns_log_file_calls *calls;
-    _Atomic uint64_t sync_count, sync_ns_sum, sync_ns_max;
+    struct histogram syncs; /* ns */
 };
 
 void log_files_init(struct log_files *f, const struct cns_log_file_calls *calls);

@@ -570,9 +570,6 @@ void cns_get_status(const struct cns *c, struct cns_status *out)
     cns_log_get_state(c->log, &st);
     out->log_bytes = st.bytes;
     out->log_segments = st.segments;
-    out->sync_count = st.sync_count;
-    out->sync_ns_sum = st.sync_ns_sum;
-    out->sync_ns_max = st.sync_ns_max;
     out->log_waits = st.waits;
     if (c->d == NULL) {
         out->first_index = st.first_index;
@@ -580,6 +577,12 @@ void cns_get_status(const struct cns *c, struct cns_status *out)
         out->term = st.term;
         out->last_index = out->stored_index = st.last_index;
     }
+}
+
+void cns_sync_times(const struct cns *c, struct histogram_copy *out)
+{
+    if (c->phase != STOPPING) /* the log may be gone */
+        cns_log_sync_times(c->log, out);
 }
 
 static void keep_newest(void *ctx, uint64_t index, uint64_t term, enum cns_kind kind,

@@ -196,8 +196,11 @@ static void *checkpoint_main(void *arg)
         struct failure f = c->sync_result;
         uint32_t settled = 0;
         (void)pthread_mutex_unlock(&c->lock);
-        if (f.code == ERR_OK) /* else the WAL's next sync would succeed, and mean nothing */
+        if (f.code == ERR_OK) { /* else the WAL's next sync would succeed, and mean nothing */
+            uint64_t began = clock_mono_ns();
             failure_set(&f, run_checkpoint(c, &settled));
+            histogram_add_ns(&c->db->stat_checkpoint_times, clock_mono_ns() - began);
+        }
         (void)pthread_mutex_lock(&c->lock);
         c->result = f;
         c->settled = settled;

@@ -354,6 +354,11 @@ void repl_db_stats(const struct repl_db *db, struct repl_stats *out)
     out->restart_waits_ms = since != 0 && now > since ? now - since : 0;
 }
 
+void repl_db_checkpoint_times(const struct repl_db *db, struct histogram_copy *out)
+{
+    histogram_collect(&db->stat_checkpoint_times, out);
+}
+
 uint64_t repl_db_durable(const struct repl_db *db)
 {
     return atomic_load(&db->durable);

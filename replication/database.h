@@ -64,6 +64,7 @@ struct repl_db {
     _Atomic uint64_t durable;               /* sequence: survives a power cut */
     _Atomic uint64_t stat_checksum, stat_wal_bytes, stat_backfilled_bytes, stat_restarts,
         stat_checkpoints;
+    struct histogram stat_checkpoint_times; /* ns */
     _Atomic uint32_t stat_pages;
     _Atomic unsigned stat_waits_for_room;  /* enum room_for: what met a full disk last */
     _Atomic uint64_t stat_restart_held_ms; /* clock: since when readers hold it back; 0: nobody */

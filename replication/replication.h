@@ -19,6 +19,7 @@
 #define REPLICATION_REPLICATION_H
 
 #include "base/err.h"
+#include "base/histogram.h"
 #include "base/sizes.h"
 #include "base/thread.h"
 
@@ -124,6 +125,8 @@ struct repl_stats {
     bool waits_for_room;       /* the disk is full: see repl_db_publish */
 };
 void repl_db_stats(const struct repl_db *db, struct repl_stats *out);
+/* Adds how long the checkpoints took, since the opening, to OUT. */
+void repl_db_checkpoint_times(const struct repl_db *db, struct histogram_copy *out);
 
 /* --- the leader's side ------------------------------------------------------------------------ */
 
