@@ -253,6 +253,7 @@ void session_free(struct lectern *db)
     for (struct list *l; (l = list_pop_front(&db->graves)) != NULL;)
         free(LIST_ENTRY(l, struct handle, link));
     free(db->message);
+    free(db->info);
     db->magic = SESSION_DEAD;
     free(db);
 }
@@ -511,37 +512,41 @@ int lectern_set_position(lectern *db, uint64_t position)
     return code;
 }
 
-static const char *info_of(struct lectern *db, int what)
+/* In NUMBER's room, or where another session's turn may change it. */
+static const char *info_of(const struct lectern *db, int what, char number[24])
 {
-    db->info[0] = '\0';
-    uint64_t number = 0;
+    uint64_t n = 0;
+    number[0] = '\0';
     switch (what) {
     case LECTERN_INFO_ADDRESS:
         return stream_address(db->stream);
     case LECTERN_INFO_NODE:
-        number = stream_node(db->stream);
-        if (number != 0)
-            (void)snprintf(db->info, sizeof db->info, "%" PRIu64, number);
-        return db->info;
+        n = stream_node(db->stream);
+        if (n != 0)
+            (void)snprintf(number, 24, "%" PRIu64, n);
+        return number;
     case LECTERN_INFO_SERVER:
         return stream_server_version(db->stream);
     case LECTERN_INFO_SQLITE:
         return stream_sqlite_version(db->stream);
     case LECTERN_INFO_CLUSTER:
-        number = cluster_id(db->cluster);
-        if (number != 0)
-            (void)snprintf(db->info, sizeof db->info, "%016" PRIx64, number);
-        return db->info;
+        n = cluster_id(db->cluster);
+        if (n != 0)
+            (void)snprintf(number, 24, "%016" PRIx64, n);
+        return number;
     default:
-        return "";
+        return number;
     }
 }
 
 const char *lectern_info(lectern *db, int what)
 {
+    char number[24];
     if (!session_enter(db))
         return "";
-    const char *text = info_of(db, what);
+    free(db->info);
+    db->info = strdup(info_of(db, what, number));
+    const char *text = db->info == NULL ? "" : db->info;
     session_leave(db->cluster);
     return text;
 }

@@ -38,7 +38,7 @@ struct lectern {
     int code, offset; /* extended */
     char *message;    /* NULL: the code's own text */
     char short_message[256];
-    char info[24]; /* a number as text */
+    char *info; /* what lectern_info told last; NULL: nothing */
 };
 
 /* The first part of a statement and of a batch: what is left of them in the grave. */

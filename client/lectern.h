@@ -162,7 +162,7 @@ enum {
     LECTERN_INFO_SQLITE,  /* and of SQLite */
     LECTERN_INFO_CLUSTER, /* the cluster's id, 16 hexadecimal digits */
 };
-/* "" when not known yet. Valid until the next call on DB. */
+/* "" when not known yet, or without memory for it. Valid until the next call on DB. */
 LECTERN_API const char *lectern_info(lectern *db, int what);
 LECTERN_API const char *lectern_libversion(void);
 

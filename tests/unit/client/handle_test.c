@@ -21,6 +21,12 @@ TEST(handle_open_tells_whom_it_found)
     EXPECT(lectern_info(b.db, LECTERN_INFO_SQLITE)[0] != '\0');
     EXPECT_TEXT("", lectern_info(b.db, 99));
     EXPECT_TEXT("", lectern_info(NULL, LECTERN_INFO_NODE));
+    /* The answer is the session's own: other sessions' turns learn other addresses of the node. */
+    lectern *other;
+    EXPECT(lectern_open_session(lectern_cluster_of(b.db), &other) == LECTERN_OK);
+    EXPECT_CODE(LECTERN_OK, other, lectern_exec(other, "SELECT 1", NULL, NULL, NULL));
+    EXPECT(lectern_info(b.db, LECTERN_INFO_ADDRESS) != lectern_info(other, LECTERN_INFO_ADDRESS));
+    EXPECT_CODE(LECTERN_OK, other, lectern_close(other));
     EXPECT_TEXT("0.1.0", lectern_libversion());
     both_close(&b);
 }
