@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "base/thread.h"
+#include "node/meters.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +38,7 @@ struct channel {
     struct node *node;
     const struct channel_outlet *outlet;
     uint64_t id;          /* of this node, given once */
+    enum meter_door door; /* the client's */
     uint32_t n_sessions;  /* open ones */
     uint32_t n_requests;  /* not yet answered */
     size_t request_bytes; /* of theirs, and of those that were closed and still run */

@@ -191,6 +191,7 @@ struct framed *framed_connect(uv_loop_t *loop, const char *address,
 {
     struct framed *f = make(events);
     struct tcp_events e = events_of(f);
+    e.door = METER_NODE;
     f->tcp = tcp_connect(loop, address, &e);
     return f;
 }

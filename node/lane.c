@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/trace.h"
+#include "node/meters.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -169,6 +170,8 @@ static enum err apply(struct lane *l, const struct lane_entry *e) ON_OWNER
         e->kind == CNS_COMMAND ? repl_db_apply(l->db, e->payload->data, e->payload->len) : ERR_OK;
     if (err == ERR_OK && repl_db_published(l->db) != before)
         err = apply_outcomes(l, e);
+    if (err == ERR_OK && e->kind == CNS_COMMAND)
+        meters_count(METER_APPLIED, 1);
     if (err == ERR_OK)
         lane_judge(l, e);
     else if (err != ERR_FULL)
@@ -466,7 +469,7 @@ static void finish(struct lane *l) ON_OWNER
     stop_leading(l);
     lane_free_itxns(l);
     LIST_EACH(d, &l->doubtful)
-        LIST_ENTRY(d, struct flight, link)->sent_ms = 0;
+        LIST_ENTRY(d, struct flight, link)->sent_ns = 0;
     lane_give_up(l, UINT64_MAX);
     LIST_EACH(d, &l->doubtful)
         lane_free_flight(LIST_ENTRY(d, struct flight, link));

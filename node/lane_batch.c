@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sizes.h"
+#include "node/meters.h"
 
 #define BATCH_MAX 512 /* requests of one transaction: enough to make the commit's share small */
 
@@ -265,6 +266,10 @@ void lane_run_batch(struct lane *l)
     struct request *first = head(&batch);
     if (first == NULL)
         return;
+    l->run_ns = clock_mono_ns();
+    LIST_EACH(i, &batch)
+        meters_stage(METER_STAGE_QUEUE,
+                     l->run_ns - LIST_ENTRY(i, struct request, letter.link)->came_ns);
     if (!set_foreign_keys(l, first->foreign_keys)) {
         fail_batch(l, &batch, SQLITE_ERROR);
         return;

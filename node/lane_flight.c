@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "base/trace.h"
+#include "node/meters.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -110,6 +111,10 @@ static enum err seal_outcomes(struct lane *l, struct list *requests, struct repl
 void lane_depart(struct lane *l, struct list *requests)
 {
     struct repl_txn *txn = NULL;
+    uint64_t n = 0, ran_ns = clock_mono_ns();
+    if (l->run_ns != 0)
+        meters_stage(METER_STAGE_RUN, ran_ns - l->run_ns);
+    l->run_ns = 0;
     enum err e = seal(l, &txn);
     if (e == ERR_OK && txn == NULL)
         e = seal_outcomes(l, requests, &txn);
@@ -120,8 +125,10 @@ void lane_depart(struct lane *l, struct list *requests)
         return;
     }
     uint64_t seq = repl_view_seq(l->view);
-    LIST_EACH(i, requests)
+    LIST_EACH(i, requests) {
         LIST_ENTRY(i, struct request, letter.link)->answer.seq = seq;
+        n++;
+    }
     if (txn == NULL) {
         /* Nothing was written, but what was seen may be unpublished: wait with the last flight. And
          * no commit proves that this node still led when it looked: a majority must. A
@@ -143,10 +150,12 @@ void lane_depart(struct lane *l, struct list *requests)
     f->txn = txn;
     f->term = l->term;
     f->seq = repl_txn_seq(txn);
-    f->sent_ms = clock_mono_ms();
+    f->sent_ns = clock_mono_ns();
     f->bytes = repl_txn_bytes(txn);
     f->parts = repl_txn_parts(txn);
     CHECK(f->seq == seq && f->parts > 0);
+    meters_stage(METER_STAGE_SEAL, f->sent_ns - ran_ns);
+    meters_batch(n);
     list_init(&f->requests);
     list_splice(&f->requests, requests);
     list_push_back(&l->flights, &f->link);
@@ -179,9 +188,14 @@ bool lane_arrive(struct lane *l)
         f->parts_seen++; /* the overlay has it */
         return true;
     }
+    uint64_t came_ns = clock_mono_ns();
     enum err e = repl_db_publish(l->db, f->txn);
     if (e == ERR_FULL)
         return false;
+    meters_stage(METER_STAGE_COMMIT, came_ns - f->sent_ns);
+    meters_stage(METER_STAGE_PUBLISH, clock_mono_ns() - came_ns);
+    meters_count(METER_COMMITS, 1);
+    meters_count(METER_COMMIT_BYTES, f->bytes);
     f->txn = NULL;
     drop(l, f);
     outcomes_publish(l->outcomes, f->seq);
@@ -266,7 +280,7 @@ void lane_give_up(struct lane *l, uint64_t now_ms)
 {
     LIST_EACH(i, &l->doubtful) {
         struct flight *f = LIST_ENTRY(i, struct flight, link);
-        if (list_empty(&f->requests) || now_ms < f->sent_ms + l->config->leader_wait_ms)
+        if (list_empty(&f->requests) || now_ms < f->sent_ns / 1000000 + l->config->leader_wait_ms)
             continue;
         fail_all(l, &f->requests, ERR_UNKNOWN,
                  "the leader changed and no majority could say whether this was written: look "

@@ -12,7 +12,7 @@
 struct flight {
     struct list link;
     struct repl_txn *txn; /* NULL once the view is gone */
-    uint64_t term, seq, sent_ms;
+    uint64_t term, seq, sent_ns;
     uint64_t bytes;
     unsigned parts, parts_sent, parts_seen; /* handed to the loop; committed */
     struct list requests;
@@ -48,6 +48,7 @@ struct lane {
     struct sqlconn *group; /* autocommit requests run here, in batches */
     bool group_foreign_keys;
 
+    uint64_t run_ns;     /* when what runs now began (monotonic); 0: nothing */
     struct list queue;   /* autocommit requests that wait */
     struct list stalled; /* interactive requests that wait for the writer */
 

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "node/meters.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -84,6 +85,7 @@ static void release(struct lane *l, struct itxn *t) ON_OWNER
         l->holder = NULL;
     give_conn(l, t->conn);
     t->conn = NULL;
+    meters_move(METER_TRANSACTIONS, -1);
 }
 
 /* It ends against its client's will; the struct stays, to tell the client why. */
@@ -117,6 +119,7 @@ static enum err begin(struct lane *l, const struct request *r, struct itxn **out
     (void)sqlite3_db_config(sqlconn_handle(conn), SQLITE_DBCONFIG_ENABLE_FKEY, (int)r->foreign_keys,
                             (int *)NULL);
     list_push_back(&l->itxns, &t->link);
+    meters_move(METER_TRANSACTIONS, 1);
     *out = t;
     return ERR_OK;
 }
@@ -207,6 +210,8 @@ void lane_run_interactive(struct lane *l, struct request *r)
         return;
     }
     sqlite3 *handle = sqlconn_handle(t->conn);
+    l->run_ns = clock_mono_ns();
+    meters_stage(METER_STAGE_QUEUE, l->run_ns - r->came_ns);
     (void)lane_run_inside(l, t->conn, r); /* the answer holds the error */
     bool open = !sqlite3_get_autocommit(handle);
     if (r->answer.code ==

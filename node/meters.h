@@ -9,9 +9,9 @@
 
 #include <stdint.h>
 
-/* Which door bytes, connections and requests come through. LEADER: the other side is the leader,
- * and this node its client. */
-enum meter_door { METER_NATIVE, METER_HTTP, METER_LEADER, METER_DOORS };
+/* Which door bytes, connections and requests come through. NODE: between this node and
+ * another one. */
+enum meter_door { METER_NATIVE, METER_HTTP, METER_NODE, METER_DOORS };
 
 /* What a request is. */
 enum meter_request {

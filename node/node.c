@@ -24,6 +24,7 @@
 #include "node/listener.h"
 #include "node/log_cut.h"
 #include "node/members_view.h"
+#include "node/meters.h"
 #include "node/read_txn.h"
 #include "node/repair.h"
 #include "node/route.h"
@@ -110,6 +111,8 @@ static void on_role(void *ctx, enum cns_role role, uint64_t term, uint64_t leade
                  : role == CNS_CANDIDATE ? "candidate"
                                          : "stopped",
                  term, leader_id);
+    if (leader_id != 0 && leader_id != n->leader_id)
+        meters_count(METER_LEADER_SEEN, 1);
     n->role = role;
     n->term = term;
     n->leader_id = leader_id;

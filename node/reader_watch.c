@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/meters.h"
 #include "node/wal_locks.h"
 
 #include <inttypes.h>
@@ -145,6 +146,7 @@ static void end_reading(struct reader_watch *w, struct reading *g, uint64_t now_
                    (uint64_t)(st->wal_bytes / MIB(1)),
                    (uint64_t)(w->config->wal_limit_bytes / MIB(1)));
     tell(g, "reader_ended", age, st);
+    meters_count(METER_READS_ENDED, 1);
     atomic_store_explicit(&g->ended, true, memory_order_release);
     if (g->r != NULL)
         atomic_store_explicit(&g->r->cancelled, true, memory_order_relaxed);

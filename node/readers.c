@@ -4,9 +4,11 @@
 #include "node/readers.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/meters.h"
 #include "node/sqlconn.h"
 
 #include <stdlib.h>
@@ -43,6 +45,7 @@ struct readers {
     struct list over;   /* struct snapshot: to be ended */
     unsigned conns, conns_max;
     unsigned snapshots, snapshots_max;
+    unsigned n_fresh, n_begin; /* how many are in those lists */
     bool stopping;
     bool looks_outside; /* a thread is to find out who else reads our files */
     struct reader_watch *watch;
@@ -286,11 +289,14 @@ static struct list *next_new(struct readers *p)
     struct list *l = p->conns < p->conns_max ? list_pop_front(&p->fresh) : NULL;
     if (l != NULL) {
         p->conns++;
+        p->n_fresh--;
         return l;
     }
     l = p->snapshots < p->snapshots_max ? list_pop_front(&p->begin) : NULL;
-    if (l != NULL)
+    if (l != NULL) {
         p->snapshots++;
+        p->n_begin--;
+    }
     return l;
 }
 
@@ -327,8 +333,13 @@ static void *reader_main(void *arg)
     struct request *r;
     thread_become(THREAD_READER);
     thread_expect_reader();
-    while ((r = next(p)) != NULL)
+    while ((r = next(p)) != NULL) {
+        uint64_t began = clock_mono_ns();
+        if (r->cursor == NULL)
+            meters_read_waited(began - r->came_ns);
         run(p, r);
+        meters_read_ran(clock_mono_ns() - began);
+    }
     return NULL;
 }
 
@@ -387,6 +398,8 @@ void readers_run(struct readers *p, struct request *r)
     r->letter.kind = READ_REQUEST;
     (void)pthread_mutex_lock(&p->lock);
     bool has_conn = r->cursor != NULL || r->snapshot != NULL;
+    p->n_fresh += !has_conn && !r->begins_snapshot;
+    p->n_begin += !has_conn && r->begins_snapshot;
     list_push_back(has_conn             ? &p->parked
                    : r->begins_snapshot ? &p->begin
                                         : &p->fresh,
@@ -410,18 +423,30 @@ const char *snapshot_must_end(const struct snapshot *s)
     return atomic_load_explicit(&g->ended, memory_order_acquire) ? g->sentence : NULL;
 }
 
+void readers_look(struct readers *p, struct readers_state *out)
+{
+    thread_expect_loop();
+    (void)pthread_mutex_lock(&p->lock);
+    *out = (struct readers_state){.busy = p->conns,
+                                  .waiting = p->n_fresh,
+                                  .snapshots = p->snapshots,
+                                  .snapshots_waiting = p->n_begin};
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
 static bool expired(const struct request *r, uint64_t now_ms)
 {
     return atomic_load_explicit(&r->cancelled, memory_order_relaxed) ||
            (r->deadline_ms != 0 && now_ms > r->deadline_ms);
 }
 
-static void take_expired(struct list *from, struct list *to, uint64_t now_ms)
+static void take_expired(struct list *from, unsigned *n, struct list *to, uint64_t now_ms)
 {
     LIST_EACH(i, from) {
         if (expired(LIST_ENTRY(i, struct request, letter.link), now_ms)) {
             list_remove(i);
             list_push_back(to, i);
+            --*n;
         }
     }
 }
@@ -437,8 +462,8 @@ void readers_expire(struct readers *p, uint64_t now_ms)
     p->looks_outside = p->looks_outside || looks_outside;
     if (looks_outside || (!was_open && reader_watch_is_open(p->watch)))
         (void)pthread_cond_broadcast(&p->work);
-    take_expired(&p->fresh, &over, now_ms);
-    take_expired(&p->begin, &over, now_ms);
+    take_expired(&p->fresh, &p->n_fresh, &over, now_ms);
+    take_expired(&p->begin, &p->n_begin, &over, now_ms);
     (void)pthread_mutex_unlock(&p->lock);
     while ((l = list_pop_front(&over)) != NULL) {
         struct request *r = LIST_ENTRY(l, struct request, letter.link);

@@ -43,5 +43,11 @@ const char *snapshot_must_end(const struct snapshot *s) ON_LOOP;
  * deadline (ERR_TIMEOUT). Cancels statements that hold the WAL back for too long (reader_watch.h):
  * those that wait for their client have to be sent back here. */
 void readers_expire(struct readers *readers, uint64_t now_ms) ON_LOOP;
+/* How much there is to do, for metrics. */
+struct readers_state {
+    unsigned busy, waiting;                /* statements */
+    unsigned snapshots, snapshots_waiting; /* read transactions */
+};
+void readers_look(struct readers *readers, struct readers_state *out) ON_LOOP;
 
 #endif

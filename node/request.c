@@ -2,6 +2,7 @@
 #include "node/request.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "node/kept.h"
@@ -20,6 +21,7 @@ struct request *request_new(struct session *session, uint64_t session_id, struct
     list_init(&r->letter.link);
     r->session = session;
     r->session_id = session_id;
+    r->came_ns = clock_mono_ns();
     r->id = id;
     r->frame = mem_alloc(body_len);
     memcpy(r->frame, body, body_len);

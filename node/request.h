@@ -100,6 +100,7 @@ struct request {
     bool foreign_keys;
     char *no_room;             /* a sentence: it may read only, the disk is nearly full; or NULL */
     int64_t last_insert_rowid; /* what SQL's last_insert_rowid() must see: the session's */
+    uint64_t came_ns;          /* monotonic */
     uint64_t deadline_ms;      /* monotonic: the statement is interrupted */
     _Atomic bool cancelled;
     struct answer answer;

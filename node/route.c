@@ -16,6 +16,7 @@
 #include "node/fetch.h"
 #include "node/gossip.h"
 #include "node/image.h"
+#include "node/meters.h"
 #include "node/read_txn.h"
 #include "node/status.h"
 #include "node/upstream.h"
@@ -189,6 +190,7 @@ static bool try_forward(struct session *s, struct request *r) ON_LOOP
     if (r->forwarded || n->role == CNS_LEADER || leader == NULL || leader->address[0] == 0)
         return false;
     s->at = AT_UPSTREAM;
+    meters_count(METER_FORWARDED, 1);
     upstream_send(s, r, n->leader_id, leader->address);
     return true;
 }

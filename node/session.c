@@ -18,6 +18,7 @@
 #include "node/answer.h"
 #include "node/channel.h"
 #include "node/image.h"
+#include "node/meters.h"
 #include "node/read_txn.h"
 #include "node/route.h"
 #include "node/upstream.h"
@@ -61,6 +62,7 @@ struct session *session_new(struct channel *c, uint32_t stream)
     list_init(&s->stall);
     list_init(&s->snapped);
     list_push_back(&s->node->sessions, &s->link);
+    meters_move(METER_SESSIONS, 1);
     count(s);
     return s;
 }
@@ -72,6 +74,7 @@ static void free_if_done(struct session *s) ON_LOOP
     CHECK(s->upstream == NULL && s->snapshot == NULL && s->n_pending == 0 &&
           list_empty(&s->watch) && list_empty(&s->stall));
     waiting_set(&s->node->waiting, &s->counted, 0);
+    meters_move(METER_SESSIONS, -1);
     list_remove(&s->link);
     free(s);
 }
@@ -367,6 +370,7 @@ static void send_answer(struct session *s) ON_LOOP
     if (e != ERR_OK) {
         answer_cut(r, e, err_text());
         answer_put_end(r);
+        meters_error(r->answer.code);
         sent = send_some(s);
     }
     if (sent) {
@@ -430,6 +434,32 @@ static void note_state(struct session *s, struct request *r) ON_LOOP
         s->seen_seq = a->seq;
 }
 
+static enum meter_request kind_of(const struct request *r) ON_LOOP
+{
+    if (r->is_status)
+        return METER_STATUS;
+    if (r->cluster != NULL)
+        return METER_CLUSTER;
+    if (r->image_frame != 0)
+        return METER_IMAGE;
+    if (r->is_describe)
+        return METER_DESCRIBE;
+    if (r->is_batch)
+        return METER_BATCH;
+    return r->kind == SQL_READ          ? METER_READ
+           : r->kind == SQL_TRANSACTION ? METER_TRANSACTION
+                                        : METER_WRITE;
+}
+
+/* R is answered, as far as this node has to do with it. */
+static void meter(const struct session *s, const struct request *r) ON_LOOP
+{
+    enum meter_door door = r->forwarded ? METER_NODE : s->channel->door;
+    meters_request(door, kind_of(r), clock_mono_ns() - r->came_ns);
+    if (r->answer.code != ERR_OK)
+        meters_error(r->answer.code);
+}
+
 void session_answer(struct session *s, struct request *r)
 {
     CHECK(s->current == r && r->session == s);
@@ -454,6 +484,7 @@ void session_answer(struct session *s, struct request *r)
     answer_admit_doubt(r);
     answer_name_node(r, s->node->config->id);
     answer_put_end(r);
+    meter(s, r);
     send_answer(s);
 }
 

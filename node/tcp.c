@@ -124,6 +124,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         lose(t, n == UV_EOF ? "closed by the other side" : uv_strerror((int)n));
     } else if (n > 0) {
         t->bytes_read += (uint64_t)n;
+        meters_received(t->events.door, (uint64_t)n);
         t->events.on_bytes(t->events.ctx, (const uint8_t *)buf->base, (size_t)n);
     }
 }
@@ -214,6 +215,7 @@ struct tcp *tcp_accept(uv_loop_t *loop, uv_stream_t *listener, const struct tcp_
     }
     t->opened = true;
     set_options(t);
+    meters_accepted(events->door);
     return t;
 }
 
@@ -332,6 +334,7 @@ void tcp_send(struct tcp *t, struct buf *b)
     CHECK(!t->closing && buf_status(b) == ERR_OK);
     size_t done = 0;
     t->bytes_sent += b->len;
+    meters_sent(t->events.door, b->len);
     if (t->backlog == 0) {
         uv_buf_t now = uv_buf_init((char *)b->data, (unsigned)b->len);
         int n = uv_try_write(stream_of(t), &now, 1);

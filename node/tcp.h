@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/thread.h"
+#include "node/meters.h"
 #include "node/waiting.h"
 
 #include <stdbool.h>
@@ -28,6 +29,7 @@ struct tcp_events {
     /* The other side ended it, or it broke: once, and nothing follows; close it then or later. */
     void (*on_close)(void *ctx, const char *why);
     struct waiting *waiting; /* where the backlog is counted; NULL: nowhere */
+    enum meter_door door;    /* where its bytes are counted, of all time */
 };
 
 enum tcp_end {

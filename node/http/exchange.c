@@ -8,6 +8,7 @@
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
 #include "node/http/json_write.h"
+#include "node/meters.h"
 
 #include <string.h>
 #include <strings.h>
@@ -153,6 +154,8 @@ static void put_head(struct exchange *x, int status, const char *content_type) O
     struct http_listener *l = http_conn_listener(x->conn);
     const char *origin = allowed_origin(x);
     x->answered = true;
+    CHECK(status >= 100 && status <= 599);
+    meters_count(METER_HTTP_INFORMED + (unsigned)status / 100 - 1, 1);
     x->closes = x->closes || !http_conn_keeps(x->conn);
     buf_printf(&x->out, "HTTP/1.1 %d %s\r\ndate: %s\r\n", status, reason_of(status),
                http_listener_date(l));

@@ -751,7 +751,8 @@ void http_conn_accept(struct http_listener *l, uv_stream_t *socket)
                                 .on_eof = on_eof,
                                 .on_drain = on_drain,
                                 .on_close = on_close,
-                                .waiting = http_listener_options(l)->waiting};
+                                .waiting = http_listener_options(l)->waiting,
+                                .door = METER_HTTP};
     c->listener = l;
     list_init(&c->link);
     buf_init(&c->in, IN_MAX);

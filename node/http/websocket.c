@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
+#include "node/meters.h"
 
 #include <openssl/evp.h>
 #include <openssl/sha.h>
@@ -240,6 +241,7 @@ static void on_over(void *ctx)
         wslay_event_context_free(ws->wslay);
     buf_fini(&ws->message);
     buf_fini(&ws->out);
+    meters_move(METER_WEBSOCKETS, -1);
     free(ws);
 }
 
@@ -324,6 +326,7 @@ void websocket_accept(struct exchange *x, const struct websocket_handler *h)
         return;
     }
     struct websocket *ws = MEM_NEW(struct websocket);
+    meters_move(METER_WEBSOCKETS, 1);
     ws->conn = x->conn;
     ws->node = x->node;
     ws->handler = h;
