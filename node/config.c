@@ -243,6 +243,8 @@ static enum err check_http(const struct config *c)
 {
     if (c->http_listen[0] != 0)
         TRY(check_address("http-listen", c->http_listen));
+    if (c->http_answer_bytes < KIB(1) || c->http_answer_bytes > MIB(1024))
+        return err_fail(ERR_CONFIG, "http-answer-bytes must be 1KiB to 1GiB");
     if (c->http_body_bytes < KIB(1) || c->http_body_bytes > MIB(1024))
         return err_fail(ERR_CONFIG, "http-body-bytes must be 1KiB to 1GiB");
     if (c->http_connections_max == 0 || c->http_connections_max > 1000000)

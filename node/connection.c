@@ -354,15 +354,7 @@ static void on_query(struct connection *c, struct wire_frame *f) ON_LOOP
         take_refused(c, s, f->id, e);
         return;
     }
-    struct request *r = request_new(s, s->id, f->id, &q, body, body_len);
-    if (kept != NULL)
-        request_use_kept(r, kept, n_kept);
-    r->is_batch = f->type == WIRE_BATCH;
-    r->is_describe = f->type == WIRE_DESCRIBE;
-    r->kind = r->is_batch ? SQL_WRITE : sql_classify(r->statement.sql, r->statement.sql_len);
-    r->forwarded = (q.flags & WIRE_FORWARDED) != 0;
-    r->foreign_keys = (q.flags & WIRE_FOREIGN_KEYS_OFF) == 0;
-    r->last_insert_rowid = q.last_insert_rowid;
+    struct request *r = request_of_frame(s, s->id, f, &q, body, body_len, kept, n_kept);
     take(c, s, r);
 }
 

@@ -21,6 +21,9 @@
 #include "node/image.h"
 #include "node/join.h"
 #include "node/http/door.h"
+#include "node/http/hrana_held.h"
+#include "node/http/hrana_stream.h"
+#include "node/http/writer_pool.h"
 #include "node/listener.h"
 #include "node/log_cut.h"
 #include "node/members_view.h"
@@ -188,6 +191,7 @@ static void on_applied(struct node *n, const struct lane_applied *a) ON_LOOP
     if (n->cns != NULL)
         cns_applied(n->cns, a->index);
     route_applied(n);
+    hrana_streams_applied(n);
 }
 
 static void on_serving(struct node *n, const struct lane_serving *s) ON_LOOP
@@ -331,6 +335,8 @@ static void leave(struct node *n) ON_LOOP
     if (n->door != NULL)
         http_listener_close(n->door);
     n->door = NULL;
+    hrana_held_free(n->held); /* their transactions are rolled back */
+    n->held = NULL;
     upstream_close_all(n);
 }
 
@@ -421,6 +427,8 @@ static void on_timer(uv_timer_t *timer)
     connections_timer(n, now);
     sessions_timer(n, now);
     read_txns_timer(n, now);
+    hrana_streams_timer(n, now);
+    hrana_held_timer(n->held, now);
     upstream_timer(n, now);
     if (n->readers != NULL)
         readers_expire(n->readers, now);
@@ -568,6 +576,10 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
                  config->connections_max + config->http_connections_max);
     list_init(&n->watched);
     list_init(&n->snapshots);
+    list_init(&n->hrana_waits);
+    n->writers = writer_pool_new();
+    n->held = hrana_held_new(n);
+    (void)cluster_keys_make(&n->keys);
     list_init(&n->leader_links);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
@@ -622,6 +634,7 @@ void node_close(struct node *n)
         lane_close(n->lane);
     disk_watch_free(n->disk);
     gossip_free(n->gossip);
+    writer_pool_free(n->writers);
     drop_mail(n);
     mail_fini(&n->mail);
     int rc = uv_loop_close(&n->loop);

@@ -6,6 +6,7 @@
 #include "base/mail.h"
 #include "base/thread.h"
 #include "consensus/consensus.h"
+#include "node/cluster_key.h"
 #include "node/config.h"
 #include "node/identity.h"
 #include "node/lane.h"
@@ -20,9 +21,11 @@
 struct disk_watch;
 struct fetch;
 struct gossip;
+struct hrana_held;
 struct http_listener;
 struct images;
 struct listener;
+struct writer_pool;
 
 enum node_stage { NODE_STARTING, NODE_SERVING, NODE_HANDING_OVER, NODE_LEAVING, NODE_ENDED };
 
@@ -65,9 +68,13 @@ struct node {
     struct waiting waiting;  /* of all of them together */
     uint64_t next_connection_id;
     unsigned n_connections;
-    struct list sessions;  /* session.c: their streams */
-    struct list snapshots; /* struct session, by `snapped`: have a read transaction */
-    struct list watched;   /* struct session, by `watch`: wait for their clients */
+    struct list sessions;        /* session.c: their streams */
+    struct list snapshots;       /* struct session, by `snapped`: have a read transaction */
+    struct list hrana_waits;     /* struct hrana_stream: answers that wait until more is applied */
+    struct writer_pool *writers; /* of what Hrana streams write */
+    struct hrana_held *held;     /* Hrana streams at rest */
+    struct cluster_keys keys;    /* batons are signed with them */
+    struct list watched;         /* struct session, by `watch`: wait for their clients */
     uint64_t next_session_id;
     struct list leader_links; /* upstream.c: connections to a leader elsewhere */
     uint64_t n_in_lane;       /* requests that the lane has */

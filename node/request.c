@@ -44,6 +44,23 @@ void request_use_kept(struct request *r, struct kept **kept, uint32_t n)
     request_first_statement(r);
 }
 
+struct request *request_of_frame(struct session *session, uint64_t session_id,
+                                 const struct wire_frame *f, const struct wire_query *q,
+                                 const uint8_t *body, size_t body_len, struct kept **kept,
+                                 uint32_t n_kept)
+{
+    struct request *r = request_new(session, session_id, f->id, q, body, body_len);
+    if (kept != NULL)
+        request_use_kept(r, kept, n_kept);
+    r->is_batch = f->type == WIRE_BATCH;
+    r->is_describe = f->type == WIRE_DESCRIBE;
+    r->kind = r->is_batch ? SQL_WRITE : sql_classify(r->statement.sql, r->statement.sql_len);
+    r->forwarded = (q->flags & WIRE_FORWARDED) != 0;
+    r->foreign_keys = (q->flags & WIRE_FOREIGN_KEYS_OFF) == 0;
+    r->last_insert_rowid = q->last_insert_rowid;
+    return r;
+}
+
 bool request_is_numbered(const struct request *r)
 {
     return (r->query.flags & WIRE_NUMBERED) != 0;

@@ -121,6 +121,12 @@ struct request *request_new(struct session *session, uint64_t session_id, struct
 /* The texts of its statements that come without one, in their order: takes KEPT (malloc'ed) and a
  * reference to each. Thread: loop. */
 void request_use_kept(struct request *r, struct kept **kept, uint32_t n);
+/* The request of F (QUERY, BATCH or DESCRIBE), which was decoded to Q; KEPT as above, or NULL.
+ * Thread: loop. */
+struct request *request_of_frame(struct session *session, uint64_t session_id,
+                                 const struct wire_frame *f, const struct wire_query *q,
+                                 const uint8_t *body, size_t body_len, struct kept **kept,
+                                 uint32_t n_kept);
 /* It will not run: its bytes go, what is answered stays. */
 void request_drop_query(struct request *r);
 /* Is it a write that is done at most once? Only the question what became of it? */

@@ -317,12 +317,9 @@ static bool lacks_room(const struct session *s) ON_LOOP
            channel_need_room(s->channel, bytes - s->held) != ERR_OK;
 }
 
-/* Sends what may be sent of the current answer. True: nothing of it is left. */
-static bool send_some(struct session *s) ON_LOOP
+static bool send_while_taken(struct session *s) ON_LOOP
 {
     struct answer *a = &s->current->answer;
-    if (lacks_room(s)) /* the backlog is as much in memory as what waits here */
-        return false;
     while (a->out.len > 0) {
         if (channel_is_full(s->channel)) {
             channel_stall(s->channel, s);
@@ -337,6 +334,17 @@ static bool send_some(struct session *s) ON_LOOP
             send_part(s, a, n);
     }
     return true;
+}
+
+/* Sends what may be sent of the current answer. True: nothing of it is left. */
+static bool send_some(struct session *s) ON_LOOP
+{
+    if (lacks_room(s)) /* the backlog is as much in memory as what waits here */
+        return false;
+    s->sending = true;
+    bool all = send_while_taken(s);
+    s->sending = false;
+    return all;
 }
 
 /* The current request waits for its client from now on, if it did not yet. */
@@ -583,7 +591,7 @@ enum err session_credit(struct session *s, uint32_t bytes)
                         WIRE_WINDOW_MAX);
     s->window += bytes;
     s->credited += bytes;
-    if (bytes > 0 && !list_empty(&s->watch) && list_empty(&s->stall))
+    if (bytes > 0 && !s->sending && !list_empty(&s->watch) && list_empty(&s->stall))
         resume(s);
     return ERR_OK;
 }

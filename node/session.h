@@ -47,6 +47,7 @@ struct session {
     enum session_home home; /* where the open transaction lives */
     bool foreign_keys;      /* as the last request had it: for answers to those that do not say */
     bool pinned_image;      /* it asked for a pinned one: no other will do */
+    bool sending;           /* send_some() is at work: it sees new credit by itself */
     bool beginning;         /* next() is at work on it: it is not to be freed */
     enum err ended;         /* `current` was, for its client takes too little; ERR_OK: no */
     int64_t last_insert_rowid; /* the same */

@@ -5,6 +5,7 @@
 
 #include "client/lectern.h"
 #include "node/http/exchange.h"
+#include "node/http/hrana_pipeline.h"
 #include "node/node.h"
 
 static void on_version(struct exchange *x)
@@ -22,6 +23,10 @@ static const struct handler version = {.on_end = on_version};
 
 static const struct route routes[] = {
     {HTTP_VERB_GET, "/version", &version},
+    {HTTP_VERB_POST, "/v2/pipeline", &hrana_pipeline_2},
+    {HTTP_VERB_POST, "/v3/pipeline", &hrana_pipeline_3},
+    {HTTP_VERB_GET, "/v2", &hrana_is_spoken},
+    {HTTP_VERB_GET, "/v3", &hrana_is_spoken},
     {HTTP_VERB_OTHER, NULL, NULL},
 };
 

@@ -68,7 +68,7 @@ static bool needs_failure_of(const struct hrana_cond *condition, uint32_t step)
     return c->type == HRANA_NOT && c->parts[0]->type == HRANA_OK && c->parts[0]->step == step;
 }
 
-static bool is_one_statement(const struct hrana_text *t)
+bool hrana_is_one_statement(const struct hrana_text *t)
 {
     size_t first = sql_split_first(t->p, t->n);
     if (first == 0)
@@ -81,7 +81,7 @@ static bool is_plain(const struct hrana_text *t, bool *reads)
 {
     enum sql_kind kind = sql_classify(t->p, t->n);
     *reads = kind == SQL_READ;
-    return (kind == SQL_READ || kind == SQL_WRITE) && is_one_statement(t);
+    return (kind == SQL_READ || kind == SQL_WRITE) && hrana_is_one_statement(t);
 }
 
 static enum sql_step step_of(const struct hrana_text *t)

@@ -28,4 +28,7 @@ struct hrana_shape {
 bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
                     struct hrana_shape *out);
 
+/* Is nothing but white space and comments behind the first statement? */
+bool hrana_is_one_statement(const struct hrana_text *t);
+
 #endif

@@ -1,0 +1,158 @@
+/* Room: node/http.   Thread: loop.   Owns: the reply, until its caller empties it.
+ * Invariants: what is collected is taken at once, so the stream never waits for us.
+ *
+ * Rows beyond the limit end the statement, and are forgotten. If it wrote, that is done all the
+ * same (unless in a transaction that is rolled back), and the error says so. */
+#include "node/http/hrana_collect.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void free_result(struct hrana_result *r)
+{
+    if (r == NULL)
+        return;
+    buf_fini(&r->frames);
+    free(r);
+}
+
+static void free_steps(struct hrana_reply *r)
+{
+    for (uint32_t i = 0; i < r->n_steps; i++) {
+        free_result(r->steps[i].result);
+        hrana_error_free(r->steps[i].error);
+    }
+    free(r->steps);
+    r->steps = NULL;
+}
+
+void hrana_reply_fini(struct hrana_reply *r)
+{
+    if (r->steps != NULL)
+        free_steps(r);
+    hrana_error_free(r->error);
+    if (r->description.max != 0)
+        buf_fini(&r->description);
+    *r = (struct hrana_reply){0};
+}
+
+static struct hrana_result *result_of(struct hrana_collect *c, uint32_t step) ON_LOOP
+{
+    struct hrana_step_reply *s = &c->reply.steps[step];
+    CHECK(step < c->reply.n_steps);
+    if (s->result == NULL) {
+        s->result = MEM_NEW(struct hrana_result);
+        buf_init(&s->result->frames, c->max + WIRE_FRAME_MAX);
+    }
+    return s->result;
+}
+
+static void put_frame(struct buf *b, const struct wire_frame *f) ON_LOOP
+{
+    buf_put(b, f->body.p - WIRE_HEAD_BYTES, hrana_rows_bytes(f)); /* with its head */
+}
+
+static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
+{
+    struct hrana_collect *c = ctx;
+    thread_expect_loop();
+    c->bytes += hrana_rows_bytes(f);
+    put_frame(&result_of(c, step)->frames, f);
+}
+
+static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
+{
+    struct hrana_collect *c = ctx;
+    size_t n = hrana_rows_bytes(f);
+    thread_expect_loop();
+    c->bytes += n;
+    if (c->bytes > c->max)
+        c->too_large = true; /* what follows is taken, and dropped */
+    else
+        put_frame(&result_of(c, step)->frames, f);
+    hrana_stream_took(c->stream, n);
+}
+
+static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
+{
+    struct hrana_collect *c = ctx;
+    struct hrana_step_reply *s = &c->reply.steps[step];
+    thread_expect_loop();
+    free_result(s->result);
+    *s = (struct hrana_step_reply){.error = e};
+}
+
+static void on_step(void *ctx, uint32_t step, const struct wire_done *d, bool read_only)
+{
+    struct hrana_collect *c = ctx;
+    thread_expect_loop();
+    if (c->too_large) {
+        on_step_error(c, step,
+                      hrana_error_new("RESPONSE_TOO_LARGE",
+                                      "%sthe rows of the answer are more than %zu bytes "
+                                      "(http-answer-bytes)",
+                                      read_only ? "" : "the statement was done, but ", c->max));
+        return;
+    }
+    struct hrana_result *r = result_of(c, step);
+    r->done = *d;
+    r->read_only = read_only;
+}
+
+static void on_description(void *ctx, struct wire_frame *f)
+{
+    struct hrana_collect *c = ctx;
+    thread_expect_loop();
+    buf_init(&c->reply.description, WIRE_FRAME_MAX + WIRE_LENGTH_BYTES);
+    put_frame(&c->reply.description, f);
+}
+
+static void on_restart(void *ctx)
+{
+    struct hrana_collect *c = ctx;
+    thread_expect_loop();
+    for (uint32_t i = 0; i < c->reply.n_steps; i++) {
+        free_result(c->reply.steps[i].result);
+        hrana_error_free(c->reply.steps[i].error);
+        c->reply.steps[i] = (struct hrana_step_reply){0};
+    }
+    c->bytes = 0;
+    c->too_large = false;
+}
+
+static void on_over(void *ctx, struct hrana_error *error)
+{
+    struct hrana_collect *c = ctx;
+    thread_expect_loop();
+    c->reply.error = error;
+    c->reply.is_autocommit = hrana_stream_is_autocommit(c->stream);
+    c->reply.replication_index = hrana_stream_memory(c->stream).seq;
+    if (c->q->type == HRANA_EXECUTE && error == NULL && c->reply.steps[0].error != NULL) {
+        c->reply.error = c->reply.steps[0].error; /* the only statement's is the request's */
+        c->reply.steps[0].error = NULL;
+    }
+    c->on_reply(c);
+}
+
+void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct hrana_request *q,
+                   const struct hrana_wish *wish, size_t max,
+                   void (*on_reply)(struct hrana_collect *c), void *ctx)
+{
+    static const struct hrana_events template = {.on_columns = on_columns,
+                                                 .on_rows = on_rows,
+                                                 .on_step = on_step,
+                                                 .on_step_error = on_step_error,
+                                                 .on_description = on_description,
+                                                 .on_restart = on_restart,
+                                                 .on_over = on_over};
+    struct hrana_events events = template;
+    *c = (struct hrana_collect){.stream = s, .q = q, .max = max, .on_reply = on_reply, .ctx = ctx};
+    c->reply.type = q->type;
+    c->reply.n_steps = q->type == HRANA_BATCH ? q->batch.n_steps : q->type == HRANA_EXECUTE;
+    c->reply.steps = mem_zalloc((c->reply.n_steps + 1) * sizeof *c->reply.steps);
+    events.ctx = c;
+    hrana_stream_run(s, q, wish, &events);
+}

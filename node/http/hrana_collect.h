@@ -1,0 +1,26 @@
+/* Room: node/http. Runs a request of a Hrana stream and collects what it tells into a reply, up to
+ * a limit: for the forms that answer as a whole. Thread: loop. */
+#ifndef NODE_HTTP_HRANA_COLLECT_H
+#define NODE_HTTP_HRANA_COLLECT_H
+
+#include "node/http/hrana_stream.h"
+
+struct hrana_collect {
+    struct hrana_reply reply; /* complete when on_reply is called */
+    struct hrana_stream *stream;
+    const struct hrana_request *q;
+    size_t bytes, max; /* of rows */
+    bool too_large;
+    void (*on_reply)(struct hrana_collect *c);
+    void *ctx;
+};
+
+/* Runs Q on S; C->on_reply follows, maybe at once. C, Q stay until then. More than MAX bytes of
+ * rows are an error of the statement. */
+void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct hrana_request *q,
+                   const struct hrana_wish *wish, size_t max,
+                   void (*on_reply)(struct hrana_collect *c), void *ctx) ON_LOOP;
+/* Empties the reply. Also of a collect that was never begun (all zero). */
+void hrana_reply_fini(struct hrana_reply *r);
+
+#endif

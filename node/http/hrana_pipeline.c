@@ -1,0 +1,210 @@
+/* Room: node/http.   Thread: loop.
+ * Owns: the decoded body, the stream while the requests run, the answer as far as it is written.
+ * Invariants: requests run one after the other, all of them, whatever becomes of those before.
+ *
+ *     body -> json_read -> hrana_json -> held (baton) -> stream, request by request
+ *                                                     -> reply -> hrana_json -> exchange
+ *
+ * A client that goes away before its answer is there takes the stream along: it could not name it
+ * any more. */
+#include "node/http/hrana_pipeline.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "node/http/hrana_collect.h"
+#include "node/http/hrana_held.h"
+#include "node/http/hrana_json.h"
+#include "node/http/hrana_wish.h"
+#include "node/node.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* What a body becomes in memory: a tree of small values takes about this much more. */
+#define ARENA_FACTOR 8u
+
+struct pipeline {
+    struct exchange *x;
+    enum hrana_version version;
+    struct hrana_wish wish;
+    struct arena arena;
+    struct json_reader *reader;
+    struct hrana_body body;
+    struct hrana_stream *stream; /* NULL: closed by its client */
+    uint32_t at;                 /* the request that runs */
+    bool running, going, over;
+    struct hrana_collect collect;
+    struct buf out;
+    struct json_writer json;
+};
+
+static void free_pipeline(struct pipeline *p) ON_LOOP
+{
+    json_reader_free(p->reader);
+    arena_fini(&p->arena);
+    buf_fini(&p->out);
+    hrana_reply_fini(&p->collect.reply);
+    free(p);
+}
+
+static void begin(struct exchange *x, enum hrana_version version) ON_LOOP
+{
+    const struct config *c = x->node->config;
+    struct hrana_wish wish;
+    if (hrana_wish_of(x, &wish) != ERR_OK) {
+        exchange_fail(x, 400, HRANA_PROTOCOL_ERROR, err_text());
+        return;
+    }
+    struct pipeline *p = MEM_NEW(struct pipeline);
+    p->x = x;
+    p->version = version;
+    p->wish = wish;
+    arena_init(&p->arena, c->http_body_bytes * ARENA_FACTOR);
+    p->reader = json_reader_new(&p->arena);
+    buf_init(&p->out, c->http_answer_bytes + HRANA_JSON_RESERVE);
+    x->state = p;
+}
+
+static void begin_2(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, HRANA_2);
+}
+
+static void begin_3(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, HRANA_3);
+}
+
+static void refuse(struct pipeline *p, enum err e) ON_LOOP
+{
+    exchange_fail(p->x, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
+}
+
+static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
+{
+    struct pipeline *p = x->state;
+    thread_expect_loop();
+    enum err e = json_feed(p->reader, bytes, n);
+    if (e != ERR_OK)
+        refuse(p, e);
+}
+
+/* --- the answer --- */
+
+static void answer(struct pipeline *p) ON_LOOP
+{
+    char baton[BATON_TEXT_MAX];
+    bool held = false;
+    const char *url = p->x->node->config->http_url;
+    bool open = p->stream != NULL;
+    if (open)
+        hrana_held_give(p->x->node->held, p->stream, baton, &held);
+    p->stream = NULL;
+    hrana_json_end_pipeline(&p->json, open ? baton : NULL, held && url[0] != 0 ? url : NULL);
+    if (buf_status(&p->out) != ERR_OK) { /* the reserve is used up by very many errors */
+        exchange_fail(p->x, 500, "RESPONSE_TOO_LARGE",
+                      "the answer is over the size limit (http-answer-bytes)");
+        return;
+    }
+    exchange_answer(p->x, 200, "application/json", &p->out);
+}
+
+/* Of a stream that its client closed in this pipeline. */
+static void reply_without_stream(struct pipeline *p, const struct hrana_request *q) ON_LOOP
+{
+    struct hrana_reply r = {.type = q->type};
+    if (q->type != HRANA_CLOSE)
+        r.error = hrana_error_new("STREAM_CLOSED", "the stream was closed before this request");
+    hrana_json_put_reply(&p->json, &r);
+    hrana_reply_fini(&r);
+}
+
+static void on_reply(struct hrana_collect *c);
+
+static void go(struct pipeline *p) ON_LOOP
+{
+    if (p->going)
+        return; /* a reply came at once: the loop below sees it */
+    p->going = true;
+    while (!p->running && !p->over && p->at < p->body.n_requests) {
+        const struct hrana_request *q = &p->body.requests[p->at];
+        if (q->type == HRANA_CLOSE && p->stream != NULL) {
+            hrana_stream_close(p->stream);
+            p->stream = NULL;
+        }
+        if (p->stream == NULL) {
+            reply_without_stream(p, q);
+            p->at++;
+            continue;
+        }
+        size_t max = p->x->node->config->http_answer_bytes;
+        p->running = true;
+        hrana_collect(&p->collect, p->stream, q, &p->wish, max > p->out.len ? max - p->out.len : 0,
+                      on_reply, p);
+    }
+    p->going = false;
+    if (!p->running && !p->over)
+        answer(p); /* P is gone */
+}
+
+static void on_reply(struct hrana_collect *c)
+{
+    struct pipeline *p = c->ctx;
+    thread_expect_loop();
+    hrana_json_put_reply(&p->json, &c->reply);
+    hrana_reply_fini(&c->reply);
+    p->running = false;
+    p->at++;
+    go(p);
+}
+
+static void on_end(struct exchange *x)
+{
+    struct pipeline *p = x->state;
+    const struct json *root;
+    thread_expect_loop();
+    enum err e = json_end(p->reader, &root);
+    if (e == ERR_OK)
+        e = hrana_json_pipeline(root, p->version, &p->arena, &p->body);
+    if (e != ERR_OK) {
+        refuse(p, e);
+        return;
+    }
+    const struct hrana_text *baton = &p->body.baton;
+    struct hrana_error *error = hrana_held_take(x->node->held, baton, &p->stream);
+    if (error != NULL) {
+        exchange_fail(x, 400, error->code, error->message);
+        hrana_error_free(error);
+        return;
+    }
+    p->json = json_writer_of(&p->out);
+    hrana_json_begin_pipeline(&p->json);
+    go(p);
+}
+
+static void on_over(struct exchange *x)
+{
+    struct pipeline *p = x->state;
+    thread_expect_loop();
+    if (p == NULL)
+        return; /* it was refused before it began */
+    p->over = true;
+    if (p->stream != NULL)
+        hrana_stream_close(p->stream);
+    free_pipeline(p);
+}
+
+const struct handler hrana_pipeline_2 = {
+    .on_begin = begin_2, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+const struct handler hrana_pipeline_3 = {
+    .on_begin = begin_3, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+
+static void say_yes(struct exchange *x)
+{
+    thread_expect_loop();
+    exchange_answer(x, 200, "text/plain", NULL);
+}
+
+const struct handler hrana_is_spoken = {.on_end = say_yes};

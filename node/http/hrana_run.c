@@ -1,0 +1,433 @@
+/* Room: node/http.   Thread: loop.   Owns: the texts and outcomes of the request under way.
+ * Invariants: steps are told in their order; after on_over nothing is told; hrana_run_go is not
+ *   entered twice: what is answered at once is seen by its loop.
+ *
+ * A batch is run in one of three ways:
+ *
+ *   HRANA_AS_ONE        an atomic batch that writes: one BATCH, one round trip, nobody else waits.
+ *                       It failed, and nothing was done: step by step, for each step's own error.
+ *   HRANA_IN_SNAPSHOT   an atomic batch that looks as if it only read: a read transaction here. A
+ *                       step that writes after all: void, and HRANA_AS_ONE.
+ *   HRANA_STEP_BY_STEP  all others.
+ *
+ * Not here: conditions and shapes (hrana_batch.c), requests to the session (hrana_ask.c). */
+#include "node/http/hrana_state.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/sizes.h"
+#include "client/sql_split.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- telling --- */
+
+static void tell_step(struct hrana_stream *s, uint32_t step, const struct wire_done *d,
+                      bool read_only) ON_LOOP
+{
+    s->told = true;
+    s->outcomes[step] = HRANA_SUCCEEDED;
+    if (s->events.on_step != NULL)
+        s->events.on_step(s->events.ctx, step, d, read_only);
+}
+
+static void tell_error(struct hrana_stream *s, uint32_t step, struct hrana_error *e) ON_LOOP
+{
+    s->told = true;
+    s->outcomes[step] = HRANA_FAILED;
+    if (s->events.on_step_error != NULL)
+        s->events.on_step_error(s->events.ctx, step, e);
+    else
+        hrana_error_free(e);
+}
+
+/* Nothing was told, or it can be taken back. */
+static bool may_restart(const struct hrana_stream *s) ON_LOOP
+{
+    return !s->told || s->events.on_restart != NULL;
+}
+
+static void restart(struct hrana_stream *s, enum hrana_mode mode) ON_LOOP
+{
+    if (s->told)
+        s->events.on_restart(s->events.ctx);
+    s->told = false;
+    s->mode = mode;
+    s->step = 0;
+    memset(s->outcomes, 0, s->n_steps * sizeof *s->outcomes); /* HRANA_NOT_RUN */
+}
+
+/* --- frames of an answer --- */
+
+static bool is_read(const struct hrana_text *t) ON_LOOP
+{
+    enum sql_kind kind = sql_classify(t->p, t->n);
+    return kind != SQL_WRITE && kind != SQL_ALONE;
+}
+
+/* Which of the answered statements want their rows told. */
+static bool wants_rows(const struct hrana_stream *s) ON_LOOP
+{
+    if (s->q->type == HRANA_SEQUENCE)
+        return false;
+    return s->ask.wants_rows && s->steps[s->step].stmt.want_rows;
+}
+
+static void tell_rows(struct hrana_stream *s, struct wire_frame *f) ON_LOOP
+{
+    size_t n = hrana_rows_bytes(f);
+    if (wants_rows(s) && !s->cancelled && s->events.on_rows != NULL) {
+        s->told = true;
+        s->events.on_rows(s->events.ctx, s->step, f);
+    } else {
+        hrana_stream_took(s, n);
+    }
+}
+
+/* BEGIN of a batch that runs as one is told when something of the batch is known to be done. */
+static void tell_begin(struct hrana_stream *s) ON_LOOP
+{
+    if (s->mode == HRANA_AS_ONE && s->outcomes[0] == HRANA_NOT_RUN)
+        tell_step(s, 0, &(struct wire_done){0}, true);
+}
+
+void hrana_run_frame(struct hrana_stream *s, struct wire_frame *f)
+{
+    struct wire_step w;
+    tell_begin(s);
+    switch ((int)f->type) {
+    case WIRE_COLUMNS:
+        if (wants_rows(s) && s->events.on_columns != NULL) {
+            s->told = true;
+            s->events.on_columns(s->events.ctx, s->step, f);
+        }
+        return;
+    case WIRE_ROWS:
+        tell_rows(s, f);
+        return;
+    case WIRE_STEP: /* of a BATCH: what is between BEGIN and COMMIT */
+        if (wire_get_step(f, &w) == ERR_OK && s->mode == HRANA_AS_ONE &&
+            s->step < s->shape.first + s->shape.n) {
+            struct wire_done d = {.changes = w.changes, .last_insert_rowid = w.last_insert_rowid};
+            tell_step(s, s->step, &d, is_read(&s->texts[s->step]));
+            s->step++;
+        }
+        return;
+    case WIRE_DESCRIPTION:
+        if (s->events.on_description != NULL)
+            s->events.on_description(s->events.ctx, f);
+        return;
+    default: /* the leader's, if it is broken: the end of the answer says what became of it */
+        return;
+    }
+}
+
+/* --- an atomic batch as one --- */
+
+/* Each would be run as it is by the lane: else its own error is wanted. */
+static bool may_run_as_one(const struct hrana_stream *s) ON_LOOP
+{
+    size_t bytes = 0;
+    if (s->shape.n == 0 || s->shape.n > BATCH_STATEMENTS_MAX || s->in_transaction || s->lost)
+        return false;
+    for (uint32_t i = s->shape.first; i < s->shape.first + s->shape.n; i++) {
+        const struct hrana_stmt *stmt = &s->steps[i].stmt;
+        bytes += s->texts[i].n;
+        if (s->texts[i].n > SQL_TEXT_MAX || (stmt->n_args > 0 && stmt->n_named_args > 0) ||
+            stmt->n_args > SQL_PARAMS_MAX || stmt->n_named_args > SQL_PARAMS_MAX)
+            return false;
+    }
+    return bytes < WIRE_FRAME_MAX;
+}
+
+static void as_one_done(struct hrana_stream *s) ON_LOOP
+{
+    uint32_t commit = s->shape.first + s->shape.n;
+    if (s->step != commit) { /* a leader that says less than it was asked */
+        hrana_over(s, hrana_error_of(ERR_ROWS_LOST, "the answer to a batch is not complete"));
+        return;
+    }
+    tell_begin(s);
+    tell_step(s, commit, &(struct wire_done){0}, true);
+    hrana_over(s, NULL);
+}
+
+/* Nothing of it was done and its own statements are the reason: their errors are told best when
+ * they are run one by one. */
+static bool failed_by_itself(enum err code)
+{
+    return code == ERR_SQL || code == ERR_MISUSE || code == ERR_FORBIDDEN || code == ERR_TOO_BIG;
+}
+
+static void as_one_answered(struct hrana_stream *s) ON_LOOP
+{
+    struct hrana_error *error = s->ask.error;
+    s->ask.error = NULL;
+    if (error == NULL) {
+        as_one_done(s);
+    } else if (failed_by_itself(s->ask.code) && may_restart(s)) {
+        hrana_error_free(error);
+        restart(s, HRANA_STEP_BY_STEP);
+    } else if (may_restart(s)) { /* as if BEGIN had failed: nothing behind it was run */
+        restart(s, HRANA_STEP_BY_STEP);
+        tell_error(s, 0, error);
+        hrana_over(s, NULL);
+    } else {
+        hrana_over(s, error);
+    }
+}
+
+static void begin_as_one(struct hrana_stream *s) ON_LOOP
+{
+    s->step = s->shape.first;
+    struct hrana_error *error = hrana_ask_batch(s, s->shape.first, s->shape.n);
+    if (error != NULL) {
+        hrana_error_free(error);
+        restart(s, HRANA_STEP_BY_STEP);
+    }
+}
+
+/* --- step by step --- */
+
+/* After a lost transaction nothing runs by itself until the program has ended what it began. */
+static struct hrana_error *refuse_lost(struct hrana_stream *s, const struct hrana_text *t,
+                                       bool *done) ON_LOOP
+{
+    enum sql_step step = sql_step_of(t->p, t->n);
+    *done = false;
+    if (!s->lost)
+        return NULL;
+    if (step == SQL_STEP_ROLLBACK || step == SQL_STEP_COMMIT)
+        s->lost = false;
+    *done = step == SQL_STEP_ROLLBACK; /* what it would do is done already */
+    return *done ? NULL
+                 : hrana_error_new("TRANSACTION_CLOSED",
+                                   "the transaction was rolled back: begin it again");
+}
+
+static const struct hrana_text begin_readonly = {"BEGIN READONLY", 14};
+
+/* Asks for the step, or tells its error. */
+static void begin_step(struct hrana_stream *s) ON_LOOP
+{
+    const struct hrana_stmt *stmt = &s->steps[s->step].stmt;
+    const struct hrana_text *text = &s->texts[s->step];
+    bool done = false;
+    struct hrana_error *error = hrana_text_of(s, stmt, &s->texts[s->step]);
+    if (error == NULL)
+        error = refuse_lost(s, text, &done);
+    if (done) {
+        tell_step(s, s->step++, &(struct wire_done){0}, true);
+        return;
+    }
+    if (s->mode == HRANA_IN_SNAPSHOT && s->step == 0)
+        text = &begin_readonly;
+    if (error == NULL)
+        error = hrana_ask_statement(s, WIRE_QUERY, text, stmt);
+    if (error != NULL)
+        tell_error(s, s->step++, error);
+}
+
+/* A read transaction that turns out to write is none. */
+static bool writes_after_all(const struct hrana_stream *s) ON_LOOP
+{
+    return s->mode == HRANA_IN_SNAPSHOT && !s->shape.read_only && s->ask.code == ERR_FORBIDDEN &&
+           (s->ask.sqlite_code & 0xff) == 8; /* SQLITE_READONLY */
+}
+
+static void step_answered(struct hrana_stream *s) ON_LOOP
+{
+    struct hrana_error *error = s->ask.error;
+    s->ask.error = NULL;
+    if (error == NULL) {
+        struct wire_done d = s->ask.done;
+        tell_step(s, s->step, &d, s->ask.read_only);
+        s->step++;
+    } else if (writes_after_all(s) && may_restart(s)) {
+        hrana_error_free(error);
+        static const struct hrana_text rollback = {"ROLLBACK", 8};
+        static const struct hrana_stmt nothing;
+        restart(s, HRANA_STEP_BY_STEP);
+        s->leaving = true;
+        hrana_error_free(hrana_ask_statement(s, WIRE_QUERY, &rollback, &nothing));
+    } else {
+        tell_error(s, s->step, error);
+        s->step++;
+    }
+}
+
+/* Steps whose condition does not hold are passed over. */
+static bool step_is_due(struct hrana_stream *s) ON_LOOP
+{
+    while (s->step < s->n_steps) {
+        const struct hrana_cond *c = s->steps[s->step].condition;
+        if (c == NULL || hrana_condition_holds(c, s->outcomes, !s->in_transaction))
+            return true;
+        s->step++;
+    }
+    return false;
+}
+
+/* --- a text of several statements --- */
+
+static void sequence_answered(struct hrana_stream *s) ON_LOOP
+{
+    struct hrana_error *error = s->ask.error;
+    s->ask.error = NULL;
+    if (error != NULL)
+        hrana_over(s, error);
+}
+
+static void go_on_sequence(struct hrana_stream *s) ON_LOOP
+{
+    static const struct hrana_stmt nothing;
+    struct hrana_error *error = hrana_text_of(s, &s->q->stmt, &s->texts[0]);
+    if (error != NULL) {
+        hrana_over(s, error);
+        return;
+    }
+    const char *p = s->texts[0].p + s->sequence_at;
+    size_t left = s->texts[0].n - s->sequence_at;
+    bool done;
+    if (sql_classify(p, left) == SQL_EMPTY) {
+        hrana_over(s, NULL);
+        return;
+    }
+    size_t n = sql_split_first(p, left);
+    struct hrana_text one = {p, n == 0 ? left : n};
+    s->sequence_at += one.n;
+    error = refuse_lost(s, &one, &done);
+    if (error == NULL && !done)
+        error = hrana_ask_statement(s, WIRE_QUERY, &one, &nothing);
+    if (error != NULL)
+        hrana_over(s, error);
+}
+
+/* --- the request --- */
+
+static void go_on_batch(struct hrana_stream *s) ON_LOOP
+{
+    if (s->mode == HRANA_AS_ONE)
+        begin_as_one(s);
+    else if (step_is_due(s))
+        begin_step(s);
+    else
+        hrana_over(s, NULL);
+}
+
+static void describe(struct hrana_stream *s) ON_LOOP
+{
+    struct hrana_text text;
+    struct hrana_error *error = hrana_text_of(s, &s->q->stmt, &text);
+    static const struct hrana_stmt nothing;
+    if (error == NULL)
+        error = hrana_ask_statement(s, WIRE_DESCRIBE, &text, &nothing);
+    if (error != NULL)
+        hrana_over(s, error);
+}
+
+/* A request that no session is needed for is over at once. */
+static void go_on(struct hrana_stream *s) ON_LOOP
+{
+    if (s->cancelled) {
+        hrana_over(s, hrana_error_new("SQLITE_INTERRUPT", "interrupted"));
+        return;
+    }
+    switch ((int)s->q->type) {
+    case HRANA_EXECUTE:
+    case HRANA_BATCH:
+        go_on_batch(s);
+        return;
+    case HRANA_SEQUENCE:
+        go_on_sequence(s);
+        return;
+    case HRANA_DESCRIBE:
+        describe(s);
+        return;
+    case HRANA_STORE_SQL:
+        hrana_over(s, hrana_store(s, s->q->sql_id, &s->q->stmt.sql));
+        return;
+    case HRANA_CLOSE_SQL:
+        hrana_forget(s, s->q->sql_id);
+        hrana_over(s, NULL);
+        return;
+    default: /* GET_AUTOCOMMIT: the caller knows */
+        hrana_over(s, NULL);
+        return;
+    }
+}
+
+static void take_answer(struct hrana_stream *s) ON_LOOP
+{
+    s->ask.ended = false;
+    if (s->leaving) { /* the snapshot; whatever it said */
+        s->leaving = false;
+        hrana_error_free(s->ask.error);
+        s->ask.error = NULL;
+        s->mode = may_run_as_one(s) ? HRANA_AS_ONE : HRANA_STEP_BY_STEP;
+    } else if (s->q->type == HRANA_SEQUENCE) {
+        sequence_answered(s);
+    } else if (s->q->type == HRANA_DESCRIBE) {
+        struct hrana_error *error = s->ask.error;
+        s->ask.error = NULL;
+        hrana_over(s, error);
+    } else if (s->mode == HRANA_AS_ONE) {
+        as_one_answered(s);
+    } else {
+        step_answered(s);
+    }
+}
+
+void hrana_run_go(struct hrana_stream *s)
+{
+    if (s->busy)
+        return; /* the loop below goes on with it */
+    s->busy = true;
+    while (s->q != NULL && !s->ask.under_way && !s->closing) {
+        if (s->ask.ended)
+            take_answer(s);
+        else
+            go_on(s);
+    }
+    s->busy = false;
+    if (s->closing)
+        hrana_stream_close(s);
+}
+
+/* All texts are there, or the batch is run step by step: then those that are not are errors. */
+static bool find_texts(struct hrana_stream *s) ON_LOOP
+{
+    bool all = true;
+    for (uint32_t i = 0; i < s->n_steps; i++) {
+        struct hrana_error *error = hrana_text_of(s, &s->steps[i].stmt, &s->texts[i]);
+        all = all && error == NULL;
+        hrana_error_free(error);
+    }
+    return all;
+}
+
+static enum hrana_mode mode_of(struct hrana_stream *s) ON_LOOP
+{
+    if (s->q->type != HRANA_BATCH || s->in_transaction || s->lost || !find_texts(s) ||
+        !hrana_shape_of(&s->q->batch, s->texts, &s->shape))
+        return HRANA_STEP_BY_STEP;
+    if (s->shape.read_only || (s->shape.reads && s->events.on_restart != NULL))
+        return HRANA_IN_SNAPSHOT;
+    return may_run_as_one(s) ? HRANA_AS_ONE : HRANA_STEP_BY_STEP;
+}
+
+void hrana_run_begin(struct hrana_stream *s)
+{
+    const struct hrana_request *q = s->q;
+    s->step = 0;
+    s->told = false;
+    s->sequence_at = 0;
+    s->one = (struct hrana_step){.stmt = q->stmt};
+    s->steps = q->type == HRANA_BATCH ? q->batch.steps : &s->one;
+    s->n_steps = q->type == HRANA_BATCH ? q->batch.n_steps : 1;
+    s->texts = mem_zalloc((s->n_steps + 1) * sizeof *s->texts);
+    s->outcomes = mem_zalloc((s->n_steps + 1) * sizeof *s->outcomes);
+    s->mode = mode_of(s);
+    hrana_run_go(s);
+}

@@ -1,0 +1,15 @@
+/* Room: node/http. What a request wants of its reads, and how long it may take: headers, or the
+ * same in the URL's query, for programs that can only set a URL. Thread: loop.
+ *
+ *     lectern-read: any | bounded:MILLISECONDS | session | strong      ?read=
+ *     lectern-timeout: MILLISECONDS                                    ?timeout= */
+#ifndef NODE_HTTP_HRANA_WISH_H
+#define NODE_HTTP_HRANA_WISH_H
+
+#include "node/http/exchange.h"
+#include "node/http/hrana_stream.h"
+
+/* ERR_PROTOCOL: the sentence says what is wrong. */
+MUST_USE enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out) ON_LOOP;
+
+#endif
