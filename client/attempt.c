@@ -18,6 +18,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* When the time is over before it could be used: the program was away, and turns the loop again. */
+#define LATE_MS 1000u
+
 struct attempt {
     struct loop *loop;
     struct attempt_events events;
@@ -48,10 +51,15 @@ static void set_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 }
 
+static uint64_t later_than(uint64_t now, uint64_t until)
+{
+    return until > now ? until : now + LATE_MS;
+}
+
 /* Each address that is left gets its share of the time that is left. */
 static uint64_t share_until(const struct attempt *a, uint64_t now)
 {
-    uint64_t left = a->until_ms > now ? a->until_ms - now : 0, n = 1;
+    uint64_t left = later_than(now, a->until_ms) - now, n = 1;
     for (const struct addrinfo *ai = a->next; ai != NULL; ai = ai->ai_next)
         n++;
     return now + left / n;
@@ -143,7 +151,7 @@ static void on_socket(struct loop_watch *w, uint32_t events)
     }
     loop_watch_remove(a->loop, w);
     loop_timer_stop(a->loop, &a->timer);
-    a->events.on_connected(a->events.ctx, fd, a->share_ms);
+    a->events.on_connected(a->events.ctx, fd, later_than(clock_mono_ms(), a->share_ms));
 }
 
 static void on_timer(struct loop_timer *t)

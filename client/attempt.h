@@ -22,8 +22,9 @@ struct attempt_events {
     void (*on_failed)(void *ctx, enum err e);
 };
 
-/* UNTIL_MS: clock_mono_ms, for all addresses together, each of which gets its share. ERR_CONFIG:
- * not an address; ERR_NOMEM; ERR_IO: no descriptor. */
+/* UNTIL_MS: clock_mono_ms, for all addresses together, each of which gets its share; a second more
+ * where the loop was not turned in that time. ERR_CONFIG: not an address; ERR_NOMEM; ERR_IO: no
+ * descriptor. */
 MUST_USE enum err attempt_new(struct loop *l, const char *address, uint64_t until_ms,
                               const struct attempt_events *events, struct attempt **out);
 /* After on_connected: that was not the right one, because of E and err_text; try the next. */

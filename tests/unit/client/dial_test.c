@@ -3,6 +3,8 @@
 #include "client/dial.h"
 
 #include "base/clock.h"
+#include "client/attempt.h"
+#include "client/loop.h"
 #include "tests/lib/test.h"
 #include "tests/unit/client/fake_names.h"
 #include "tests/unit/client/fake_node.h"
@@ -90,6 +92,40 @@ TEST(dial_does_not_take_itself_for_another)
     EXPECT_ERR(ERR_CLOSED, dial("127.0.0.1:40000", clock_mono_ms() + 10000, NULL, &fd));
     EXPECT(fd == -1 && strstr(err_text(), "refused") != NULL);
     fake_node_stop(fake_node_start(&(struct fake_options){.port = port}));
+}
+
+static void note_until(void *ctx, int fd, uint64_t until_ms)
+{
+    EXPECT_EQ(close(fd), 0);
+    *(uint64_t *)ctx = until_ms;
+}
+
+static void must_not_fail(void *ctx, enum err e)
+{
+    (void)ctx;
+    EXPECT_OK(e);
+}
+
+/* One that comes back to its loop only when the time is over: once before it connects, once after.
+ */
+TEST(dial_of_a_program_that_is_away)
+{
+    struct fake_node *n = fake_node_start(&(struct fake_options){0});
+    struct loop *l;
+    struct attempt *a;
+    uint64_t until = 0;
+    struct attempt_events events = {
+        .ctx = &until, .on_connected = note_until, .on_failed = must_not_fail};
+    EXPECT_OK(loop_new(&l));
+    EXPECT_OK(attempt_new(l, fake_node_address(n), clock_mono_ms() + 20, &events, &a));
+    for (int i = 0; i < 10 && until == 0; i++) {
+        EXPECT_EQ(usleep(30000), 0);
+        EXPECT_OK(loop_turn(l, 0));
+    }
+    EXPECT(until > clock_mono_ms()); /* so that the node can say WELCOME */
+    attempt_free(a);
+    loop_free(l);
+    fake_node_stop(n);
 }
 
 static bool on_third_look(void *arg)
