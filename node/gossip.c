@@ -6,6 +6,7 @@
 #include "node/disk_watch.h"
 #include "node/fetch.h"
 #include "node/join.h"
+#include "node/key_keeper.h"
 #include "node/members_view.h"
 
 #include <sqlite3.h>
@@ -19,9 +20,17 @@
 
 enum { SERVING = 1, NO_ROOM = 2, WISHES_TO_VOTE = 4 };
 
+/* How far behind a node is, in time: a state of the leader is remembered until the node has it. */
+struct lag {
+    uint64_t since_ms;             /* it had all at this time */
+    uint64_t target, target_at_ms; /* a sequence that it had not, at this time; 0: none */
+};
+
 struct gossip {
     struct node *node;
     struct gossip_news peers[CLUSTER_MAX];
+    struct lag lags[CLUSTER_MAX]; /* of the peers */
+    struct lag lag;               /* of this node */
     unsigned n;
     uint64_t told_seq;
     uint64_t snapshot_index, snapshot_ms; /* when (wall) this one was made; 0: not known */
@@ -42,6 +51,7 @@ struct gossip *gossip_new(struct node *n)
     struct stat st;
     char *path = mem_printf("%s/raft/snapshot", n->config->data);
     g->node = n;
+    g->lag.since_ms = clock_mono_ms();
     if (n->cns != NULL) {
         cns_get_status(n->cns, &cns);
         g->snapshot_index = cns.snapshot_index;
@@ -124,6 +134,12 @@ void gossip_self(struct gossip *g, struct gossip_news *out)
         fill_from_log(g, out);
     const char *address = n->config->advertise[0] != 0 ? n->config->advertise : n->config->listen;
     (void)snprintf(out->address, sizeof out->address, "%s", address);
+    if (n->config->http_url[0] != 0)
+        (void)snprintf(out->http, sizeof out->http, "%s", n->config->http_url);
+    else if (n->config->http_listen[0] != 0)
+        (void)snprintf(out->http, sizeof out->http, "http://%s", n->config->http_listen);
+    out->has_key = out->serving;
+    memcpy(out->key, n->keys.keys[0], sizeof out->key);
     (void)snprintf(out->version, sizeof out->version, "%s", LECTERN_VERSION);
     (void)snprintf(out->sqlite, sizeof out->sqlite, "%s", sqlite3_libversion());
     describe(n, out);
@@ -141,8 +157,54 @@ static void numbers_of(struct gossip_news *s, uint64_t *out[NUMBERS])
     memcpy(out, all, sizeof all);
 }
 
+/* The leader had NEWEST at NEWEST_MS, the node HAS that at HAS_MS. */
+static void look(struct lag *l, uint64_t newest, uint64_t newest_ms, uint64_t has,
+                 uint64_t has_ms) ON_LOOP
+{
+    uint64_t then = newest_ms < has_ms ? newest_ms : has_ms;
+    if (l->target != 0 && has >= l->target) {
+        l->since_ms = l->target_at_ms > l->since_ms ? l->target_at_ms : l->since_ms;
+        l->target = 0;
+    }
+    if (has >= newest && then > l->since_ms)
+        l->since_ms = then;
+    if (has < newest && l->target == 0) {
+        l->target = newest;
+        l->target_at_ms = newest_ms;
+    }
+}
+
+/* Whose word is the newest: this node's own when it leads, or the leader's. */
+static void look_all(struct gossip *g) ON_LOOP
+{
+    const struct node *n = g->node;
+    const struct gossip_news *leader = gossip_of(g, n->leader_id);
+    uint64_t now = clock_mono_ms();
+    uint64_t seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
+    if (node_is_serving(n)) {
+        g->lag = (struct lag){.since_ms = now};
+        for (unsigned i = 0; i < g->n; i++)
+            look(&g->lags[i], seq, now, g->peers[i].seq, g->peers[i].heard_ms);
+    } else if (leader != NULL && leader->serving && n->lane != NULL) {
+        look(&g->lag, leader->seq, leader->heard_ms, seq, now);
+    }
+}
+
+uint64_t gossip_lag_ms(struct gossip *g, uint64_t id)
+{
+    uint64_t now = clock_mono_ms();
+    look_all(g);
+    if (id == g->node->config->id)
+        return now > g->lag.since_ms ? now - g->lag.since_ms : 0;
+    for (unsigned i = 0; i < g->n; i++)
+        if (g->peers[i].id == id)
+            return now > g->lags[i].since_ms ? now - g->lags[i].since_ms : 0;
+    return UINT64_MAX;
+}
+
 void gossip_tell(struct gossip *g)
 {
+    look_all(g);
     struct gossip_news me;
     uint64_t *numbers[NUMBERS];
     struct buf b;
@@ -159,6 +221,10 @@ void gossip_tell(struct gossip *g)
     buf_put_cstr(&b, me.version);
     buf_put_cstr(&b, me.sqlite);
     buf_put_cstr(&b, me.state);
+    buf_put_cstr(&b, me.http);
+    buf_put_u8(&b, me.has_key);
+    if (me.has_key)
+        buf_put(&b, me.key, sizeof me.key);
     if (buf_status(&b) == ERR_OK)
         cns_send(g->node->cns, 0, b.data, b.len);
     g->told_seq = me.seq;
@@ -186,6 +252,15 @@ static void get_text(struct rd *r, char *out, size_t max)
     out[n] = 0;
 }
 
+static void get_more(struct rd *r, struct gossip_news *out)
+{
+    get_text(r, out->http, sizeof out->http);
+    out->has_key = rd_u8(r) == 1;
+    const uint8_t *key = out->has_key ? rd_bytes(r, sizeof out->key) : NULL;
+    if (key != NULL)
+        memcpy(out->key, key, sizeof out->key);
+}
+
 static bool decode(const uint8_t *p, size_t n, struct gossip_news *out)
 {
     struct rd r = rd_of(p, n);
@@ -204,6 +279,8 @@ static bool decode(const uint8_t *p, size_t n, struct gossip_news *out)
     get_text(&r, out->version, sizeof out->version);
     get_text(&r, out->sqlite, sizeof out->sqlite);
     get_text(&r, out->state, sizeof out->state);
+    if (!r.failed && rd_left(&r) > 0) /* not told by the first nodes of this version */
+        get_more(&r, out);
     if (r.failed || role > CNS_STOPPED)
         return false;
     out->role = (enum cns_role)role;
@@ -233,7 +310,12 @@ bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n)
         i = oldest(g); /* ids come and go in the life of a cluster */
     bool changed = g->peers[i].serving != news.serving ||
                    strcmp(g->peers[i].address, news.address) != 0 || g->peers[i].term != news.term;
+    if (g->peers[i].id != from) /* how old its state is nobody knows: from now on it is counted */
+        g->lags[i] = (struct lag){.since_ms = news.heard_ms};
     g->peers[i] = news;
+    if (news.has_key && news.serving && from == g->node->leader_id)
+        key_keeper_hear(g->node->key_keeper, news.key);
+    look_all(g);
     return changed;
 }
 

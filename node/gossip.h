@@ -23,6 +23,9 @@ struct gossip_news {
     bool waits_for_room; /* its disk is full, or nearly: below disk-reserve */
     bool wishes_to_vote; /* it joined, and is to be promoted when it has caught up */
     char address[256];   /* for clients */
+    char http[256];      /* URL of its HTTP door; "": none, or it does not say */
+    bool has_key;        /* the leader's: */
+    uint8_t key[CLUSTER_KEY_BYTES];
     char version[32], sqlite[32];
     char state[ERR_TEXT_MAX]; /* "ok", how far a fetch is, or why it serves nothing */
     uint64_t heard_ms;        /* monotonic; 0: never heard of */
@@ -39,6 +42,10 @@ bool gossip_moved(const struct gossip *g) ON_LOOP;
 bool gossip_hear(struct gossip *g, uint64_t from, const uint8_t *p, size_t n) ON_LOOP;
 /* The news of this node itself. */
 void gossip_self(struct gossip *g, struct gossip_news *out) ON_LOOP;
+/* How old the state here is at most (ID is this node), or on the leader the member ID's: ms since
+ * the last moment of which is known that it had all that the leader had. Idle nodes tell each other
+ * a few times a second: so much is the error. */
+uint64_t gossip_lag_ms(struct gossip *g, uint64_t id) ON_LOOP;
 /* NULL: never heard of. */
 const struct gossip_news *gossip_of(const struct gossip *g, uint64_t id) ON_LOOP;
 

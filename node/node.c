@@ -24,6 +24,7 @@
 #include "node/http/hrana_held.h"
 #include "node/http/hrana_stream.h"
 #include "node/http/writer_pool.h"
+#include "node/key_keeper.h"
 #include "node/listener.h"
 #include "node/log_cut.h"
 #include "node/members_view.h"
@@ -197,6 +198,7 @@ static void on_applied(struct node *n, const struct lane_applied *a) ON_LOOP
 static void on_serving(struct node *n, const struct lane_serving *s) ON_LOOP
 {
     n->serving_term = s->term;
+    key_keeper_lead(n->key_keeper);
     if (n->cns != NULL)
         gossip_tell(n->gossip);
     route_leader_changed(n);
@@ -579,7 +581,7 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->hrana_waits);
     n->writers = writer_pool_new();
     n->held = hrana_held_new(n);
-    (void)cluster_keys_make(&n->keys);
+    n->key_keeper = key_keeper_new(n);
     list_init(&n->leader_links);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
@@ -635,6 +637,7 @@ void node_close(struct node *n)
     disk_watch_free(n->disk);
     gossip_free(n->gossip);
     writer_pool_free(n->writers);
+    key_keeper_free(n->key_keeper);
     drop_mail(n);
     mail_fini(&n->mail);
     int rc = uv_loop_close(&n->loop);

@@ -22,6 +22,7 @@ struct disk_watch;
 struct fetch;
 struct gossip;
 struct hrana_held;
+struct key_keeper;
 struct http_listener;
 struct images;
 struct listener;
@@ -74,7 +75,8 @@ struct node {
     struct writer_pool *writers; /* of what Hrana streams write */
     struct hrana_held *held;     /* Hrana streams at rest */
     struct cluster_keys keys;    /* batons are signed with them */
-    struct list watched;         /* struct session, by `watch`: wait for their clients */
+    struct key_keeper *key_keeper;
+    struct list watched; /* struct session, by `watch`: wait for their clients */
     uint64_t next_session_id;
     struct list leader_links; /* upstream.c: connections to a leader elsewhere */
     uint64_t n_in_lane;       /* requests that the lane has */

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "node/gossip.h"
 #include "node/http/hrana_state.h"
 #include "node/table.h"
 
@@ -117,14 +118,28 @@ static void make_place(struct hrana_held *h) ON_LOOP
     }
 }
 
+/* Where clients reach the HTTP port of node ID; NULL: it does not say. */
+static const char *url_of(const struct hrana_held *h, uint64_t id) ON_LOOP
+{
+    const struct node *n = h->node;
+    const struct gossip_news *news = NULL;
+    if (id == n->config->id)
+        return n->config->http_url[0] == 0 ? NULL : n->config->http_url;
+    if (n->gossip != NULL)
+        news = gossip_of(n->gossip, id);
+    return news == NULL || news->http[0] == 0 ? NULL : news->http;
+}
+
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
-                     bool *held)
+                     const char **base_url)
 {
     struct hrana_memory m = hrana_stream_memory(s);
     struct baton b = {
         .foreign_keys = m.foreign_keys, .seq = m.seq, .last_insert_rowid = m.last_insert_rowid};
-    *held = !hrana_stream_is_bare(s);
-    if (!*held) {
+    *base_url = NULL;
+    if (hrana_stream_is_bare(s)) {
+        if (s->passed_on)
+            *base_url = url_of(h, h->node->leader_id);
         hrana_stream_close(s);
     } else {
         make_place(h);
@@ -135,6 +150,7 @@ void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BA
             .stream = s, .number = s->number, .count = s->count + 1, .since_ms = clock_mono_ms()};
         list_push_back(&h->rest, &e->link);
         table_put(&h->table, (uint32_t)e->number, e);
+        *base_url = url_of(h, h->node->config->id);
         b.held = true;
         b.node_id = h->node->config->id;
         b.process = h->process;

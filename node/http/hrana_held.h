@@ -21,10 +21,11 @@ void hrana_held_free(struct hrana_held *h) ON_LOOP;
 /* The stream that BATON names; without one (NULL) a new one. An error: nothing was taken. */
 struct hrana_error *hrana_held_take(struct hrana_held *h, const struct hrana_text *baton,
                                     struct hrana_stream **out) ON_LOOP;
-/* S rests: writes the baton under which it, or another that is as good, is to be had. *HELD: only
- * here. */
+/* S rests: writes the baton under which it, or another that is as good, is to be had. *BASE_URL:
+ * where it is to be had best: here, when it is had nowhere else; at the leader, when that was what
+ * the stream needed last. NULL: anywhere. */
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
-                     bool *held) ON_LOOP;
+                     const char **base_url) ON_LOOP;
 void hrana_held_timer(struct hrana_held *h, uint64_t now_ms) ON_LOOP;
 size_t hrana_held_count(const struct hrana_held *h) ON_LOOP;
 

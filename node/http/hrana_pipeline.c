@@ -96,13 +96,12 @@ static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
 static void answer(struct pipeline *p) ON_LOOP
 {
     char baton[BATON_TEXT_MAX];
-    bool held = false;
-    const char *url = p->x->node->config->http_url;
+    const char *url = NULL;
     bool open = p->stream != NULL;
     if (open)
-        hrana_held_give(p->x->node->held, p->stream, baton, &held);
+        hrana_held_give(p->x->node->held, p->stream, baton, &url);
     p->stream = NULL;
-    hrana_json_end_pipeline(&p->json, open ? baton : NULL, held && url[0] != 0 ? url : NULL);
+    hrana_json_end_pipeline(&p->json, open ? baton : NULL, url);
     if (buf_status(&p->out) != ERR_OK) { /* the reserve is used up by very many errors */
         exchange_fail(p->x, 500, "RESPONSE_TOO_LARGE",
                       "the answer is over the size limit (http-answer-bytes)");

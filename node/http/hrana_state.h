@@ -47,6 +47,7 @@ struct hrana_stream {
     uint32_t count;  /* of its batons */
     bool in_transaction;
     bool lost;         /* the transaction was, and the program has not ended it yet */
+    bool passed_on;    /* the last statement was, to the leader */
     bool cancelled;    /* the request */
     bool busy;         /* hrana_run_go is at work */
     bool telling;      /* frames are handed out: the session is at work */
