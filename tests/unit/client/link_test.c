@@ -395,9 +395,9 @@ TEST(link_wants_an_address)
         EXPECT_ERR(ERR_CONFIG, try_to_open(&s, wrong[i]));
         EXPECT(s.link == NULL);
     }
-    open_link(&s, "this-name-is-nobodys.invalid:7701");
+    open_link(&s, FAKE_NAME_NONE ":7701");
     turn_until(&s, &s.down, 1);
-    EXPECT(s.code == ERR_NOT_FOUND && strstr(s.why, "nobodys.invalid") != NULL);
+    EXPECT(s.code == ERR_NOT_FOUND && strstr(s.why, FAKE_NAME_NONE) != NULL);
     close_link(&s);
 }
 
