@@ -7,6 +7,7 @@
 #include "node/meters.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 
 #include <stdalign.h>
 #include <stdbool.h>
@@ -130,6 +131,18 @@ static void collect_block(const struct block *b, struct meters *out)
     histogram_collect(&b->batch, &out->batch);
     histogram_collect(&b->read_waited_ns, &out->read_waited_ns);
     histogram_collect(&b->read_ran_ns, &out->read_ran_ns);
+}
+
+static uint64_t began_ms;
+
+__attribute__((constructor)) static void note_beginning(void)
+{
+    began_ms = clock_mono_ms();
+}
+
+uint64_t meters_age_ms(void)
+{
+    return clock_mono_ms() - began_ms;
 }
 
 void meters_collect(struct meters *out)

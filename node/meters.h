@@ -84,5 +84,7 @@ struct meters {
     struct histogram_copy batch, read_waited_ns, read_ran_ns;
 };
 void meters_collect(struct meters *out);
+/* Since the process began. */
+uint64_t meters_age_ms(void);
 
 #endif

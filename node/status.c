@@ -2,8 +2,6 @@
 #include "node/status.h"
 
 #include "base/clock.h"
-#include "node/gossip.h"
-#include "node/members_view.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,14 +14,6 @@ static const char *const columns[] = {
     "snapshot", "snapshot_age", "repairs",   "disk_free",
 };
 #define COLUMNS ((uint32_t)(sizeof columns / sizeof columns[0]))
-
-/* One line: what is known of a member, and what the list of members says. */
-struct row {
-    struct gossip_news news;
-    struct member member;
-    bool listed; /* it is a member */
-    bool heard;
-};
 
 static void put_null(struct buf *b)
 {
@@ -46,7 +36,7 @@ static void put_number(struct buf *b, uint64_t n)
     wire_put_value(b, &v);
 }
 
-static const char *role_name(const struct gossip_news *s)
+const char *status_role_name(const struct gossip_news *s)
 {
     switch (s->role) {
     case CNS_FOLLOWER:
@@ -61,7 +51,7 @@ static const char *role_name(const struct gossip_news *s)
     return "unknown";
 }
 
-static void put_members_part(struct buf *b, const struct row *row)
+static void put_members_part(struct buf *b, const struct status_row *row)
 {
     const struct gossip_news *s = &row->news;
     put_text(b, row->listed ? member_role_name(row->member.role) : "none");
@@ -83,15 +73,14 @@ static void put_members_part(struct buf *b, const struct row *row)
         put_number(b, s->disk_free);
 }
 
-static void put_row(struct buf *b, const struct row *row, uint64_t newest, uint64_t now_ms)
+static void put_row(struct buf *b, const struct status_row *row, uint64_t newest)
 {
     const struct gossip_news *s = &row->news;
     char checksum[32];
-    bool silent = !row->heard || now_ms > s->heard_ms + SILENT_MS;
     (void)snprintf(checksum, sizeof checksum, "%016" PRIx64, s->checksum);
     put_number(b, s->id);
     put_text(b, s->address);
-    put_text(b, silent ? "unknown" : role_name(s));
+    put_text(b, row->silent ? "unknown" : status_role_name(s));
     put_number(b, s->term);
     put_number(b, s->seq);
     put_number(b, newest > s->seq ? newest - s->seq : 0);
@@ -102,52 +91,61 @@ static void put_row(struct buf *b, const struct row *row, uint64_t newest, uint6
     put_text(b, checksum);
     put_number(b, s->leader_id);
     put_text(b, s->version);
-    put_text(b, !row->heard ? "never heard of" : silent ? "unreachable" : s->state);
+    put_text(b, !row->heard ? "never heard of" : row->silent ? "unreachable" : s->state);
     put_members_part(b, row);
 }
 
-/* All members, and this node, also when it is none (any more, or yet). */
-static unsigned collect(struct node *n, struct row rows[CLUSTER_MAX + 1]) ON_LOOP
+static void note_silence(struct status_row *row, uint64_t now_ms)
+{
+    uint64_t heard = row->news.heard_ms;
+    row->silent_ms = now_ms > heard ? now_ms - heard : 0;
+    row->silent = !row->heard || row->silent_ms > SILENT_MS;
+}
+
+unsigned status_collect(struct node *n, struct status_row rows[STATUS_ROWS_MAX])
 {
     struct member members[CLUSTER_MAX];
     unsigned n_members = n->cns == NULL ? 0 : members_copy_all(n, members, CLUSTER_MAX);
     unsigned n_rows = 0;
     bool self = false;
     for (unsigned i = 0; i < n_members; i++) {
-        struct row *row = &rows[n_rows++];
+        struct status_row *row = &rows[n_rows++];
         const struct gossip_news *news = gossip_of(n->gossip, members[i].id);
         bool is_self = members[i].id == n->config->id;
         self = self || is_self;
-        *row = (struct row){.member = members[i],
-                            .listed = true,
-                            .heard = is_self || news != NULL,
-                            .news = {.id = members[i].id}};
+        *row = (struct status_row){.member = members[i],
+                                   .listed = true,
+                                   .heard = is_self || news != NULL,
+                                   .news = {.id = members[i].id}};
         if (is_self)
             gossip_self(n->gossip, &row->news);
         else if (news != NULL)
             row->news = *news;
     }
     if (!self) {
-        rows[n_rows] = (struct row){.heard = true};
+        rows[n_rows] = (struct status_row){.heard = true};
         gossip_self(n->gossip, &rows[n_rows].news);
         n_rows++;
     }
+    uint64_t now = clock_mono_ms();
+    for (unsigned i = 0; i < n_rows; i++)
+        note_silence(&rows[i], now);
     return n_rows;
 }
 
 void status_answer(struct node *n, struct request *r)
 {
     struct buf *b = &r->answer.out;
-    struct row rows[CLUSTER_MAX + 1];
-    uint64_t newest = 0, now = clock_mono_ms();
-    unsigned n_rows = collect(n, rows);
+    struct status_row rows[STATUS_ROWS_MAX];
+    uint64_t newest = 0;
+    unsigned n_rows = status_collect(n, rows);
     for (unsigned i = 0; i < n_rows; i++)
         newest = rows[i].news.seq > newest ? rows[i].news.seq : newest;
     wire_put_columns(b, r->id, columns, COLUMNS);
     size_t begun = wire_begin(b, WIRE_ROWS, r->id);
     buf_put_u32(b, n_rows);
     for (unsigned i = 0; i < n_rows; i++)
-        put_row(b, &rows[i], newest, now);
+        put_row(b, &rows[i], newest);
     wire_end(b, begun);
     r->answer.seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
 }

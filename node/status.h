@@ -2,8 +2,26 @@
 #ifndef NODE_STATUS_H
 #define NODE_STATUS_H
 
+#include "node/gossip.h"
+#include "node/members_view.h"
 #include "node/node.h"
 
+/* What is known of a member, and what the list of members says. */
+struct status_row {
+    struct gossip_news news;
+    struct member member;
+    bool listed; /* it is a member */
+    bool heard;
+    bool silent;        /* nothing came for SILENT_MS, or ever */
+    uint64_t silent_ms; /* since it was heard of */
+};
+
+#define STATUS_ROWS_MAX (CLUSTER_MAX + 1)
+
+/* All members, and this node, also when it is none (any more, or yet). How many. */
+unsigned status_collect(struct node *n, struct status_row rows[STATUS_ROWS_MAX]) ON_LOOP;
+/* "follower", "candidate", "leader", "stopped" or "unknown". */
+const char *status_role_name(const struct gossip_news *s);
 /* Fills R's answer. */
 void status_answer(struct node *n, struct request *r) ON_LOOP;
 

@@ -5,7 +5,10 @@
 
 #include "client/lectern.h"
 #include "node/http/exchange.h"
+#include "node/http/health.h"
 #include "node/http/hrana_pipeline.h"
+#include "node/http/metrics.h"
+#include "node/http/nodes.h"
 #include "node/node.h"
 
 static void on_version(struct exchange *x)
@@ -23,6 +26,12 @@ static const struct handler version = {.on_end = on_version};
 
 static const struct route routes[] = {
     {HTTP_VERB_GET, "/version", &version},
+    {HTTP_VERB_GET, "/health", &health_alive},
+    {HTTP_VERB_GET, "/livez", &health_alive},
+    {HTTP_VERB_GET, "/readyz", &health_ready},
+    {HTTP_VERB_GET, "/leader", &health_leader},
+    {HTTP_VERB_GET, "/nodes", &nodes_handler},
+    {HTTP_VERB_GET, "/metrics", &metrics_handler},
     {HTTP_VERB_POST, "/v2/pipeline", &hrana_pipeline_2},
     {HTTP_VERB_POST, "/v3/pipeline", &hrana_pipeline_3},
     {HTTP_VERB_GET, "/v2", &hrana_is_spoken},

@@ -20,6 +20,7 @@ struct hrana_stream *hrana_stream_open(struct node *n, const struct hrana_memory
 {
     struct hrana_stream *s = MEM_NEW(struct hrana_stream);
     channel_init(&s->channel, n, &hrana_outlet);
+    s->channel.door = METER_HTTP;
     s->session = session_new(&s->channel, STREAM);
     s->memory = *memory;
     list_init(&s->stored);
