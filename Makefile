@@ -203,13 +203,13 @@ $(B)/bench: $(BENCH_OBJS)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_client)
 
 # What the storage costs without a cluster: tests/bench/storage/storage.c says how to use it.
-$(B)/bench-storage: $(call objs,$(call src,tests/bench/storage) tests/bench/histogram.c) \
+$(B)/bench-storage: $(call objs,$(call src,tests/bench/storage) tests/bench/latencies.c) \
                     $(ROOM_OBJS_replication)
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED) $(LIBS_server)
 
 # What the library costs beside the bare protocol.
-$(B)/bench-library: $(call objs,$(call src,tests/bench/library) tests/bench/histogram.c) \
+$(B)/bench-library: $(call objs,$(call src,tests/bench/library) tests/bench/latencies.c) \
                     $(B)/liblectern.a
 	@echo "  LD  $@" >&2
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(LINKED)

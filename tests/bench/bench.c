@@ -17,7 +17,7 @@
 #include "base/sizes.h"
 #include "client/dial.h"
 #include "client/wire.h"
-#include "tests/bench/histogram.h"
+#include "tests/bench/latencies.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -57,7 +57,7 @@ struct bench {
     uint64_t count_from_ns, end_ns;
     char text[TEXT_BYTES];
     struct rng rng;
-    struct histogram latency;
+    struct latencies latency;
 };
 
 static struct bench bench;
@@ -119,7 +119,7 @@ static void answered(struct bench_client *c, struct wire_frame *f)
         c->seq = done.seq;
     uint64_t now = clock_mono_ns();
     if (c->sent_ns >= bench.count_from_ns && now < bench.end_ns)
-        histogram_add(&bench.latency, (now - c->sent_ns) / 1000);
+        latencies_add(&bench.latency, (now - c->sent_ns) / 1000);
     if (now < bench.end_ns)
         send_request(c);
 }
@@ -194,13 +194,13 @@ static void print_result(uint64_t took_ns)
     (void)getrusage(RUSAGE_SELF, &use);
     double cpu = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
                  (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
-    const struct histogram *h = &bench.latency;
+    const struct latencies *h = &bench.latency;
     double counted = (double)(bench.end_ns - bench.count_from_ns) / 1e9;
     (void)printf("ops=%llu rate=%.1f p50_us=%llu p90_us=%llu p99_us=%llu max_us=%llu cpu=%.3f\n",
                  (unsigned long long)h->count, (double)h->count / counted,
-                 (unsigned long long)histogram_quantile(h, 0.50),
-                 (unsigned long long)histogram_quantile(h, 0.90),
-                 (unsigned long long)histogram_quantile(h, 0.99), (unsigned long long)h->max,
+                 (unsigned long long)latencies_quantile(h, 0.50),
+                 (unsigned long long)latencies_quantile(h, 0.90),
+                 (unsigned long long)latencies_quantile(h, 0.99), (unsigned long long)h->max,
                  cpu / ((double)took_ns / 1e9));
 }
 
@@ -263,7 +263,7 @@ static void run_sqlite(const char *path, bool full)
         (void)sqlite3_reset(stmt);
         uint64_t now = clock_mono_ns();
         if (before >= bench.count_from_ns && now < bench.end_ns)
-            histogram_add(&bench.latency, (now - before) / 1000);
+            latencies_add(&bench.latency, (now - before) / 1000);
         before = now;
     }
     print_result(clock_mono_ns() - began);

@@ -8,7 +8,7 @@
  *
  * Thread: one. The first fifth of the time warms up and is not counted. An error ends the run. */
 #include "client/lectern.h"
-#include "tests/bench/histogram.h"
+#include "tests/bench/latencies.h"
 
 #include <getopt.h>
 #include <stdbool.h>
@@ -34,7 +34,7 @@ struct session {
 };
 
 static struct session sessions[CLIENTS_MAX];
-static struct histogram latency;
+static struct latencies latency;
 static uint64_t count_from_ns, end_ns, random_state;
 static bool reads;
 static int running;
@@ -81,7 +81,7 @@ static bool ended(struct session *s, int result)
         fail(lectern_errmsg(s->db));
     uint64_t now = now_ns();
     if (s->sent_ns >= count_from_ns && now < end_ns)
-        histogram_add(&latency, (now - s->sent_ns) / 1000);
+        latencies_add(&latency, (now - s->sent_ns) / 1000);
     return now >= end_ns;
 }
 
@@ -151,9 +151,9 @@ static void print_result(double seconds, uint64_t took_ns)
                  (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
     (void)printf("ops=%llu rate=%.1f p50_us=%llu p90_us=%llu p99_us=%llu max_us=%llu cpu=%.3f\n",
                  (unsigned long long)latency.count, (double)latency.count / (seconds * 0.8),
-                 (unsigned long long)histogram_quantile(&latency, 0.50),
-                 (unsigned long long)histogram_quantile(&latency, 0.90),
-                 (unsigned long long)histogram_quantile(&latency, 0.99),
+                 (unsigned long long)latencies_quantile(&latency, 0.50),
+                 (unsigned long long)latencies_quantile(&latency, 0.90),
+                 (unsigned long long)latencies_quantile(&latency, 0.99),
                  (unsigned long long)latency.max, cpu / ((double)took_ns / 1e9));
 }
 

@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "replication/replication.h"
-#include "tests/bench/histogram.h"
+#include "tests/bench/latencies.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -107,7 +107,7 @@ static uint64_t max_of(uint64_t a, uint64_t b)
 static void stall(const char *dir, double seconds, double rate) ON_OWNER
 {
     struct leader l = lead(dir);
-    struct histogram *h = MEM_NEW(struct histogram);
+    struct latencies *h = MEM_NEW(struct latencies);
     struct repl_stats stats;
     sqlite3_stmt *insert;
     uint64_t wal_max = 0, n = 0, began = clock_mono_ns(), longest_upkeep = 0;
@@ -128,7 +128,7 @@ static void stall(const char *dir, double seconds, double rate) ON_OWNER
         publish(&l);
         longest_commit = max_of(longest_commit, clock_mono_ns() - woken);
         uint64_t late = clock_mono_ns() - due;
-        histogram_add(h, late / 1000);
+        latencies_add(h, late / 1000);
         uint64_t before = clock_mono_ns();
         upkeep(&l);
         longest_upkeep = max_of(longest_upkeep, clock_mono_ns() - before);
@@ -142,9 +142,9 @@ static void stall(const char *dir, double seconds, double rate) ON_OWNER
                  "longest_commit_us=%.0f longest_upkeep_us=%.0f oversleep_us=%.0f wal_max_mib=%.1f "
                  "restarts=%llu checkpoints=%llu "
                  "database_mib=%.0f\n",
-                 (unsigned long long)n, (unsigned long long)histogram_quantile(h, 0.5),
-                 (unsigned long long)histogram_quantile(h, 0.99),
-                 (unsigned long long)histogram_quantile(h, 0.999), (unsigned long long)h->max,
+                 (unsigned long long)n, (unsigned long long)latencies_quantile(h, 0.5),
+                 (unsigned long long)latencies_quantile(h, 0.99),
+                 (unsigned long long)latencies_quantile(h, 0.999), (unsigned long long)h->max,
                  (double)longest_commit / 1e3, (double)longest_upkeep / 1e3,
                  (double)oversleep / 1e3, (double)wal_max / (double)MIB(1),
                  (unsigned long long)stats.wal_restarts, (unsigned long long)stats.checkpoints,

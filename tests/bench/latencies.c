@@ -1,5 +1,5 @@
 /* Room: tests. Thread: one. */
-#include "tests/bench/histogram.h"
+#include "tests/bench/latencies.h"
 
 /* Below 128 a bucket is one microsecond; above, the top 7 bits choose the bucket. */
 static unsigned bucket_of(uint64_t us)
@@ -8,7 +8,7 @@ static unsigned bucket_of(uint64_t us)
         return (unsigned)us;
     unsigned shift = 57 - (unsigned)__builtin_clzll(us); /* leaves 64..127 */
     unsigned at = shift * 64 + (unsigned)(us >> shift);
-    return at < HISTOGRAM_BUCKETS ? at : HISTOGRAM_BUCKETS - 1;
+    return at < LATENCIES_BUCKETS ? at : LATENCIES_BUCKETS - 1;
 }
 
 /* The largest value of a bucket. */
@@ -20,7 +20,7 @@ static uint64_t top_of(unsigned bucket)
     return ((uint64_t)(bucket - shift * 64 + 1) << shift) - 1;
 }
 
-void histogram_add(struct histogram *h, uint64_t us)
+void latencies_add(struct latencies *h, uint64_t us)
 {
     h->buckets[bucket_of(us)]++;
     h->count++;
@@ -28,10 +28,10 @@ void histogram_add(struct histogram *h, uint64_t us)
         h->max = us;
 }
 
-uint64_t histogram_quantile(const struct histogram *h, double q)
+uint64_t latencies_quantile(const struct latencies *h, double q)
 {
     uint64_t wanted = (uint64_t)((double)h->count * q + 0.5), seen = 0;
-    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+    for (unsigned i = 0; i < LATENCIES_BUCKETS; i++) {
         seen += h->buckets[i];
         if (seen >= wanted && seen > 0)
             return top_of(i) < h->max ? top_of(i) : h->max;
