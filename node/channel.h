@@ -23,15 +23,15 @@ struct node;
 struct request;
 struct session;
 
-struct channel_outlet {
+struct channel_outlet { /* all on the loop */
     /* Takes what B holds: whole frames of one session. */
-    void (*send)(struct channel *c, struct buf *b) ON_LOOP;
+    void (*send)(struct channel *c, struct buf *b);
     /* Bytes sent that the client has not taken yet. */
-    size_t (*backlog)(const struct channel *c) ON_LOOP;
+    size_t (*backlog)(const struct channel *c);
     /* The first session waits for the backlog: channel_drain is to be called when it is gone. */
-    void (*on_stall)(struct channel *c) ON_LOOP;
+    void (*on_stall)(struct channel *c);
     /* A request is answered, of which there are c->n_requests left. It may end C. */
-    void (*on_answered)(struct channel *c) ON_LOOP;
+    void (*on_answered)(struct channel *c);
 };
 
 struct channel {

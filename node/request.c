@@ -25,7 +25,7 @@ struct request *request_new(struct session *session, uint64_t session_id, struct
     r->id = id;
     r->frame = mem_alloc(body_len);
     memcpy(r->frame, body, body_len);
-    r->frame_len = body_len;
+    r->frame_len = r->bytes = body_len;
     r->query = *q;
     /* The query borrows from BODY: the same places in the copy. */
     r->query.statements.p = r->frame + (q->statements.p - body);
@@ -41,6 +41,11 @@ void request_use_kept(struct request *r, struct kept **kept, uint32_t n)
     CHECK(r->kept == NULL);
     r->kept = kept;
     r->n_kept = n;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t len;
+        (void)kept_text(kept[i], &len);
+        r->bytes += i > 0 && kept[i] == kept[i - 1] ? 0 : len;
+    }
     request_first_statement(r);
 }
 
@@ -109,7 +114,7 @@ void request_drop_query(struct request *r)
     r->kept = NULL;
     r->frame = NULL;
     r->n_kept = 0;
-    r->frame_len = 0;
+    r->frame_len = r->bytes = 0;
     r->query.n_statements = 0;
     r->statement = (struct wire_statement){0};
 }

@@ -81,6 +81,7 @@ struct request {
     struct wire_id id;
     uint8_t *frame; /* the bytes that `query` points into; owned */
     size_t frame_len;
+    size_t bytes; /* that it counts for: its frame, and kept texts, which may be forgotten by now */
     struct wire_query query;
     struct wire_statement statement; /* the one that runs, of the query's */
     uint32_t statement_at;           /* which of them that is, from 0 */

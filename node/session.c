@@ -131,7 +131,7 @@ static void count_closed(struct session *s, struct channel *c) ON_LOOP
 {
     if (s->current != NULL) {
         s->counted_at = c;
-        s->request_bytes = s->current->frame_len;
+        s->request_bytes = s->current->bytes;
         c->request_bytes += s->request_bytes;
         list_push_back(&c->closed, &s->stall);
     }
@@ -203,8 +203,8 @@ static void next(struct session *s) ON_LOOP
 /* R's bytes are not needed any more. */
 static void drop_query(struct session *s, struct request *r) ON_LOOP
 {
-    s->request_bytes -= r->frame_len;
-    s->channel->request_bytes -= r->frame_len;
+    s->request_bytes -= r->bytes;
+    s->channel->request_bytes -= r->bytes;
     request_drop_query(r);
 }
 
@@ -239,14 +239,14 @@ static void finish(struct session *s, struct request *r) ON_LOOP
 static enum err need_room(const struct session *s, const struct request *r) ON_LOOP
 {
     const struct channel *c = s->channel;
-    bool modest = s->request_bytes + r->frame_len <= MODEST_BYTES;
-    size_t all = c->request_bytes + r->frame_len;
+    bool modest = s->request_bytes + r->bytes <= MODEST_BYTES;
+    size_t all = c->request_bytes + r->bytes;
     size_t max = modest ? ALL_BYTES_MAX : GREEDY_BYTES_MAX;
     if (s->n_pending >= QUEUE_MAX || (c->request_bytes > 0 && all > max))
         return err_fail(
             ERR_BUSY,
             "too many requests, or bytes of them, wait on this stream: read answers first");
-    return channel_need_room(c, r->frame_len);
+    return channel_need_room(c, r->bytes);
 }
 
 void session_take(struct session *s, struct request *r)
@@ -258,8 +258,8 @@ void session_take(struct session *s, struct request *r)
     }
     list_push_back(&s->pending, &r->letter.link);
     s->n_pending++;
-    s->request_bytes += r->frame_len;
-    s->channel->request_bytes += r->frame_len;
+    s->request_bytes += r->bytes;
+    s->channel->request_bytes += r->bytes;
     count(s);
     next(s);
 }

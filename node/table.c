@@ -3,16 +3,16 @@
  * first free slot from its own place on, so that a search ends at the first free one; a removal
  * moves the ones behind it up (no marks of the dead).
  *
- * The numbers come from the network: they are mixed with a constant of the process, so that nobody
- * can choose numbers that all fall into one place. */
+ * The numbers come from the network: they are mixed with a random number of the process, so that
+ * nobody can choose numbers that all fall into one place. */
 #include "node/table.h"
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 #define SIZE_MIN 8u
 
@@ -23,9 +23,11 @@ struct table_slot {
 
 static uint64_t secret(void)
 {
-    static uint64_t mixed; /* from the loop only, and any value will do */
-    if (mixed == 0)
-        mixed = (clock_wall_ms() * 0x9e3779b97f4a7c15ull) | 1;
+    static uint64_t mixed; /* from the loop only */
+    if (mixed == 0) {
+        CHECK(getrandom(&mixed, sizeof mixed, 0) == (ssize_t)sizeof mixed);
+        mixed |= 1;
+    }
     return mixed;
 }
 

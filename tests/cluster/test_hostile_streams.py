@@ -321,3 +321,31 @@ def test_answers_of_64_mib_are_held_for_a_connection():
             expect_equal([len(row[0]) for row in stream.finish().rows], [1000000] * 20, "rows")
         for stream in streams:
             expect_equal(stream.query("SELECT count(*) FROM t").rows, [(100,)], "rows of t")
+
+
+@case()
+def test_texts_that_are_forgotten_count_while_requests_wait_for_them():
+    """Each request is a few bytes, and the one that has a text of a megabyte."""
+    with measured(1, waiting_bytes="128MiB") as c, c.client() as q:
+        q.query("CREATE TABLE t(a)")
+        before = peak_mib(c.nodes[0])
+        busy, text = q.stream(), q.stream()
+        busy.begin("INSERT INTO t " + LONG)
+        refused = 0
+        for i in range(1, 401):
+            if i % 200 == 0:
+                busy = q.stream()
+                busy.begin("INSERT INTO t " + LONG)
+            try:
+                text.query("SELECT 1 -- " + "x" * 1_000_000, keep=i, level="any")
+                busy.begin("", keep=i, level="any")
+                q.forget(i)
+            except wire.LecternError as e:
+                expect_equal(e.name, "BUSY", e.message)
+                refused += 1
+        more = peak_mib(c.nodes[0]) - before
+        expect(more < 250 and refused > 0, f"{more} MiB of 400 for texts, {refused} refused")
+        for number in range(1, q.streams + 1):
+            q.send_raw(wire.frame(wire.CLOSE, 0, stream=number))
+        last = q.stream()
+        wait_for(lambda: takes(last, 60_000_000), "all of the room again")
