@@ -154,8 +154,7 @@ static void send_in_transaction(struct session *s, struct request *r) ON_LOOP
 {
     if (s->upstream == NULL)
         upstream_answer_lost(s, false, false);
-    else if (s->upstream->at->owner == 0 && is_greedy(s) &&
-             r->bytes < s->channel->request_bytes)
+    else if (s->upstream->at->owner == 0 && is_greedy(s) && r->bytes < s->channel->request_bytes)
         refuse_greedy(s, r);
     else
         upstream_send_request(s);

@@ -140,7 +140,7 @@ TEST(sqlconn_a_request_cannot_end_the_shared_transaction)
         EXPECT(sqlconn_exec(c, "BEGIN IMMEDIATE") == SQLITE_OK);
         EXPECT(sqlconn_exec(c, "SAVEPOINT request") == SQLITE_OK);
         for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-            refused(c, bad[i], "is not allowed in a batch, which is one transaction by itself: leave");
+            refused(c, bad[i], "is not allowed in a batch, which is one transaction by itself");
         /* A changed schema makes SQLite prepare the kept BEGIN, SAVEPOINT ... anew. */
         runs(c, round == 0 ? "CREATE TABLE u(a)" : "ALTER TABLE u ADD COLUMN b DEFAULT 1");
         runs(c, "INSERT INTO t VALUES (1)");
