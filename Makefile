@@ -336,7 +336,9 @@ fuzz-run: $(FUZZ_BINS)
 
 bench: all $(B)/bench $(B)/bench-library ## transactions a second beside local SQLite, as ratios
 	@python3 tests/bench/run.py --build $(B)
-	@exec python3 tests/bench/run.py --build $(B) --library
+	@python3 tests/bench/run.py --build $(B) --library
+	@deploy/install-deps.sh --bench
+	@exec python3 tests/bench/http.py --build $(B)
 
 cov: ## line coverage of the unit tests, per room
 	$(call variant,cov) unit-bins

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs the Debian packages that Lectern is built from: those that are missing and no others.
 #
-#     deploy/install-deps.sh [--lint] [--fuzz] [--clients]
+#     deploy/install-deps.sh [--lint] [--fuzz] [--bench] [--clients]
 #
 # Silent and quick when nothing is missing: the Makefile calls it before every target. Otherwise it
-# says what it is going to do before it does it. --lint and --fuzz add what those targets need,
+# says what it is going to do before it does it. --lint, --fuzz and --bench add what those targets need,
 # --clients the programs of others that some tests compare with or run against the nodes.
 #
 # libraft must be 0.22.1 or newer: 0.15.0, which Debian 12 has in main, can commit different entries
@@ -33,8 +33,9 @@ for option in "$@"; do
     case $option in
     --lint) packages="$packages clang clang-format" ;;
     --fuzz) packages="$packages clang libclang-rt-dev" ;;
+    --bench) packages="$packages wrk" ;;
     --clients) packages="$packages python3-django" ;;
-    *) fail "unknown option $option (known: --lint, --fuzz, --clients)" ;;
+    *) fail "unknown option $option (known: --lint, --fuzz, --bench, --clients)" ;;
     esac
 done
 
