@@ -1,0 +1,3 @@
+"""Lectern's client for Python. See lectern.dbapi, and lectern.django for Django's backend."""
+
+from .dbapi import *  # noqa: F401,F403  pylint: disable=wildcard-import,unused-wildcard-import
