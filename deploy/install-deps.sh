@@ -4,7 +4,7 @@
 #     deploy/install-deps.sh [--lint] [--fuzz] [--bench] [--clients]
 #
 # Silent and quick when nothing is missing: the Makefile calls it before every target. Otherwise it
-# says what it is going to do before it does it. --lint, --fuzz and --bench add what those targets need,
+# says what it is going to do before it does it. --lint, --fuzz and --bench add what those need,
 # --clients the programs of others that some tests compare with or run against the nodes.
 #
 # libraft must be 0.22.1 or newer: 0.15.0, which Debian 12 has in main, can commit different entries

@@ -81,9 +81,10 @@ def one_round(build, cluster, directory, seconds):
 
 def report(rounds):
     width = max(map(len, rounds[0]))
-    print(f"\nmedian of {len(rounds)} rounds; ratio: the rate over HTTP to the native protocol's of "
-          "the same round (lowest..highest)\n")
-    print(f"{'':{width}}  {'native/s':>8}  {'HTTP/s':>8}  {'native p50':>10}  {'HTTP p50':>8}  ratio")
+    print(f"\nmedian of {len(rounds)} rounds; ratio: the rate over HTTP to the native protocol's "
+          "of the same round (lowest..highest)\n")
+    print(f"{'':{width}}  {'native/s':>8}  {'HTTP/s':>8}  {'native p50':>10}  {'HTTP p50':>8}  "
+          "ratio")
     for name in rounds[0]:
         def median(side, key, name=name):
             return statistics.median(r[name][side][key] for r in rounds)
