@@ -19,7 +19,7 @@
 
 _Static_assert(TEXT_LEN < BATON_TEXT_MAX, "a baton's text fits");
 
-enum { HELD = 1, FOREIGN_KEYS = 2 };
+enum { HELD = 1, FOREIGN_KEYS = 2, OR_BARE = 4 };
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -39,7 +39,8 @@ void baton_write(const struct cluster_keys *keys, const struct baton *b, char ou
     CHECK(keys->n > 0);
     buf_init(&body, BATON_BYTES);
     buf_put_u8(&body, VERSION);
-    buf_put_u8(&body, (uint8_t)((b->held ? HELD : 0) | (b->foreign_keys ? FOREIGN_KEYS : 0)));
+    buf_put_u8(&body, (uint8_t)((b->held ? HELD : 0) | (b->foreign_keys ? FOREIGN_KEYS : 0) |
+                                (b->or_bare ? OR_BARE : 0)));
     buf_put_u64(&body, b->node_id);
     buf_put_u64(&body, b->process);
     buf_put_u64(&body, b->stream);
@@ -106,7 +107,9 @@ bool baton_read(const struct cluster_keys *keys, const char *text, size_t n, str
     if (rd_u8(&r) != VERSION)
         return false;
     uint8_t flags = rd_u8(&r);
-    *out = (struct baton){.held = (flags & HELD) != 0, .foreign_keys = (flags & FOREIGN_KEYS) != 0};
+    *out = (struct baton){.held = (flags & HELD) != 0,
+                          .or_bare = (flags & OR_BARE) != 0,
+                          .foreign_keys = (flags & FOREIGN_KEYS) != 0};
     out->node_id = rd_u64(&r);
     out->process = rd_u64(&r);
     out->stream = rd_u64(&r);

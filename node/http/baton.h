@@ -18,6 +18,8 @@
 
 struct baton {
     bool held;        /* it lives in one node: the next four say where */
+    bool or_bare;     /* not there any more, it was one without a transaction and stored texts; what
+                       * it saw may be newer than `seq` */
     uint64_t node_id; /* which */
     uint64_t process; /* a random number of that node's process */
     uint64_t stream;  /* of that process */

@@ -6,7 +6,9 @@
 #include "client/lectern.h"
 #include "node/http/exchange.h"
 #include "node/http/health.h"
+#include "node/http/hrana_cursor_http.h"
 #include "node/http/hrana_pipeline.h"
+#include "node/http/hrana_v1.h"
 #include "node/http/metrics.h"
 #include "node/http/nodes.h"
 #include "node/node.h"
@@ -34,6 +36,10 @@ static const struct route routes[] = {
     {HTTP_VERB_GET, "/metrics", &metrics_handler},
     {HTTP_VERB_POST, "/v2/pipeline", &hrana_pipeline_2},
     {HTTP_VERB_POST, "/v3/pipeline", &hrana_pipeline_3},
+    {HTTP_VERB_POST, "/v3/cursor", &hrana_cursor_handler},
+    {HTTP_VERB_POST, "/v1/execute", &hrana_v1_execute},
+    {HTTP_VERB_POST, "/v1/batch", &hrana_v1_batch},
+    {HTTP_VERB_POST, "/", &hrana_statements},
     {HTTP_VERB_GET, "/v2", &hrana_is_spoken},
     {HTTP_VERB_GET, "/v3", &hrana_is_spoken},
     {HTTP_VERB_OTHER, NULL, NULL},

@@ -85,7 +85,8 @@ static void number(struct hrana_stream *s, struct wire_query *q) ON_LOOP
 static struct wire_query query_of(const struct hrana_stream *s, uint64_t index) ON_LOOP
 {
     const struct hrana_memory *m = &s->memory;
-    return (struct wire_query){.level = s->wish.level,
+    bool strong = m->unsure && s->wish.level == WIRE_SESSION;
+    return (struct wire_query){.level = strong ? WIRE_STRONG : s->wish.level,
                                .bound_ms = s->wish.bound_ms,
                                .timeout_ms = s->wish.timeout_ms,
                                .min_seq = index > m->seq ? index : m->seq,
@@ -245,6 +246,8 @@ static void take_done(struct hrana_stream *s, struct wire_frame *f) ON_LOOP
         return;
     }
     s->memory.last_insert_rowid = s->ask.done.last_insert_rowid;
+    if (s->wish.level == WIRE_SESSION || s->wish.level == WIRE_STRONG)
+        s->memory.unsure = false;
     note_state(s, s->ask.done.seq, s->ask.done.flags);
 }
 

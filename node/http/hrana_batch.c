@@ -4,8 +4,11 @@
 #include "node/http/hrana_batch.h"
 
 #include "base/check.h"
+#include "base/mem.h"
 #include "client/sql_split.h"
 #include "node/sqltext.h"
+
+#include <stdlib.h>
 
 bool hrana_condition_holds(const struct hrana_cond *c, const enum hrana_outcome *outcomes,
                            bool autocommit)
@@ -119,4 +122,36 @@ bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
         out->reads = out->reads && reads;
     }
     return true;
+}
+
+/* None by an id: a stream with stored texts is held anyhow. */
+static bool texts_of(const struct hrana_batch *b, struct hrana_text *out)
+{
+    for (uint32_t i = 0; i < b->n_steps; i++) {
+        if (b->steps[i].stmt.by_id || b->steps[i].stmt.sql.p == NULL)
+            return false;
+        out[i] = b->steps[i].stmt.sql;
+    }
+    return true;
+}
+
+static bool all_are_plain(const struct hrana_text *texts, uint32_t n)
+{
+    bool reads;
+    for (uint32_t i = 0; i < n; i++)
+        if (!is_plain(&texts[i], &reads))
+            return false;
+    return true;
+}
+
+/* An atomic batch that fails ends its transaction only with its ROLLBACK. */
+bool hrana_leaves_nothing(const struct hrana_batch *b)
+{
+    struct hrana_shape shape;
+    struct hrana_text *texts = mem_zalloc((b->n_steps + 1) * sizeof *texts);
+    bool is = texts_of(b, texts) &&
+              (all_are_plain(texts, b->n_steps) ||
+               (hrana_shape_of(b, texts, &shape) && shape.first + shape.n + 1 < b->n_steps));
+    free(texts);
+    return is;
 }

@@ -28,6 +28,10 @@ struct hrana_shape {
 bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
                     struct hrana_shape *out);
 
+/* Whatever becomes of B: a stream without a transaction has none after it, and the same settings.
+ */
+bool hrana_leaves_nothing(const struct hrana_batch *b);
+
 /* Is nothing but white space and comments behind the first statement? */
 bool hrana_is_one_statement(const struct hrana_text *t);
 

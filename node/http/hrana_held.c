@@ -1,5 +1,9 @@
 /* Room: node/http.   Thread: loop.   Owns: the streams at rest.
  * Invariants: a stream in the table runs nothing; its number is never used for another one.
+ *
+ * A cursor's baton is told before its batch runs. If the batch cannot leave a transaction behind,
+ * the baton says that any other stream will do when this one is gone: so it does not expire.
+ *
  * Not here: transactions' own limits (lane_txn.c, read_txn.c). */
 #include "node/http/hrana_held.h"
 
@@ -83,7 +87,14 @@ static struct hrana_error *take_held(struct hrana_held *h, const struct baton *b
     *out = remove_held(h, e);
     (*out)->number = b->stream;
     (*out)->count = b->count;
+    (*out)->reserved = false;
     return NULL;
+}
+
+static bool is_here(const struct hrana_held *h, const struct baton *b) ON_LOOP
+{
+    return b->node_id == h->node->config->id && b->process == h->process &&
+           table_get(&h->table, (uint32_t)b->stream) != NULL;
 }
 
 struct hrana_error *hrana_held_take(struct hrana_held *h, const struct hrana_text *baton,
@@ -95,10 +106,12 @@ struct hrana_error *hrana_held_take(struct hrana_held *h, const struct hrana_tex
         if (!baton_read(&h->node->keys, baton->p, baton->n, &b))
             return hrana_error_new("BATON_INVALID",
                                    "this is not a baton of this cluster, or of this moment");
-        if (b.held)
+        if (b.held && (!b.or_bare || is_here(h, &b)))
             return take_held(h, &b, out);
-        memory = (struct hrana_memory){
-            .seq = b.seq, .last_insert_rowid = b.last_insert_rowid, .foreign_keys = b.foreign_keys};
+        memory = (struct hrana_memory){.seq = b.seq,
+                                       .unsure = b.held,
+                                       .last_insert_rowid = b.last_insert_rowid,
+                                       .foreign_keys = b.foreign_keys};
     }
     *out = hrana_stream_open(h->node, &memory);
     return NULL;
@@ -130,32 +143,67 @@ static const char *url_of(const struct hrana_held *h, uint64_t id) ON_LOOP
     return news == NULL || news->http[0] == 0 ? NULL : news->http;
 }
 
+static void choose_number(struct hrana_held *h, struct hrana_stream *s) ON_LOOP
+{
+    while (s->number == 0 || table_get(&h->table, (uint32_t)s->number) != NULL)
+        s->number = ++h->last;
+}
+
+/* The baton of S as one that is held here. */
+static struct baton baton_of(const struct hrana_held *h, const struct hrana_stream *s) ON_LOOP
+{
+    struct hrana_memory m = hrana_stream_memory(s);
+    return (struct baton){.held = true,
+                          .node_id = h->node->config->id,
+                          .process = h->process,
+                          .stream = s->number,
+                          .count = s->count + 1,
+                          .foreign_keys = m.foreign_keys,
+                          .seq = m.seq,
+                          .last_insert_rowid = m.last_insert_rowid};
+}
+
+static void hold(struct hrana_held *h, struct hrana_stream *s) ON_LOOP
+{
+    make_place(h);
+    struct held *e = MEM_NEW(struct held);
+    *e = (struct held){
+        .stream = s, .number = s->number, .count = s->count + 1, .since_ms = clock_mono_ms()};
+    list_push_back(&h->rest, &e->link);
+    table_put(&h->table, (uint32_t)e->number, e);
+}
+
+void hrana_held_reserve(struct hrana_held *h, struct hrana_stream *s,
+                        const struct hrana_batch *batch, char baton[BATON_TEXT_MAX],
+                        const char **base_url)
+{
+    choose_number(h, s);
+    struct baton b = baton_of(h, s);
+    b.or_bare = hrana_stream_is_bare(s) && hrana_leaves_nothing(batch);
+    s->reserved = true;
+    *base_url = url_of(h, h->node->config->id);
+    baton_write(&h->node->keys, &b, baton);
+}
+
+/* A bare stream that may have seen more than its baton can say goes on saying so. */
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
                      const char **base_url)
 {
-    struct hrana_memory m = hrana_stream_memory(s);
-    struct baton b = {
-        .foreign_keys = m.foreign_keys, .seq = m.seq, .last_insert_rowid = m.last_insert_rowid};
+    bool bare = hrana_stream_is_bare(s), unsure = hrana_stream_memory(s).unsure;
+    bool held = !bare || s->reserved;
+    if (held && !s->reserved)
+        choose_number(h, s);
+    struct baton b = baton_of(h, s);
     *base_url = NULL;
-    if (hrana_stream_is_bare(s)) {
+    b.held = held || unsure;
+    b.or_bare = bare && unsure;
+    if (held) {
+        *base_url = url_of(h, h->node->config->id);
+        hold(h, s);
+    } else {
         if (s->passed_on)
             *base_url = url_of(h, h->node->leader_id);
         hrana_stream_close(s);
-    } else {
-        make_place(h);
-        struct held *e = MEM_NEW(struct held);
-        while (s->number == 0 || table_get(&h->table, (uint32_t)s->number) != NULL)
-            s->number = ++h->last;
-        *e = (struct held){
-            .stream = s, .number = s->number, .count = s->count + 1, .since_ms = clock_mono_ms()};
-        list_push_back(&h->rest, &e->link);
-        table_put(&h->table, (uint32_t)e->number, e);
-        *base_url = url_of(h, h->node->config->id);
-        b.held = true;
-        b.node_id = h->node->config->id;
-        b.process = h->process;
-        b.stream = e->number;
-        b.count = e->count;
     }
     baton_write(&h->node->keys, &b, baton);
 }

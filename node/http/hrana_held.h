@@ -26,6 +26,11 @@ struct hrana_error *hrana_held_take(struct hrana_held *h, const struct hrana_tex
  * the stream needed last. NULL: anywhere. */
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
                      const char **base_url) ON_LOOP;
+/* Writes the baton that S will have when BATCH was run on it and it is given, for whoever has to
+ * tell it before. */
+void hrana_held_reserve(struct hrana_held *h, struct hrana_stream *s,
+                        const struct hrana_batch *batch, char baton[BATON_TEXT_MAX],
+                        const char **base_url) ON_LOOP;
 void hrana_held_timer(struct hrana_held *h, uint64_t now_ms) ON_LOOP;
 size_t hrana_held_count(const struct hrana_held *h) ON_LOOP;
 

@@ -14,22 +14,13 @@
 #include "node/http/hrana_collect.h"
 #include "node/http/hrana_held.h"
 #include "node/http/hrana_json.h"
-#include "node/http/hrana_wish.h"
+#include "node/http/hrana_post.h"
 #include "node/node.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-/* What a body becomes in memory: a tree of small values takes about this much more. */
-#define ARENA_FACTOR 8u
 
 struct pipeline {
-    struct exchange *x;
-    enum hrana_version version;
-    struct hrana_wish wish;
-    struct arena arena;
-    struct json_reader *reader;
-    struct hrana_body body;
+    struct hrana_post post;
     struct hrana_stream *stream; /* NULL: closed by its client */
     uint32_t at;                 /* the request that runs */
     bool running, going, over;
@@ -40,55 +31,29 @@ struct pipeline {
 
 static void free_pipeline(struct pipeline *p) ON_LOOP
 {
-    json_reader_free(p->reader);
-    arena_fini(&p->arena);
+    hrana_post_fini(&p->post);
     buf_fini(&p->out);
     hrana_reply_fini(&p->collect.reply);
     free(p);
 }
 
-static void begin(struct exchange *x, enum hrana_version version) ON_LOOP
+static void on_begin(struct exchange *x)
 {
-    const struct config *c = x->node->config;
-    struct hrana_wish wish;
-    if (hrana_wish_of(x, &wish) != ERR_OK) {
-        exchange_fail(x, 400, HRANA_PROTOCOL_ERROR, err_text());
+    thread_expect_loop();
+    struct pipeline *p = MEM_NEW(struct pipeline);
+    if (!hrana_post_begin(&p->post, x)) {
+        free(p);
         return;
     }
-    struct pipeline *p = MEM_NEW(struct pipeline);
-    p->x = x;
-    p->version = version;
-    p->wish = wish;
-    arena_init(&p->arena, c->http_body_bytes * ARENA_FACTOR);
-    p->reader = json_reader_new(&p->arena);
-    buf_init(&p->out, c->http_answer_bytes + HRANA_JSON_RESERVE);
+    buf_init(&p->out, x->node->config->http_answer_bytes + HRANA_JSON_RESERVE);
     x->state = p;
-}
-
-static void begin_2(struct exchange *x)
-{
-    thread_expect_loop();
-    begin(x, HRANA_2);
-}
-
-static void begin_3(struct exchange *x)
-{
-    thread_expect_loop();
-    begin(x, HRANA_3);
-}
-
-static void refuse(struct pipeline *p, enum err e) ON_LOOP
-{
-    exchange_fail(p->x, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
 }
 
 static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
 {
     struct pipeline *p = x->state;
     thread_expect_loop();
-    enum err e = json_feed(p->reader, bytes, n);
-    if (e != ERR_OK)
-        refuse(p, e);
+    hrana_post_feed(&p->post, bytes, n);
 }
 
 /* --- the answer --- */
@@ -99,15 +64,15 @@ static void answer(struct pipeline *p) ON_LOOP
     const char *url = NULL;
     bool open = p->stream != NULL;
     if (open)
-        hrana_held_give(p->x->node->held, p->stream, baton, &url);
+        hrana_held_give(p->post.x->node->held, p->stream, baton, &url);
     p->stream = NULL;
     hrana_json_end_pipeline(&p->json, open ? baton : NULL, url);
     if (buf_status(&p->out) != ERR_OK) { /* the reserve is used up by very many errors */
-        exchange_fail(p->x, 500, "RESPONSE_TOO_LARGE",
+        exchange_fail(p->post.x, 500, "RESPONSE_TOO_LARGE",
                       "the answer is over the size limit (http-answer-bytes)");
         return;
     }
-    exchange_answer(p->x, 200, "application/json", &p->out);
+    exchange_answer(p->post.x, 200, "application/json", &p->out);
 }
 
 /* Of a stream that its client closed in this pipeline. */
@@ -127,8 +92,8 @@ static void go(struct pipeline *p) ON_LOOP
     if (p->going)
         return; /* a reply came at once: the loop below sees it */
     p->going = true;
-    while (!p->running && !p->over && p->at < p->body.n_requests) {
-        const struct hrana_request *q = &p->body.requests[p->at];
+    while (!p->running && !p->over && p->at < p->post.body.n_requests) {
+        const struct hrana_request *q = &p->post.body.requests[p->at];
         if (q->type == HRANA_CLOSE && p->stream != NULL) {
             hrana_stream_close(p->stream);
             p->stream = NULL;
@@ -138,10 +103,10 @@ static void go(struct pipeline *p) ON_LOOP
             p->at++;
             continue;
         }
-        size_t max = p->x->node->config->http_answer_bytes;
+        size_t max = p->post.x->node->config->http_answer_bytes;
         p->running = true;
-        hrana_collect(&p->collect, p->stream, q, &p->wish, max > p->out.len ? max - p->out.len : 0,
-                      on_reply, p);
+        hrana_collect(&p->collect, p->stream, q, &p->post.wish,
+                      max > p->out.len ? max - p->out.len : 0, on_reply, p);
     }
     p->going = false;
     if (!p->running && !p->over)
@@ -159,28 +124,42 @@ static void on_reply(struct hrana_collect *c)
     go(p);
 }
 
-static void on_end(struct exchange *x)
+static void end(struct exchange *x, hrana_decoder *decode) ON_LOOP
 {
     struct pipeline *p = x->state;
-    const struct json *root;
-    thread_expect_loop();
-    enum err e = json_end(p->reader, &root);
-    if (e == ERR_OK)
-        e = hrana_json_pipeline(root, p->version, &p->arena, &p->body);
-    if (e != ERR_OK) {
-        refuse(p, e);
+    if (!hrana_post_end(&p->post, decode))
         return;
-    }
-    const struct hrana_text *baton = &p->body.baton;
+    const struct hrana_text *baton = &p->post.body.baton;
     struct hrana_error *error = hrana_held_take(x->node->held, baton, &p->stream);
     if (error != NULL) {
-        exchange_fail(x, 400, error->code, error->message);
-        hrana_error_free(error);
+        hrana_post_fail(x, 400, error);
         return;
     }
     p->json = json_writer_of(&p->out);
     hrana_json_begin_pipeline(&p->json);
     go(p);
+}
+
+static enum err decode_2(const struct json *root, struct arena *arena, struct hrana_body *out)
+{
+    return hrana_json_pipeline(root, HRANA_2, arena, out);
+}
+
+static enum err decode_3(const struct json *root, struct arena *arena, struct hrana_body *out)
+{
+    return hrana_json_pipeline(root, HRANA_3, arena, out);
+}
+
+static void end_2(struct exchange *x)
+{
+    thread_expect_loop();
+    end(x, decode_2);
+}
+
+static void end_3(struct exchange *x)
+{
+    thread_expect_loop();
+    end(x, decode_3);
 }
 
 static void on_over(struct exchange *x)
@@ -196,9 +175,9 @@ static void on_over(struct exchange *x)
 }
 
 const struct handler hrana_pipeline_2 = {
-    .on_begin = begin_2, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+    .on_begin = on_begin, .on_body = on_body, .on_end = end_2, .on_over = on_over};
 const struct handler hrana_pipeline_3 = {
-    .on_begin = begin_3, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+    .on_begin = on_begin, .on_body = on_body, .on_end = end_3, .on_over = on_over};
 
 static void say_yes(struct exchange *x)
 {

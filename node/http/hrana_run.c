@@ -45,7 +45,9 @@ static void tell_error(struct hrana_stream *s, uint32_t step, struct hrana_error
 /* Nothing was told, or it can be taken back. */
 static bool may_restart(const struct hrana_stream *s) ON_LOOP
 {
-    return !s->told || s->events.on_restart != NULL;
+    const struct hrana_events *e = &s->events;
+    return !s->told ||
+           (e->on_restart != NULL && (e->may_restart == NULL || e->may_restart(e->ctx)));
 }
 
 static void restart(struct hrana_stream *s, enum hrana_mode mode) ON_LOOP
@@ -384,7 +386,7 @@ void hrana_run_go(struct hrana_stream *s)
     if (s->busy)
         return; /* the loop below goes on with it */
     s->busy = true;
-    while (s->q != NULL && !s->ask.under_way && !s->closing) {
+    while (s->q != NULL && !s->ask.under_way && !s->closing && !s->paused) {
         if (s->ask.ended)
             take_answer(s);
         else

@@ -45,10 +45,12 @@ struct hrana_stream {
     unsigned n_stored;
     uint64_t number; /* among those that rest (hrana_held.c); 0: it never did */
     uint32_t count;  /* of its batons */
+    bool reserved;   /* its next baton was told already: it has to be held under it */
     bool in_transaction;
     bool lost;         /* the transaction was, and the program has not ended it yet */
     bool passed_on;    /* the last statement was, to the leader */
     bool cancelled;    /* the request */
+    bool paused;       /* no step begins */
     bool busy;         /* hrana_run_go is at work */
     bool telling;      /* frames are handed out: the session is at work */
     bool leaving;      /* a snapshot is rolled back, before the batch begins again */

@@ -63,7 +63,7 @@ void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
     s->q = q;
     s->wish = *wish;
     s->events = *events;
-    s->cancelled = false;
+    s->cancelled = s->paused = false;
     hrana_run_begin(s);
 }
 
@@ -77,15 +77,30 @@ void hrana_over(struct hrana_stream *s, struct hrana_error *error)
 void hrana_stream_cancel(struct hrana_stream *s)
 {
     s->cancelled = true;
-    if (s->q == NULL || !s->ask.under_way)
+    s->paused = false;
+    if (s->q == NULL)
         return;
-    if (!list_empty(&s->waits)) {
+    if (!s->ask.under_way) {
+        hrana_run_go(s); /* it was paused */
+    } else if (!list_empty(&s->waits)) {
         list_remove(&s->waits);
         s->ask.under_way = false;
         hrana_run_go(s);
     } else {
         session_cancel(s->session, s->ask.request);
     }
+}
+
+void hrana_stream_pause(struct hrana_stream *s)
+{
+    s->paused = !s->cancelled;
+}
+
+void hrana_stream_resume(struct hrana_stream *s)
+{
+    s->paused = false;
+    if (s->q != NULL)
+        hrana_run_go(s);
 }
 
 void hrana_stream_took(struct hrana_stream *s, size_t n)

@@ -20,6 +20,7 @@ struct hrana_stream;
 /* What a session's SQL can see of the requests before, but for an open transaction. */
 struct hrana_memory {
     uint64_t seq; /* newest sequence seen */
+    bool unsure;  /* it may have seen newer ones: the next read at level session is a strong one */
     int64_t last_insert_rowid;
     bool foreign_keys;
 };
@@ -43,6 +44,8 @@ struct hrana_events {
     /* What was told of steps is void: the batch is run again, from its beginning. NULL: what was
      * told cannot be taken back, so nothing is tried that might have to be. */
     void (*on_restart)(void *ctx);
+    /* Can what was told still be taken back? NULL: always, if there is on_restart. */
+    bool (*may_restart)(void *ctx);
     /* The request is over; ERROR (taken): it failed as a whole, or NULL. */
     void (*on_over)(void *ctx, struct hrana_error *error);
 };
@@ -56,6 +59,9 @@ void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
                       const struct hrana_wish *wish, const struct hrana_events *events) ON_LOOP;
 /* Ends the running request soon: on_over comes. */
 void hrana_stream_cancel(struct hrana_stream *s) ON_LOOP;
+/* No further step of the running batch begins until hrana_stream_resume. */
+void hrana_stream_pause(struct hrana_stream *s) ON_LOOP;
+void hrana_stream_resume(struct hrana_stream *s) ON_LOOP;
 /* Rows are told only while there is room for them: N bytes of ROWS frames (hrana_rows_bytes) were
  * taken. */
 void hrana_stream_took(struct hrana_stream *s, size_t n) ON_LOOP;

@@ -1,0 +1,137 @@
+/* Room: node/http.   Thread: loop.
+ * Owns: the decoded body, the stream and its cursor while the answer is under way.
+ * Invariants: no more than one piece is written ahead of what the client takes; the stream is at
+ *   rest, under the baton of the first line, before the last piece goes out.
+ *
+ *     body -> batch -> hrana_cursor -> pieces of lines -> exchange
+ *                          ^--- on_drain: the client took some
+ *
+ * The baton stands before all rows, when nobody knows what becomes of the stream: so a place is
+ * reserved for it (hrana_held.h). A client that goes away takes the stream along. */
+#include "node/http/hrana_cursor_http.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "node/http/hrana_cursor.h"
+#include "node/http/hrana_held.h"
+#include "node/http/hrana_post.h"
+#include "node/node.h"
+
+#include <stdlib.h>
+
+/* Of an answer; a single row may be longer. */
+#define PIECE_BYTES 65536u
+
+struct cursor_answer {
+    struct hrana_post post; /* first */
+    struct hrana_stream *stream;
+    struct hrana_cursor *cursor;
+    struct hrana_entries entries;
+    struct buf out;
+    bool flushing;
+};
+
+static void begin(struct exchange *x)
+{
+    thread_expect_loop();
+    struct cursor_answer *a = MEM_NEW(struct cursor_answer);
+    if (!hrana_post_begin(&a->post, x)) {
+        free(a);
+        return;
+    }
+    buf_init(&a->out, SIZE_MAX);
+    x->state = a;
+}
+
+static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
+{
+    struct cursor_answer *a = x->state;
+    thread_expect_loop();
+    hrana_post_feed(&a->post, bytes, n);
+}
+
+static void finish(struct cursor_answer *a) ON_LOOP
+{
+    char baton[BATON_TEXT_MAX]; /* the one that was told already */
+    struct exchange *x = a->post.x;
+    const char *url;
+    hrana_cursor_free(a->cursor);
+    a->cursor = NULL;
+    hrana_held_give(x->node->held, a->stream, baton, &url);
+    a->stream = NULL;
+    exchange_finish(x); /* A is gone */
+}
+
+/* Writes what the client takes. */
+static void flush(struct cursor_answer *a) ON_LOOP
+{
+    struct exchange *x = a->post.x;
+    if (a->flushing)
+        return; /* what was taken made more: the loop below sees it */
+    a->flushing = true;
+    while (hrana_cursor_has_more(a->cursor) && !exchange_is_full(x)) {
+        (void)hrana_cursor_put(a->cursor, &a->entries, UINT32_MAX, PIECE_BYTES);
+        CHECK(buf_status(&a->out) == ERR_OK);
+        exchange_put(x, &a->out);
+    }
+    a->flushing = false;
+    if (hrana_cursor_is_over(a->cursor) && !hrana_cursor_has_more(a->cursor))
+        finish(a);
+}
+
+static void on_more(void *ctx)
+{
+    thread_expect_loop();
+    flush(ctx);
+}
+
+static void on_drain(struct exchange *x)
+{
+    struct cursor_answer *a = x->state;
+    thread_expect_loop();
+    if (a->cursor != NULL)
+        flush(a);
+}
+
+static void on_end(struct exchange *x)
+{
+    struct cursor_answer *a = x->state;
+    char baton[BATON_TEXT_MAX];
+    const char *url;
+    thread_expect_loop();
+    if (!hrana_post_end(&a->post, hrana_json_cursor))
+        return;
+    const struct hrana_body *body = &a->post.body;
+    struct hrana_error *error = hrana_held_take(x->node->held, &body->baton, &a->stream);
+    if (error != NULL) {
+        hrana_post_fail(x, 400, error);
+        return;
+    }
+    const struct hrana_batch *batch = &body->requests[0].batch;
+    hrana_held_reserve(x->node->held, a->stream, batch, baton, &url);
+    exchange_begin(x, 200, "application/json");
+    hrana_json_begin_cursor(&a->entries, &a->out, baton, url);
+    exchange_put(x, &a->out);
+    a->cursor = hrana_cursor_open(a->stream, batch, &a->post.wish, on_more, a);
+    flush(a);
+}
+
+static void on_over(struct exchange *x)
+{
+    struct cursor_answer *a = x->state;
+    thread_expect_loop();
+    if (a == NULL)
+        return; /* it was refused before it began */
+    if (a->stream != NULL)
+        hrana_stream_close(a->stream);
+    hrana_cursor_free(a->cursor);
+    hrana_post_fini(&a->post);
+    buf_fini(&a->out);
+    free(a);
+}
+
+const struct handler hrana_cursor_handler = {.on_begin = begin,
+                                             .on_body = on_body,
+                                             .on_end = on_end,
+                                             .on_drain = on_drain,
+                                             .on_over = on_over};

@@ -1,0 +1,55 @@
+/* Room: node/http.   Thread: loop.   Owns: the decoded body.
+ * Not here: what the requests are (hrana_json.h), how they are run (hrana_pipeline.c, hrana_v1.c,
+ * hrana_cursor_http.c). */
+#include "node/http/hrana_post.h"
+
+#include "node/http/hrana_error.h"
+#include "node/http/hrana_wish.h"
+#include "node/node.h"
+
+bool hrana_post_begin(struct hrana_post *p, struct exchange *x)
+{
+    *p = (struct hrana_post){.x = x};
+    if (hrana_wish_of(x, &p->wish) != ERR_OK) {
+        exchange_fail(x, 400, HRANA_PROTOCOL_ERROR, err_text());
+        return false;
+    }
+    arena_init(&p->arena, x->node->config->http_body_bytes * HRANA_ARENA_FACTOR);
+    p->reader = json_reader_new(&p->arena);
+    return true;
+}
+
+void hrana_post_fini(struct hrana_post *p)
+{
+    json_reader_free(p->reader);
+    arena_fini(&p->arena);
+}
+
+static void refuse(struct hrana_post *p, enum err e) ON_LOOP
+{
+    exchange_fail(p->x, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
+}
+
+void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
+{
+    enum err e = json_feed(p->reader, bytes, n);
+    if (e != ERR_OK)
+        refuse(p, e);
+}
+
+bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode)
+{
+    const struct json *root;
+    enum err e = json_end(p->reader, &root);
+    if (e == ERR_OK)
+        e = decode(root, &p->arena, &p->body);
+    if (e != ERR_OK)
+        refuse(p, e);
+    return e == ERR_OK;
+}
+
+void hrana_post_fail(struct exchange *x, int status, struct hrana_error *error)
+{
+    exchange_fail(x, status, error->code, error->message);
+    hrana_error_free(error);
+}

@@ -1,0 +1,113 @@
+/* Room: node/http.   Thread: loop.
+ * Owns: the decoded body, the stream while its request runs, the answer.
+ * Invariants: nothing of a request stays behind: a transaction that it leaves open is rolled back.
+ * Not here: the forms themselves (hrana_json_write.c, hrana_json_oldest.c). */
+#include "node/http/hrana_v1.h"
+
+#include "base/mem.h"
+#include "node/http/hrana_collect.h"
+#include "node/http/hrana_error.h"
+#include "node/http/hrana_json.h"
+#include "node/http/hrana_post.h"
+#include "node/node.h"
+
+#include <stdlib.h>
+
+typedef void writer(struct json_writer *j, const struct hrana_reply *r, struct hrana_error **error);
+
+struct call {
+    struct hrana_post post;
+    struct hrana_stream *stream;
+    struct hrana_collect collect;
+    writer *write;
+    struct buf out;
+};
+
+static void on_begin(struct exchange *x)
+{
+    thread_expect_loop();
+    struct call *c = MEM_NEW(struct call);
+    if (!hrana_post_begin(&c->post, x)) {
+        free(c);
+        return;
+    }
+    buf_init(&c->out, x->node->config->http_answer_bytes + HRANA_JSON_RESERVE);
+    x->state = c;
+}
+
+static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
+{
+    struct call *c = x->state;
+    thread_expect_loop();
+    hrana_post_feed(&c->post, bytes, n);
+}
+
+static void on_reply(struct hrana_collect *collect)
+{
+    struct call *c = collect->ctx;
+    struct exchange *x = c->post.x;
+    struct hrana_error *error;
+    thread_expect_loop();
+    struct json_writer j = json_writer_of(&c->out);
+    c->write(&j, &collect->reply, &error);
+    hrana_stream_close(c->stream);
+    c->stream = NULL;
+    if (error == NULL && buf_status(&c->out) != ERR_OK)
+        error = hrana_error_new("RESPONSE_TOO_LARGE",
+                                "the answer is over the size limit (http-answer-bytes)");
+    if (error != NULL)
+        hrana_post_fail(x, hrana_error_status(error), error);
+    else
+        exchange_answer(x, 200, "application/json", &c->out);
+}
+
+static void end(struct exchange *x, hrana_decoder *decode, writer *write) ON_LOOP
+{
+    static const struct hrana_memory fresh = {.foreign_keys = true};
+    struct call *c = x->state;
+    if (!hrana_post_end(&c->post, decode))
+        return;
+    c->write = write;
+    c->stream = hrana_stream_open(x->node, &fresh);
+    hrana_collect(&c->collect, c->stream, &c->post.body.requests[0], &c->post.wish,
+                  x->node->config->http_answer_bytes, on_reply, c);
+}
+
+static void end_execute(struct exchange *x)
+{
+    thread_expect_loop();
+    end(x, hrana_json_v1_execute, hrana_json_put_v1);
+}
+
+static void end_batch(struct exchange *x)
+{
+    thread_expect_loop();
+    end(x, hrana_json_v1_batch, hrana_json_put_v1);
+}
+
+static void end_statements(struct exchange *x)
+{
+    thread_expect_loop();
+    end(x, hrana_json_statements, hrana_json_put_statements);
+}
+
+static void on_over(struct exchange *x)
+{
+    struct call *c = x->state;
+    thread_expect_loop();
+    if (c == NULL)
+        return; /* it was refused before it began */
+    if (c->stream != NULL)
+        hrana_stream_close(c->stream);
+    hrana_reply_fini(&c->collect.reply);
+    hrana_post_fini(&c->post);
+    buf_fini(&c->out);
+    free(c);
+}
+
+const struct handler hrana_v1_execute = {
+    .on_begin = on_begin, .on_body = on_body, .on_end = end_execute, .on_over = on_over};
+const struct handler hrana_v1_batch = {
+    .on_begin = on_begin, .on_body = on_body, .on_end = end_batch, .on_over = on_over};
+const struct handler hrana_statements = {
+    .on_begin = on_begin, .on_body = on_body, .on_end = end_statements, .on_over = on_over};
