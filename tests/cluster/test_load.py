@@ -116,7 +116,7 @@ def test_make_run_loads_and_finds_again():
 def test_two_clusters_beside_each_other():
     """The second one is told its ports, and keeps them."""
     base = next(p for p in range(30100, 32000, 200) if all(
-        port_is_free(p + k + i) for k in (0, 100) for i in (1, 2, 3)))
+        port_is_free(p + k + i) for k in (0, 100, 380) for i in (1, 2, 3)))
     command = [os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD]
     with local_directory() as one, tempfile.TemporaryDirectory() as two:
         with subprocess.Popen([*command, "--dir", one], stdin=subprocess.PIPE, text=True,
@@ -132,13 +132,14 @@ def test_two_clusters_beside_each_other():
                 with open(f"{two}/cluster.env", encoding="utf-8") as f:
                     found = f.read()
                 expect(all(f"CLIENT_PORT{i}={base + i}\n" in found and
-                           f"PEER_PORT{i}={base + 100 + i}\n" in found for i in (1, 2, 3)), found)
+                           f"PEER_PORT{i}={base + 100 + i}\n" in found and
+                           f"HTTP_PORT{i}={base + 380 + i}\n" in found for i in (1, 2, 3)), found)
             first.stdin.write("SELECT 'still';\n")
             expect_equal(first.communicate(timeout=60 * PATIENCE)[0], "still\n", "the first one")
             expect_equal(first.returncode, 0, "exit status of the first")
-    bad = subprocess.run([*command, "--base-port", "65433"], capture_output=True, text=True,
+    bad = subprocess.run([*command, "--base-port", "65153"], capture_output=True, text=True,
                          check=False, timeout=30 * PATIENCE)
-    expect(bad.returncode == 2 and "1 to 65432" in bad.stderr, bad.stderr)
+    expect(bad.returncode == 2 and "1 to 65152" in bad.stderr, bad.stderr)
 
 
 @case(seconds=90)
@@ -199,7 +200,7 @@ def test_make_run_takes_other_ports_when_its_own_are_taken():
         expect_equal((status, out), (0, ""), f"first run ({err})")
         with open(os.path.join(d, "cluster.env"), encoding="utf-8") as f:
             ports = dict(line.strip().split("=") for line in f if "_PORT" in line)
-        for kind in ("CLIENT_PORT2", "PEER_PORT3"):
+        for kind in ("CLIENT_PORT2", "PEER_PORT3", "HTTP_PORT1"):
             with contextlib.closing(socket.socket()) as taken:
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 taken.bind(("127.0.0.1", int(ports[kind])))
