@@ -184,6 +184,7 @@ def test_the_readmes_session_works():
         status, out, err = shell(c, "\n".join(lines) + "\n")
         expect_equal(status, 0, f"the README's session ({err})")
         expect(out.startswith("1\n"), f"RETURNING id: {out}")
+        c.wait_equal()  # a majority has it, node 1 may not
         expect_equal(c.node(1).read("SELECT text FROM greeting"), [("hello",)], "the row")
         question = re.search(r"echo '(.*)' \| build/release/lectern", readme()).group(1)
         for node in c.nodes:
