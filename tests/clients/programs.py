@@ -1,0 +1,111 @@
+"""Programs of others' drivers: their packages from the npm registry, once, and running them.
+
+The packages go to build/clients (package.json and package-lock.json here say which, to the byte);
+programs are run from copies beside a link to them, for that is where Node looks.
+"""
+
+import fcntl
+import glob
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+
+from tests.lib.cluster import Failure, PATIENCE
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PACKAGES = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "clients")
+# Without the installation scripts of the packages, and nothing is sent to anybody.
+INSTALL = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+INSTALL_SECONDS = 300
+
+
+def wanted():
+    """Of the files that say what is to be installed."""
+    digest = hashlib.sha256()
+    for name in ("package.json", "package-lock.json"):
+        with open(os.path.join(HERE, name), "rb") as f:
+            digest.update(f.read())
+    return digest.hexdigest()
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as f:
+            return f.read()
+    except FileNotFoundError:
+        return ""
+
+
+def install():
+    """None when the packages are there; else why not, in a sentence. Several tests may ask at once."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "node and npm are not here: deploy/install-deps.sh --clients installs them"
+    os.makedirs(PACKAGES, exist_ok=True)
+    mark = os.path.join(PACKAGES, "installed")
+    with open(os.path.join(PACKAGES, "lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read(mark) == wanted():
+            return None
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(os.path.join(HERE, name), PACKAGES)
+        try:
+            done = subprocess.run(INSTALL, cwd=PACKAGES, stdin=subprocess.DEVNULL, check=False,
+                                  capture_output=True, text=True, timeout=INSTALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"npm ci did not end within {INSTALL_SECONDS} s"
+        if done.returncode != 0:
+            if "ENOTFOUND" in done.stderr or "ECONNREFUSED" in done.stderr or \
+                    "EAI_AGAIN" in done.stderr or "ENETUNREACH" in done.stderr:
+                return "no package registry can be reached"
+            raise Failure(f"npm ci: {done.stderr[-4000:]}")
+        with open(mark, "w", encoding="utf-8") as f:
+            f.write(wanted())
+    return None
+
+
+class Program:
+    """One program, started; a directory of its own is gone with it."""
+
+    def __init__(self, name, *arguments):
+        self.name = name
+        self.dir = tempfile.mkdtemp(prefix="lectern-client-")
+        for path in glob.glob(os.path.join(HERE, "*.mjs")) + [os.path.join(HERE, "schema.prisma")]:
+            shutil.copy(path, self.dir)
+        os.symlink(os.path.join(PACKAGES, "node_modules"), os.path.join(self.dir, "node_modules"))
+        self.out = open(os.path.join(self.dir, "output"), "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            ["node", os.path.join(self.dir, name), *map(str, arguments)], cwd=self.dir,
+            stdin=subprocess.PIPE, stdout=self.out, stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": self.dir, "NO_COLOR": "1"})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdin.close()
+        self.out.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def text(self):
+        with open(os.path.join(self.dir, "output"), encoding="utf-8") as f:
+            return f.read()
+
+    def stop(self):
+        """The end of its input: a program that runs until it is told ends by itself."""
+        self.process.stdin.close()
+
+    def result(self, seconds=60):
+        """What it printed; a failure of the test when it ends with another status than 0."""
+        try:
+            status = self.process.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.name} did not end within {seconds * PATIENCE} s:\n"
+                          f"{self.text()}") from None
+        if status != 0:
+            raise Failure(f"{self.name} ended with {status}:\n{self.text()}")
+        return self.text()
