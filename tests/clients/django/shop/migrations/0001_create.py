@@ -11,7 +11,8 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel("Author", [
-            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("id", models.BigAutoField(primary_key=True, serialize=False, auto_created=True,
+                                       verbose_name="ID")),
             ("full_name", models.CharField(max_length=40)),
             ("mentor", models.ForeignKey("self", null=True, related_name="pupils",
                                          on_delete=django.db.models.deletion.SET_NULL)),
@@ -22,7 +23,8 @@ class Migration(migrations.Migration):
             ("word", models.CharField(max_length=20, unique=True)),
         ]),
         migrations.CreateModel("Book", [
-            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("id", models.BigAutoField(primary_key=True, serialize=False, auto_created=True,
+                                       verbose_name="ID")),
             ("title", models.CharField(max_length=50)),
             ("author", models.ForeignKey("shop.Author", related_name="books",
                                          on_delete=django.db.models.deletion.CASCADE)),
@@ -34,12 +36,14 @@ class Migration(migrations.Migration):
             ("cover", models.BinaryField(default=b"")),
         ]),
         migrations.CreateModel("Counter", [
-            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("id", models.BigAutoField(primary_key=True, serialize=False, auto_created=True,
+                                       verbose_name="ID")),
             ("name", models.CharField(max_length=20, unique=True)),
             ("value", models.IntegerField(default=0)),
         ]),
         migrations.CreateModel("Mark", [
-            ("id", models.BigAutoField(primary_key=True, serialize=False)),
+            ("id", models.BigAutoField(primary_key=True, serialize=False, auto_created=True,
+                                       verbose_name="ID")),
             ("number", models.IntegerField(unique=True)),
         ]),
     ]
