@@ -248,7 +248,7 @@ static void put_storage(struct metrics_text *t, const struct facts *f) ON_LOOP
     metrics_gauge(t, "lectern_disk_waits", "1 while the log or the database waits for room",
                   f->cns.log_waits || f->db.waits_for_room);
     metrics_counter(t, "lectern_repairs_total",
-                    "Databases made anew from other nodes or the log, for the own one was damaged",
+                    "Databases made anew from other nodes or the log: damaged, or too far behind",
                     f->self.repairs);
 }
 
