@@ -1,6 +1,7 @@
 """Databases for tests. A cluster holds one database, so that of the tests is another cluster: a
 node in a temporary directory, or the one that TEST["NAME"] names."""
 
+import contextlib
 import sys
 
 from django.core.exceptions import ImproperlyConfigured
@@ -57,11 +58,10 @@ class DatabaseCreation(SQLiteCreation):
             raise ImproperlyConfigured(
                 "TEST['NAME'] is the cluster of NAME: tests would destroy its data. Name another "
                 "one, or none: then a temporary node is started.")
-        with dbapi.connect(name, isolation_level=None) as connection:
+        with contextlib.closing(dbapi.connect(name, isolation_level=None)) as connection:
             if connection.execute(EVERYTHING).fetchone() is not None:
                 self._ask(name, autoclobber)
                 _drop(connection)
-            connection.close()
         return name
 
     def _ask(self, name, autoclobber):
@@ -77,9 +77,9 @@ class DatabaseCreation(SQLiteCreation):
             self._node.stop()
             self._node = None
             return
-        connection = dbapi.connect(test_database_name, isolation_level=None)
-        _drop(connection)
-        connection.close()
+        with contextlib.closing(dbapi.connect(test_database_name,
+                                              isolation_level=None)) as connection:
+            _drop(connection)
 
     def get_test_db_clone_settings(self, suffix):
         return BaseDatabaseCreation.get_test_db_clone_settings(self, suffix)

@@ -1,0 +1,178 @@
+"""Django's application of tests/clients/django on a cluster, through client/python.
+
+Without python3-django (Debian's is for /usr/bin/python3) the tests say so and pass.
+"""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+
+from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, case, expect, expect_equal)
+from tests.lib.django_functions import interpreter
+
+APPLICATION = os.path.join(ROOT, "tests", "clients", "django")
+SQLITE = {"ENGINE": "django.db.backends.sqlite3"}
+
+
+def needs_django(test):
+    """Passes, with a note, where there is no Django."""
+    @functools.wraps(test)
+    def wrapped():
+        python = interpreter()
+        if python is None:
+            print("note: no Django here (apt install python3-django): nothing was tested")
+            return
+        test(python)
+    return wrapped
+
+
+def environment(database):
+    path = os.pathsep.join([os.path.join(ROOT, "client", "python"), APPLICATION])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
+            "DJANGO_SETTINGS_MODULE": "settings", "LECTERN_DATABASE": json.dumps(database),
+            "TMPDIR": tempfile.gettempdir(), "PATH": BUILD + os.pathsep + os.environ["PATH"]}
+
+
+def run(python, database, script, *arguments, text=None, status=0):
+    done = subprocess.run([python, os.path.join(APPLICATION, script), *arguments], check=False,
+                          env=environment(database), capture_output=True, text=True, input=text,
+                          timeout=50 * PATIENCE)
+    expect(done.returncode == status, lambda: f"{script} {arguments}: status {done.returncode}\n"
+           f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def lectern(*nodes, **more):
+    return {"ENGINE": "lectern.django", **more,
+            "NAME": ",".join(f"http://127.0.0.1:{n.http_port}" for n in nodes)}
+
+
+def results(python, database):
+    lines = run(python, database, "program.py").stdout.splitlines()
+    return dict(json.loads(line) for line in lines)
+
+
+def differences(wanted, found, where=""):
+    """Where two results differ, a line for each."""
+    if wanted == found:
+        return []
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        pairs = enumerate(zip(wanted, found))
+    elif isinstance(wanted, dict) and isinstance(found, dict) and wanted.keys() == found.keys():
+        pairs = ((k, (wanted[k], found[k])) for k in wanted)
+    else:
+        return [f"{where}: SQLite {str(wanted)[:500]}, Lectern {str(found)[:500]}"]
+    return [line for key, (a, b) in pairs for line in differences(a, b, f"{where}[{key}]")]
+
+
+@case(seconds=120)
+@needs_django
+def test_django_results_are_those_of_sqlite(python):
+    """Through a follower and through the leader, the whole program."""
+    wanted = results(python, {**SQLITE, "NAME": os.path.join(tempfile.gettempdir(), "ref.db")})
+    expect(len(wanted) >= 18, f"the program did {sorted(wanted)}")
+    for at_leader in (False, True):
+        with Cluster(3, http=True) as c:
+            leader = c.leader()
+            node = leader if at_leader else c.others(leader)[0]
+            found = results(python, lectern(node))
+            differ = differences(wanted, found)
+            expect(not differ, lambda d=differ, n=node: f"through {n}:\n" + "\n".join(d))
+            c.check_equal()
+
+
+class Loop:
+    """loop.py, and the lines that it wrote."""
+
+    def __init__(self, python, database):
+        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+            [python, os.path.join(APPLICATION, "loop.py")], env=environment(database), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.lines = []
+
+    def read_done(self, count):
+        """Reads until COUNT more transactions are done."""
+        end = time.monotonic() + 30 * PATIENCE
+        while count > 0:
+            line = self.process.stdout.readline()
+            expect(line and time.monotonic() < end, lambda: "the loop stands still:\n" +
+                   "".join(self.lines[-30:]))
+            self.lines.append(line)
+            count -= line.startswith("done ")
+
+    def finish(self):
+        self.process.stdin.close()
+        self.lines += self.process.stdout  # until its end; communicate() would miss what is read
+        expect_equal(self.process.wait(60 * PATIENCE), 0, f"status of the loop: {self.lines[-20:]}")
+        expect_equal(self.lines[-1], "end\n", "last line of the loop")
+
+    def numbers(self, word):
+        found = (re.match(rf"{word} (\d+)", line) for line in self.lines)
+        return {int(m.group(1)) for m in found if m}
+
+
+@case(seconds=120)
+@needs_django
+def test_django_through_the_death_of_leaders(python):
+    """kill -9 of the leader, twice, under a loop of small transactions of a program that speaks to
+    it first: only OperationalErrors, nothing acknowledged is lost, nothing is doubled."""
+    with Cluster(3, http=True) as c:
+        leader = c.leader()
+        database = lectern(leader, *c.others(leader), OPTIONS={"timeout": 20})
+        run(python, database, "manage.py", "migrate", "--verbosity=0")
+        c.client().query("INSERT INTO shop_counter(name, value) VALUES ('marks', 0)")
+        loop = Loop(python, database)
+        for _ in range(2):
+            loop.read_done(40)
+            victim = c.leader()
+            victim.kill()
+            loop.read_done(40)
+            c.restart(victim)
+            c.wait_serving()
+        loop.finish()
+        done, failed = loop.numbers("done"), loop.numbers("failed")
+        marks = [row[0] for row in c.leader().client().query(
+            "SELECT number FROM shop_mark ORDER BY number", level="strong").rows]
+        value = c.leader().client().query("SELECT value FROM shop_counter", level="strong").rows
+        said = [line for line in loop.lines if line.startswith("failed ")]
+        print(f"{len(done)} done, {len(said)} failed: {said}")
+        expect_equal(len(marks), len(set(marks)), "marks, each once")
+        expect(done <= set(marks), lambda: f"acknowledged and lost: {sorted(done - set(marks))}")
+        expect(set(marks) <= done | failed,
+               lambda: f"marks that nobody made: {set(marks) - done - failed}")
+        for line in said:
+            number, kind = int(line.split()[1]), line.split()[2]
+            expect(number not in marks or kind == "UnknownOutcome",
+                   f"it is there, though the program was told that it was not done: {line}")
+        expect_equal(value[0][0], sum(1 for n in marks if n % 2 == 0), "counted in transactions")
+        c.check_equal()
+
+
+@case(seconds=90)
+@needs_django
+def test_django_commands(python):
+    """dbshell; `manage.py test`, in a node of its own and in a cluster that is named."""
+    with Cluster(1, http=True) as c, Cluster(1, http=True) as other:
+        database = lectern(c.node(1))
+        run(python, database, "manage.py", "migrate", "--verbosity=0")
+        done = run(python, database, "manage.py", "dbshell",
+                   text="SELECT count(*) || ' migrations' FROM django_migrations "
+                        "WHERE app = 'shop';\n")
+        expect("3 migrations" in done.stdout, f"dbshell wrote {done.stdout!r} {done.stderr!r}")
+        tests = ("manage.py", "test", "--noinput", "shop")
+        done = run(python, database, *tests)
+        expect(re.search(r"Ran \d+ tests.*\nOK", done.stderr, re.S), done.stderr)
+        named = lectern(c.node(1), TEST={"NAME": lectern(other.node(1))["NAME"]})
+        for _ in range(2):  # the second time it is not a new one
+            done = run(python, named, *tests)
+            expect(re.search(r"Ran \d+ tests.*\nOK", done.stderr, re.S), done.stderr)
+        expect_equal(other.client().query("SELECT count(*) FROM sqlite_master "
+                                          "WHERE name LIKE 'shop%'").rows, [(0,)], "tables left")
+        same = lectern(c.node(1), TEST={"NAME": database["NAME"]})
+        done = run(python, same, *tests, status=1)
+        expect("would destroy its data" in done.stderr, done.stderr)
+        expect_equal(c.client().query("SELECT count(*) FROM shop_book").rows, [(3,)], "books")
