@@ -101,6 +101,8 @@ enum {
     /* Only within the transaction that is open on the stream: ERR_TXN_LOST when there is none. So
      * what was sent ahead behind a BEGIN never runs by itself. Not with RESOLVE. */
     WIRE_INSIDE = 32,
+    /* A parameter without a value is an error; else it is NULL. */
+    WIRE_ALL_PARAMETERS = 64,
 };
 
 /* Flags of DONE and ERROR: the state of the session after the request. */

@@ -102,7 +102,7 @@ static void get_number(struct rd *r, struct wire_number *n)
 static enum err check_flags(const struct wire_query *q, enum wire_type type)
 {
     const uint16_t known = WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF | WIRE_NUMBERED | WIRE_RESOLVE |
-                           WIRE_AGAIN | WIRE_INSIDE;
+                           WIRE_AGAIN | WIRE_INSIDE | WIRE_ALL_PARAMETERS;
     bool again = (q->flags & WIRE_AGAIN) != 0;
     bool numbered = (q->flags & WIRE_NUMBERED) != 0;
     bool resolve = (q->flags & WIRE_RESOLVE) != 0;

@@ -286,10 +286,41 @@ static int parameter_index(sqlite3_stmt *stmt, const char *name, size_t n)
     return 0;
 }
 
+static enum err refuse_parameters(struct request *r, const char *text)
+{
+    request_fail(r, ERR_MISUSE, text);
+    r->answer.sqlite_code = SQLITE_RANGE;
+    return ERR_MISUSE;
+}
+
+static bool has_bit(const uint8_t *bits, int i)
+{
+    return (bits[i / 8] & 1 << i % 8) != 0;
+}
+
+/* BOUND: one bit for each parameter that has a value, from 1. */
+static enum err check_bound(struct sqlstmt *s, struct request *r, const uint8_t *bound, int count)
+{
+    for (int i = 1; i <= count; i++) {
+        if (has_bit(bound, i))
+            continue;
+        const char *name = sqlite3_bind_parameter_name(s->stmt, i);
+        char text[120];
+        (void)snprintf(text, sizeof text, "the statement has %d parameters: no value for %d%s%.60s",
+                       count, i, name == NULL ? "" : ", ", name == NULL ? "" : name);
+        return refuse_parameters(r, text);
+    }
+    return ERR_OK;
+}
+
 static enum err bind_all(struct sqlconn *c, struct sqlstmt *s, struct request *r)
 {
     struct rd params = r->statement.params;
     int position = 0, count = sqlite3_bind_parameter_count(s->stmt);
+    uint8_t bound[SQL_PARAMS_MAX / 8 + 1];
+    if (count > (int)SQL_PARAMS_MAX) /* Debian's SQLite would take more */
+        return refuse_parameters(r, "the statement has too many parameters, or a number too large");
+    memset(bound, 0, (size_t)count / 8 + 1);
     (void)sqlite3_clear_bindings(s->stmt);
     for (uint32_t i = 0; i < r->statement.n_params; i++) {
         const char *name;
@@ -303,15 +334,14 @@ static enum err bind_all(struct sqlconn *c, struct sqlstmt *s, struct request *r
             (void)snprintf(text, sizeof text,
                            "the statement has %d parameters, and no place for value %u (\"%.*s\")",
                            count, i + 1, (int)(name_len > 60 ? 60 : name_len), name);
-            request_fail(r, ERR_MISUSE, text);
-            r->answer.sqlite_code = SQLITE_RANGE;
-            return ERR_MISUSE;
+            return refuse_parameters(r, text);
         }
         int rc = bind_value(s->stmt, at, &v);
         if (rc != SQLITE_OK)
             return sqlconn_fail(c, r, rc);
+        bound[at / 8] |= (uint8_t)(1 << at % 8);
     }
-    return ERR_OK;
+    return (r->query.flags & WIRE_ALL_PARAMETERS) == 0 ? ERR_OK : check_bound(s, r, bound, count);
 }
 
 static enum err refuse_tail(struct request *r)

@@ -85,6 +85,7 @@ static void number(struct hrana_stream *s, struct wire_query *q) ON_LOOP
 static struct wire_query query_of(const struct hrana_stream *s, uint64_t index) ON_LOOP
 {
     const struct hrana_memory *m = &s->memory;
+    bool takes_args = s->q->type == HRANA_EXECUTE || s->q->type == HRANA_BATCH;
     bool strong = m->unsure && s->wish.level == WIRE_SESSION;
     return (struct wire_query){.level = strong ? WIRE_STRONG : s->wish.level,
                                .bound_ms = s->wish.bound_ms,
@@ -93,7 +94,8 @@ static struct wire_query query_of(const struct hrana_stream *s, uint64_t index) 
                                .last_insert_rowid = m->last_insert_rowid,
                                .flags =
                                    (uint16_t)((m->foreign_keys ? 0 : WIRE_FOREIGN_KEYS_OFF) |
-                                              (s->in_transaction || s->lost ? WIRE_INSIDE : 0))};
+                                              (s->in_transaction || s->lost ? WIRE_INSIDE : 0) |
+                                              (takes_args ? WIRE_ALL_PARAMETERS : 0))};
 }
 
 /* FRAME is a request that is whole; it may be over a limit of the decoder. */

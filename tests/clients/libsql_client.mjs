@@ -200,6 +200,10 @@ await run({
         await fails(() => db.execute("SELECT * FROM nowhere"), undefined, /no such table: nowhere/);
         await fails(() => db.execute("SELECT 1; SELECT 2"), "SQL_MANY_STATEMENTS");
         await fails(() => db.execute(""), "SQL_NO_STATEMENT");
+        await fails(() => db.execute({ sql: "SELECT ?, ?", args: [1] }), "ARGS_INVALID",
+                    /no value for 2/);
+        await fails(() => db.batch([{ sql: "INSERT INTO er VALUES (5, ?, :b)", args: { a: 1 } }],
+                                   "write"), "ARGS_INVALID");
         await fails(() => db.execute({ sql: "SELECT ?", args: [1, 2] }), "ARGS_INVALID");
         await fails(() => db.execute({ sql: "SELECT :a", args: { b: 1 } }), "ARGS_INVALID");
         equal((await rows("SELECT count(*) FROM er"))[0][0], 1);

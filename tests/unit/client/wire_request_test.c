@@ -212,7 +212,7 @@ TEST(wire_refuses_levels_and_flags_that_it_does_not_know)
     EXPECT_OK(flagged(WIRE_QUERY, WIRE_STRONG, 0, 0, 0));
     EXPECT_ERR(ERR_PROTOCOL, flagged(WIRE_QUERY, WIRE_STRONG + 1, 0, 0, 0));
     EXPECT_OK(flagged(WIRE_QUERY, 0, WIRE_FORWARDED | WIRE_FOREIGN_KEYS_OFF, 0, 0));
-    for (unsigned bit = 6; bit < 16; bit++)
+    for (unsigned bit = 7; bit < 16; bit++)
         EXPECT_ERR(ERR_PROTOCOL, flagged(WIRE_QUERY, 0, (uint16_t)(1u << bit), 0, 0));
 }
 
@@ -227,6 +227,7 @@ TEST(wire_refuses_numbers_that_make_no_sense)
     EXPECT_OK(flagged(WIRE_BATCH, 0, WIRE_NUMBERED | WIRE_AGAIN, 1, 0));
     EXPECT_ERR(ERR_PROTOCOL, flagged(WIRE_BATCH, 0, WIRE_AGAIN, 0, 0));
     EXPECT_OK(flagged(WIRE_DESCRIBE, 0, WIRE_INSIDE, 0, 0));
+    EXPECT_OK(flagged(WIRE_BATCH, 0, WIRE_ALL_PARAMETERS, 0, 0));
     EXPECT_OK(flagged(WIRE_QUERY, 0, WIRE_INSIDE | WIRE_NUMBERED, 1, 0));
     EXPECT_ERR(ERR_PROTOCOL,
                flagged(WIRE_QUERY, 0, WIRE_INSIDE | WIRE_NUMBERED | WIRE_RESOLVE, 1, 0));
