@@ -23,6 +23,7 @@
 #include "node/http/door.h"
 #include "node/http/hrana_held.h"
 #include "node/http/hrana_stream.h"
+#include "node/http/hrana_ws.h"
 #include "node/http/writer_pool.h"
 #include "node/key_keeper.h"
 #include "node/listener.h"
@@ -291,6 +292,8 @@ static void on_before_sleep(uv_prepare_t *handle)
 {
     struct node *n = handle->data;
     thread_expect_loop();
+    hrana_streams_go_on(n);
+    hrana_ws_go_on(n);
     if (n->lane != NULL)
         lane_flush(n->lane);
 }
@@ -579,6 +582,8 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->watched);
     list_init(&n->snapshots);
     list_init(&n->hrana_waits);
+    list_init(&n->hrana_cancels);
+    list_init(&n->hrana_sockets);
     n->writers = writer_pool_new();
     n->held = hrana_held_new(n);
     n->key_keeper = key_keeper_new(n);

@@ -9,6 +9,7 @@
 #include "node/http/hrana_cursor_http.h"
 #include "node/http/hrana_pipeline.h"
 #include "node/http/hrana_v1.h"
+#include "node/http/hrana_ws.h"
 #include "node/http/metrics.h"
 #include "node/http/nodes.h"
 #include "node/node.h"
@@ -45,7 +46,7 @@ static const struct route routes[] = {
     {HTTP_VERB_OTHER, NULL, NULL},
 };
 
-const struct router door_router = {.routes = routes};
+const struct router door_router = {.routes = routes, .websockets = &hrana_ws_handler};
 
 enum err door_open(struct node *n, struct http_listener **out)
 {

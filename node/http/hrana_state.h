@@ -56,6 +56,7 @@ struct hrana_stream {
     bool leaving;      /* a snapshot is rolled back, before the batch begins again */
     bool closing;      /* to be freed when it is busy no more */
     struct list waits; /* of node.hrana_waits, by ask.wait_seq */
+    struct list later; /* of node.hrana_cancels */
     struct hrana_ask ask;
     /* the request under way: hrana_run.c */
     const struct hrana_request *q; /* NULL: none */

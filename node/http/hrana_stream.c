@@ -25,6 +25,7 @@ struct hrana_stream *hrana_stream_open(struct node *n, const struct hrana_memory
     s->memory = *memory;
     list_init(&s->stored);
     list_init(&s->waits);
+    list_init(&s->later);
     return s;
 }
 
@@ -45,6 +46,7 @@ void hrana_stream_close(struct hrana_stream *s)
     if (s->busy)
         return;
     list_remove(&s->waits);
+    list_remove(&s->later);
     session_end(s->session);
     if (s->ask.writer != NULL) /* what becomes of its write nobody hears */
         writer_drop(s->ask.writer);
@@ -86,8 +88,21 @@ void hrana_stream_cancel(struct hrana_stream *s)
         list_remove(&s->waits);
         s->ask.under_way = false;
         hrana_run_go(s);
+    } else if (s->telling) { /* from within the session's own call */
+        list_remove(&s->later);
+        list_push_back(&s->channel.node->hrana_cancels, &s->later);
     } else {
         session_cancel(s->session, s->ask.request);
+    }
+}
+
+void hrana_streams_go_on(struct node *n)
+{
+    struct list *l;
+    while ((l = list_pop_front(&n->hrana_cancels)) != NULL) {
+        struct hrana_stream *s = LIST_ENTRY(l, struct hrana_stream, later);
+        if (s->q != NULL && s->cancelled)
+            hrana_stream_cancel(s);
     }
 }
 

@@ -225,10 +225,10 @@ static void on_drain(void *ctx)
     thread_expect_loop();
     bool was_full = ws->full;
     ws->full = false;
-    if (!ws->paused)
-        http_conn_resume(ws->conn);
     if (was_full && !ws->closing && ws->handler->on_drain != NULL)
         ws->handler->on_drain(ws);
+    if (!ws->paused && !ws->full)
+        http_conn_resume(ws->conn); /* last: WS may be over when it returns */
 }
 
 static void on_over(void *ctx)
@@ -325,7 +325,11 @@ void websocket_accept(struct exchange *x, const struct websocket_handler *h)
         exchange_fail(x, 400, "BAD_REQUEST", "none of the subprotocols is spoken here");
         return;
     }
+    void *state = NULL;
+    if (h->on_ask != NULL && !h->on_ask(x, &state))
+        return;
     struct websocket *ws = MEM_NEW(struct websocket);
+    ws->state = state;
     meters_move(METER_WEBSOCKETS, 1);
     ws->conn = x->conn;
     ws->node = x->node;

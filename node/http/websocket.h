@@ -19,6 +19,9 @@ struct websocket_handler {
     /* Subprotocols that are spoken, the best last resort first: the first of the client's that is
      * among them is chosen. Ends with NULL. */
     const char *const *protocols;
+    /* X asks for one, and may have it. False: X was refused, and answered. *STATE: the handler's
+     * own (websocket_state). */
+    bool (*on_ask)(struct exchange *x, void **state);
     void (*on_open)(struct websocket *ws);
     /* A whole message; borrowed. */
     void (*on_message)(struct websocket *ws, bool text, const uint8_t *p, size_t n);
