@@ -19,6 +19,7 @@ from .door import Door, NoAnswer, NotSent, Refused
 from .errors import (DatabaseError, DataError, Error, IntegrityError, InterfaceError, InternalError,
                      NotSupportedError, OperationalError, ProgrammingError, TransactionLost,
                      UnknownOutcome, Warning, error_of)
+from .stream import RowStream
 from .values import (PARSE_COLNAMES, PARSE_DECLTYPES, arguments, column_name, converter_of,
                      decode_row, register_adapter, register_converter)
 
@@ -100,6 +101,7 @@ class Connection:
         self._home = None     # the URL of the node that has the open transaction
         self._in_transaction = False
         self._lost = None     # why the transaction that the program believes in is gone
+        self._rows = None     # a RowStream that uses the door
 
     # What PEP 249 wants.
 
@@ -179,6 +181,9 @@ class Connection:
 
     def _send(self, requests, path):
         """Posts once; takes over the baton, the address and the state that the answer has."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.keep()
         answer = self._door.post(path, {"baton": self._baton, "requests": requests}, self._home)
         results = answer.get("results")
         if not isinstance(results, list) or len(results) != len(requests):
@@ -290,6 +295,34 @@ class Connection:
                                statements.is_repeatable(sql), statements.ends_with_commit(sql))
         return self._take(results[0], was_in, sql)["result"]
 
+    def stream(self, sql, parameters):
+        """A RowStream of a statement that only reads."""
+        stmt = {"sql": sql, **arguments(parameters)}
+        if self._in_transaction:
+            try:
+                rows = RowStream(self._door, self._baton, stmt, self._home, own=False)
+            except (NotSent, NoAnswer, Refused) as e:
+                self._lose(e, commit=False)
+            self._baton, self._home = rows.baton, rows.base_url or self._home
+            self._rows = rows
+            return rows
+        # This stream's baton stays what it is: any number of streams may go on from it.
+        door, why = self._door.another(), None
+        for _ in door.urls:
+            try:
+                return RowStream(door, self._resting, stmt, None, own=True)
+            except (NotSent, NoAnswer) as e:
+                why = e
+                door.next_node()
+            except Refused as e:
+                raise error_of(e.code, str(e)) from e
+        raise OperationalError(f"no node answered: {why}")
+
+    def only_reads(self, sql):
+        """The server's word."""
+        results = self.request([{"type": "describe", "sql": sql}], repeatable=True)
+        return self._take(results[0], self._in_transaction, sql)["result"]["is_readonly"]
+
     def begin_for(self, sql):
         """What sqlite3 does before a change when isolation_level is not None."""
         if self._level is None or self.in_transaction or not statements.is_change(sql):
@@ -347,17 +380,22 @@ def _is_busy(result):
 
 
 class Cursor:
-    """A statement's rows. All of them are here when execute() returns."""
+    """A statement's rows. They are here when execute() returns; if that are more than a node sends
+    in one piece (http-answer-bytes), they come while they are fetched."""
 
     def __init__(self, connection):
         self.connection = connection
         self.arraysize = 1
         self.row_factory = connection.row_factory
         self._closed = False
+        self._stream = None
         self.lastrowid = None
         self._reset()
 
     def _reset(self):
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
         self.description, self.rowcount = None, -1
         self._rows, self._converters = iter(()), ()
 
@@ -374,17 +412,26 @@ class Cursor:
         self._check_open()
         self._reset()
         self.connection.begin_for(sql)
-        result = self.connection.run(sql, parameters)
+        try:
+            result = self.connection.run(sql, parameters)
+        except DataError as e:
+            if e.code != "RESPONSE_TOO_LARGE" or not self.connection.only_reads(sql):
+                raise
+            self._stream = self._rows = self.connection.stream(sql, parameters)
+            self._describe(self._stream.cols)
+            return self
         if result is not None:
             self._take(sql, result)
         return self
 
-    def _take(self, sql, result):
+    def _describe(self, columns):
         detect = self.connection.detect_types
-        columns = result["cols"]
         if columns:
             self.description = tuple((column_name(c, detect),) + (None,) * 6 for c in columns)
         self._converters = [converter_of(c, detect) for c in columns]
+
+    def _take(self, sql, result):
+        self._describe(result["cols"])
         self._rows = iter(result["rows"])
         if statements.may_change(sql):
             changes = result["affected_row_count"]

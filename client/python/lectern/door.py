@@ -1,6 +1,7 @@
 """The HTTP door of a cluster: one keep-alive connection to one of its nodes, others when that is
 lost. It says of each failure whether the request can have been run; it never sends one twice."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 from .errors import InterfaceError
 
 IDLE_SECONDS = 60.0  # a connection that was not used for longer is not trusted any more
+
+BLOCK_BYTES = 1 << 18
 
 
 class NotSent(Exception):
@@ -65,6 +68,12 @@ class Door:
         """Of the node that is spoken to, or would be."""
         return self._url or self.urls[self.at]
 
+    def another(self):
+        """A door to the same node, with a connection of its own."""
+        other = Door(self.urls, self.timeout, self.connect_timeout, self.headers)
+        other.at = self.at
+        return other
+
     def close(self):
         """Ends the connection; the next request makes another."""
         connection, self._http, self._url = self._http, None, None
@@ -105,13 +114,33 @@ class Door:
         connection.sock.settimeout(self.timeout)
         self._http, self._url, self._process = connection, url, os.getpid()
 
-    def _answer(self):
-        """(status, body) of what was sent."""
-        answer = self._http.getresponse()
-        body = answer.read()
+    def _send(self, path, request, url):
+        """Posts REQUEST; the head of its answer is here."""
+        body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+        self._connect(url)
+        with self._telling(url):
+            self._http.request("POST", urlsplit(url).path + path, body, self.headers)
+            return self._http.getresponse()
+
+    @contextlib.contextmanager
+    def _telling(self, url):
+        """What breaks while an answer is waited for or read, as NoAnswer."""
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as e:
+            self.close()
+            raise NoAnswer(f"{url}: {str(e) or type(e).__name__}") from e
+        except BaseException:  # Ctrl-C, a signal's exception: the answer would be the next one's
+            self.close()
+            raise
+
+    def _read(self, answer, url):
+        with self._telling(url):
+            body = answer.read()
+        self._used = time.monotonic()
         if answer.will_close:
             self.close()
-        return answer.status, body
+        return body
 
     def post(self, path, request, url=None):
         """Posts REQUEST (JSON) to PATH at URL, or at the present node; returns the answer's JSON.
@@ -119,22 +148,31 @@ class Door:
         Raises NotSent, NoAnswer or Refused; after the first two the connection is closed.
         """
         url = url or self.urls[self.at]
-        body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
-        self._connect(url)
-        prefix = urlsplit(url).path
-        try:
-            self._http.request("POST", prefix + path, body, self.headers)
-            status, answer = self._answer()
-        except (OSError, http.client.HTTPException) as e:
-            self.close()
-            raise NoAnswer(f"{url}: {str(e) or type(e).__name__}") from e
-        except BaseException:  # Ctrl-C, a signal's exception: the answer would be the next one's
-            self.close()
-            raise
+        answer = self._send(path, request, url)
+        return self._judge(url, answer.status, self._read(answer, url))
+
+    def lines(self, path, request, url=None):
+        """As post(), but yields the answer's lines, as a list of JSON, while they come. It must be
+        read to its end before the next request."""
+        url = url or self.urls[self.at]
+        answer = self._send(path, request, url)
+        if answer.status != 200:
+            self._judge(url, answer.status, self._read(answer, url))
+        with self._telling(url):
+            rest = b""
+            while True:
+                block = answer.read1(BLOCK_BYTES)
+                lines, newline, rest = (rest + block).rpartition(b"\n")
+                if newline:
+                    yield json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
+                if not block:
+                    break
         self._used = time.monotonic()
-        return self._judge(url, status, answer)
+        if answer.will_close:
+            self.close()
 
     def _judge(self, url, status, answer):
+        """The answer's JSON, or what the status says."""
         try:
             parsed = json.loads(answer)
         except ValueError:
