@@ -14,6 +14,7 @@ from tests.cluster.test_catchup import make, remove, wait_fetched
 from tests.cluster.test_disk_errors import FaultyCluster
 from tests.cluster.test_http_conn import GET, dial, hear
 from tests.cluster.test_log_cut import SMALL
+from tests.cluster.test_members import cluster as command
 from tests.lib import metrics, promql
 from tests.lib.cluster import (PATIENCE, ROOT, Cluster, Failure, case, expect, expect_equal,
                                expect_error, wait_for)
@@ -204,6 +205,20 @@ def test_a_stopping_node_takes_no_more():
         c.wait_serving()
 
 
+@case(seconds=60)
+def test_pages_of_a_removed_node():
+    with Cluster(http=True) as c:
+        victim = c.others(c.leader())[0]
+        expect("is removed" in command(c, "remove", victim.id), "remove")
+        wait_for_page(c, victim, "/readyz?noleader", 503, "removed from the cluster")
+        ask(victim, "/health", 200)
+        page = json.loads(ask(victim, "/nodes", 200))
+        own = [n for n in page["nodes"] if n["self"]]
+        expect(len(own) == 1 and own[0]["member"] is None, f"no member: {own}")
+        expect_equal(value(scrape(victim), "lectern_members", role="voter"), 2, "voters")
+        victim.stop()
+
+
 @case(seconds=90)
 def test_pages_of_a_failed_node():
     with FaultyCluster(http=True, repair=0) as c:
@@ -292,6 +307,29 @@ def test_metrics_of_what_is_passed_on():
         expect_equal(value(there, "lectern_requests_total", door="node", kind="write"), 11, "there")
         expect_equal(value(here, "lectern_connections", kind="node"), 1, "to the leader")
         expect(value(here, "lectern_sent_bytes_total", door="node") > 300, "bytes to the leader")
+
+
+@case(short=True)
+def test_metrics_of_what_comes_over_http():
+    with Cluster(n=1, http=True) as c:
+        node = c.nodes[0]
+        before = scrape(node)
+        sqls = ["CREATE TABLE t(a)", "INSERT INTO t VALUES (1)", "SELECT * FROM t", "SELECT nothing"]
+        body = json.dumps({"requests": [{"type": "execute", "stmt": {"sql": s}} for s in sqls]})
+        status, _, text = get(node, "/v2/pipeline", "POST", body)
+        expect_equal(status, 200, f"pipeline: {text}")
+        after = scrape(node)
+
+        def grew(name, **labels):
+            return value(after, name, **labels) - value(before, name, **labels)
+        expect_equal(grew("lectern_requests_total", door="http", kind="write"), 2, "writes")
+        expect_equal(grew("lectern_requests_total", door="http", kind="read"), 2, "reads")
+        expect_equal(grew("lectern_errors_total", code="SQL"), 1, "errors")
+        expect(grew("lectern_received_bytes_total", door="http") > len(body), "bytes in")
+        expect(grew("lectern_sent_bytes_total", door="http") > len(text), "bytes out")
+        expect_equal(grew("lectern_accepted_total", door="http"), 2, "connections")
+        get(node, "/nothing")
+        expect_equal(value(scrape(node), "lectern_http_answers_total", status="4xx"), 1, "404")
 
 
 @case(seconds=90)
