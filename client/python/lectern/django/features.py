@@ -1,4 +1,4 @@
-"""What the nodes can. Django looks at this machine's SQLite; here it is the server's that counts."""
+"""What the nodes can. Django asks this machine's SQLite; here it is the server's that counts."""
 
 from django.db.backends.sqlite3.features import DatabaseFeatures as SQLiteFeatures
 from django.utils.functional import cached_property
