@@ -122,6 +122,11 @@ void call_set_level(struct call *c, enum wire_level level, uint32_t bound_ms)
     c->bound_ms = bound_ms;
 }
 
+void call_set_for_write(struct call *c)
+{
+    c->for_write = true;
+}
+
 void call_set_savepoint(struct call *c)
 {
     c->savepoint = true;
@@ -310,6 +315,19 @@ static void wait_for_link(struct call *c, struct member *m, uint64_t now)
     call_set_timer(c, earlier(slow > now ? slow : now + MEMBER_SLOW_MS, c->deadline_ms));
 }
 
+/* What the program hears when nobody else leads in time. */
+static void note_silent_leader(struct call *c, uint64_t now)
+{
+    char text[ERR_TEXT_MAX];
+    const struct member *m = members_silent_leader(&c->stream->cluster->members, now);
+    if (m == NULL || c->trouble != ERR_OK)
+        return;
+    (void)snprintf(text, sizeof text, "the leader, %s, is silent, and no other is known yet",
+                   m->address);
+    c->trouble = ERR_NO_LEADER;
+    keep_said(c, text, strlen(text));
+}
+
 void call_advance(struct call *c)
 {
     struct stream *s = c->stream;
@@ -340,6 +358,8 @@ void call_advance(struct call *c)
         }
         if (e != ERR_OK)
             until = now + CALL_RETRY_MAX_MS;
+        if (m == NULL && wish.leader)
+            note_silent_leader(c, now);
     }
     if (m == NULL)
         wait_parked(c, until);
@@ -421,6 +441,7 @@ static void stop(struct call *c, enum err why)
     wire_put_cancel(link_out(k), (struct wire_id){c->number_of_stream, c->request});
     /* What does not even leave needs no time for its answer. */
     uint64_t grace = link_send(k) == ERR_OK ? CALL_GRACE_MS : 0;
+    link_ping(k); /* is it the statement that takes so long, or the node? */
     call_set_timer(c, clock_mono_ms() + grace);
 }
 
@@ -430,6 +451,7 @@ static void give_up(struct call *c)
     struct stream *s = c->stream;
     struct member *m = c->member;
     list_remove(&c->in_member);
+    cluster_suspect(m, CALL_GRACE_MS);
     cluster_awaited(m);
     stream_give_up(s);
     if (c->stop == ERR_TIMEOUT)

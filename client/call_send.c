@@ -35,7 +35,20 @@ static void give_number(struct call *c)
         return;
     uint64_t newest = s->cluster->newest_seq;
     c->number = ++s->numbered;
-    c->since = newest > s->position ? newest : s->position;
+    c->since = newest > s->seen ? newest : s->seen; /* not what the program says */
+}
+
+/* What the answer must have seen. The leader has the newest state, whatever position the program
+ * set: that is for reads, and for a BEGIN that another node may take as one of a read. */
+static uint64_t wanted_seq(const struct call *c, struct member *m)
+{
+    struct stream *s = c->stream;
+    bool leads = m == members_leader(&s->cluster->members);
+    if (c->level == WIRE_ANY)
+        return 0;
+    if (call_is_write(c) || c->for_write || (c->kind == CALL_BEGIN && leads))
+        return s->seen;
+    return s->position;
 }
 
 static void put_statements(struct call *c, struct link *k, struct buf *out)
@@ -62,7 +75,7 @@ static void put_query(struct call *c, struct member *m, struct wire_id id, uint6
     struct wire_query q = {.level = c->level,
                            .bound_ms = c->level == WIRE_BOUNDED ? c->bound_ms : 0,
                            .timeout_ms = time_for_node(c, now_ms),
-                           .min_seq = c->level == WIRE_ANY ? 0 : s->position,
+                           .min_seq = wanted_seq(c, m),
                            .last_insert_rowid = s->last_insert_rowid};
     if (s->foreign_keys_off)
         q.flags |= WIRE_FOREIGN_KEYS_OFF;

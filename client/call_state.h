@@ -101,7 +101,8 @@ struct stream {
 
     uint8_t writer[WIRE_WRITER_BYTES];
     uint64_t numbered; /* the last number that was given */
-    uint64_t position;
+    uint64_t seen;     /* newest sequence that a node told it of */
+    uint64_t position; /* that its reads see; the program may set it */
     int64_t last_insert_rowid;
     bool foreign_keys_off;
 
@@ -153,6 +154,7 @@ struct call {
     struct wire_cluster *change;
     enum wire_level level;
     uint32_t bound_ms;
+    bool for_write; /* DESCRIBE of a statement that is to run at the leader */
     bool savepoint; /* no new transaction where one was lost */
 
     /* The numbered write. */
@@ -195,6 +197,9 @@ MUST_USE enum err cluster_route(struct lectern_cluster *c, const struct member_w
 /* An answer more is awaited from M, or one less. */
 void cluster_await(struct member *m);
 void cluster_awaited(struct member *m);
+/* M owes an answer. If no byte came from it for MS, it is avoided until it gives a sign of life,
+ * which is asked for. */
+void cluster_suspect(struct member *m, uint64_t ms);
 void cluster_saw_seq(struct lectern_cluster *c, uint64_t seq);
 /* Gives S a number under which its frames are found. ERR_NOMEM, ERR_TOO_BIG: no more streams. */
 MUST_USE enum err cluster_add_stream(struct lectern_cluster *c, struct stream *s);
@@ -211,6 +216,10 @@ void news_elsewhere(struct lectern_cluster *c);
 /* It is in use: asks when the last answer is old. */
 void news_in_use(struct lectern_cluster *c, uint64_t now_ms);
 void news_link_ready(struct lectern_cluster *c);
+/* M is silent: others know more. */
+void news_silent(struct lectern_cluster *c, struct member *m);
+/* Who leads is known again: calls that wait for that need not wait longer. */
+void news_wake_parked(struct lectern_cluster *c);
 void news_link_down(struct lectern_cluster *c, struct member *m);
 MUST_USE enum err news_frame(struct lectern_cluster *c, struct member *m, struct wire_frame *f);
 void news_timer(struct loop_timer *t);

@@ -267,6 +267,35 @@ void cluster_awaited(struct member *m)
         link_set_busy(m->link, false);
 }
 
+void cluster_suspect(struct member *m, uint64_t ms)
+{
+    uint64_t now = clock_mono_ms();
+    if (!m->ready || m->silent || link_heard_ms(m->link) + ms > now)
+        return;
+    member_fell_silent(m, now);
+    if (!m->sign_awaited) { /* so that the link finds out whether it lives */
+        m->sign_awaited = true;
+        cluster_await(m);
+        link_ping(m->link);
+    }
+    news_silent(m->cluster, m);
+}
+
+/* A sign of life. */
+static void member_spoke(struct member *m)
+{
+    bool silent = m->silent;
+    m->silent = false;
+    if (m->sign_awaited) {
+        m->sign_awaited = false;
+        cluster_awaited(m);
+    }
+    if (!silent)
+        return;
+    news_wanted(m->cluster);
+    news_wake_parked(m->cluster);
+}
+
 /* Of a node that never served us: will not change by waiting. */
 static bool is_refusal(enum err code)
 {
@@ -318,8 +347,11 @@ static void member_down(struct member *m, enum err code, const char *why)
     m->link = NULL;
     m->ready = false;
     m->awaited = 0;
+    m->sign_awaited = false;
     streams_lost(c, m);
     note_failure(m, code, greeted);
+    if (code == ERR_TIMEOUT)
+        member_fell_silent(m, clock_mono_ms());
     c->trouble = code;
     memcpy(c->trouble_text, said, sizeof said);
     news_link_down(c, m);
@@ -374,6 +406,7 @@ static void on_ready(void *ctx, const struct wire_welcome *w)
     keep_text(m->sqlite, w->sqlite, w->sqlite_len);
     m->rtt_us = link_rtt_us(m->link) + 1; /* 0 is "not known" */
     news_link_ready(c);
+    member_spoke(m);
     route_waiting(m, ERR_OK, "");
 }
 
@@ -407,6 +440,8 @@ static void on_frame(void *ctx, struct wire_frame *f)
         char why[URL_ADDRESS_MAX + ERR_TEXT_MAX];
         (void)snprintf(why, sizeof why, "%s broke the protocol: %.300s", m->address, err_text());
         member_down(m, ERR_PROTOCOL, why);
+    } else if (m->silent || m->sign_awaited) {
+        member_spoke(m);
     }
 }
 
@@ -460,11 +495,38 @@ static enum err look_whether_empty(struct lectern_cluster *c, uint64_t since_ms,
                     c->trouble_text);
 }
 
+static void dial_unless_avoided(struct member *m, uint64_t now_ms)
+{
+    if (m->link != NULL || member_is_avoided(m, now_ms))
+        return;
+    enum err e = dial(m);
+    if (e != ERR_OK && e != ERR_NOMEM)
+        note_failure(m, e, false);
+}
+
+/* The leader is silent: it may come back, and somebody else may know who leads now. */
+static void look_for_leader(struct lectern_cluster *c, uint64_t now_ms)
+{
+    static const struct member_wish anybody = {.leader = false};
+    struct members *ms = &c->members;
+    struct member *leader = members_by_id(ms, ms->leader_id);
+    uint64_t until_ms;
+    if (leader == NULL || !leader->silent)
+        return;
+    dial_unless_avoided(leader, now_ms);
+    struct member *m = members_choose(ms, &anybody, now_ms, &until_ms);
+    if (m != NULL)
+        dial_unless_avoided(m, now_ms);
+    news_wanted(c);
+}
+
 enum err cluster_route(struct lectern_cluster *c, const struct member_wish *wish, uint64_t since_ms,
                        uint64_t now_ms, struct member **out, uint64_t *until_ms)
 {
     if (wish->read)
         explore(c, now_ms);
+    if (wish->leader)
+        look_for_leader(c, now_ms);
     for (;;) {
         struct member *m = *out = members_choose(&c->members, wish, now_ms, until_ms);
         if (m == NULL)

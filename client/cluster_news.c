@@ -52,17 +52,19 @@ void news_link_down(struct lectern_cluster *c, struct member *m)
     ask_soon(c);
 }
 
+/* A silent one when there is no other. */
 static struct member *next_ready(struct lectern_cluster *c)
 {
     struct members *ms = &c->members;
-    for (unsigned i = 0; i < ms->n; i++) {
+    struct member *found = NULL;
+    for (unsigned i = 0; i < ms->n && (found == NULL || found->silent); i++) {
         struct member *m = &ms->all[(c->news.next + i) % ms->n];
-        if (!m->used || !m->ready)
-            continue;
-        c->news.next = m->index + 1;
-        return m;
+        if (m->used && m->ready && (found == NULL || !m->silent))
+            found = m;
     }
-    return NULL;
+    if (found != NULL)
+        c->news.next = found->index + 1;
+    return found;
 }
 
 /* Done with the node that was asked, well or not. */
@@ -75,10 +77,20 @@ static void leave(struct lectern_cluster *c)
     loop_timer_stop(c->loop, &c->news.timer);
 }
 
+void news_silent(struct lectern_cluster *c, struct member *m)
+{
+    if (c->news.at == m)
+        leave(c);
+    c->news.wanted = true;
+    ask_soon(c);
+}
+
 void news_timer(struct loop_timer *t)
 {
     struct lectern_cluster *c = LIST_ENTRY(t, struct lectern_cluster, news.timer);
-    leave(c); /* it did not answer in time, if anyone was asked */
+    if (c->news.at != NULL) /* it did not answer in time */
+        cluster_suspect(c->news.at, NEWS_ANSWER_MS);
+    leave(c);
     struct member *m = next_ready(c);
     if (m == NULL)
         return; /* news_link_ready goes on */
@@ -102,8 +114,7 @@ static void credit(struct lectern_cluster *c, struct member *m, struct wire_fram
         c->news.wanted = true; /* no memory; the window lasts for many more answers */
 }
 
-/* Who leads is known again: calls that wait for that need not wait longer. */
-static void wake_parked(struct lectern_cluster *c)
+void news_wake_parked(struct lectern_cluster *c)
 {
     struct list parked;
     list_init(&parked);
@@ -129,7 +140,7 @@ static void take_end(struct lectern_cluster *c, bool done)
             c->settled = false; /* a new one */
     }
     if (members_end_news(&c->members))
-        wake_parked(c);
+        news_wake_parked(c);
 }
 
 enum err news_frame(struct lectern_cluster *c, struct member *m, struct wire_frame *f)

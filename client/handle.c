@@ -97,10 +97,9 @@ int session_fail(struct lectern *db, int code, const char *format, ...)
     return code_primary(code);
 }
 
-/* TEXT and what to do about CODE; cut when there is no memory for it. */
-static void set_sentence(struct lectern *db, int code, const char *text)
+/* TEXT and what to do about it; cut when there is no memory for it. */
+static void set_sentence(struct lectern *db, const char *text, const char *advice)
 {
-    const char *advice = code_advice(code);
     const char *glue = advice[0] == '\0' ? "" : "; ";
     size_t n = strlen(text) + strlen(glue) + strlen(advice) + 1;
     char *to = db->short_message;
@@ -116,8 +115,20 @@ int session_fail_err(struct lectern *db, enum err e)
 {
     int code = code_of(e, 0);
     set_error(db, code, -1);
-    set_sentence(db, code, e == ERR_NOMEM ? code_text(code) : err_text());
+    set_sentence(db, e == ERR_NOMEM ? code_text(code) : err_text(), code_advice(code));
     return code_primary(code);
+}
+
+/* Where another try would end as this one did. */
+static const char *advice_for(const struct lectern *db, const struct run *r)
+{
+    if (r->code == LECTERN_TIMEOUT && r->kind == CALL_READ && r->rows_seen)
+        return "the rows before it are right, the rest was not read: fetch them without a pause "
+               "of 10 seconds, or take fewer at a time";
+    if (r->code == LECTERN_TIMEOUT && r->kind != CALL_WRITE && stream_is_ahead(db->stream))
+        return "no node told of so new a transaction as lectern_set_position was given: is it of "
+               "another cluster, or forged? lectern_set_position(db, 0) takes it back";
+    return code_advice(r->code);
 }
 
 int session_ended(struct lectern *db, const struct run *r)
@@ -127,7 +138,7 @@ int session_ended(struct lectern *db, const struct run *r)
         return session_fail_err(db, ERR_IO);
     set_error(db, code, r->offset);
     if (code != LECTERN_OK)
-        set_sentence(db, code, r->message == NULL ? code_text(code) : r->message);
+        set_sentence(db, r->message == NULL ? code_text(code) : r->message, advice_for(db, r));
     return code_primary(code);
 }
 
@@ -506,7 +517,7 @@ int lectern_set_position(lectern *db, uint64_t position)
 {
     if (!session_enter(db))
         return LECTERN_MISUSE;
-    stream_raise_position(db->stream, position);
+    stream_set_position(db->stream, position);
     int code = session_ok(db);
     session_leave(db->cluster);
     return code;

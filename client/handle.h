@@ -19,6 +19,7 @@ struct lectern {
     bool owns_cluster;
     bool closing;               /* closed; freed when the last run ended */
     bool in_body, lost_in_body; /* lectern_transaction: its transaction is lost, nothing runs */
+    bool committed_in_body;     /* by the function itself */
     unsigned calls;             /* that wait now: not to be closed */
     struct lectern_cluster *cluster; /* NULL: lectern_open failed early */
     struct stream *stream;

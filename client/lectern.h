@@ -71,7 +71,7 @@ enum {
     LECTERN_IOERR = 10, /* also: a read whose node was lost amid its rows; run it again */
     LECTERN_CORRUPT = 11,
     LECTERN_FULL = 13,
-    LECTERN_CANTOPEN = 14, /* no address of the URL resolves, or nobody answers there */
+    LECTERN_CANTOPEN = 14, /* malformed URL, no address of it resolves, or nobody answers there */
     LECTERN_PROTOCOL = 15, /* what answers there is no Lectern, or of another version */
     LECTERN_SCHEMA = 17,
     LECTERN_TOOBIG = 18,
@@ -151,8 +151,11 @@ LECTERN_API int lectern_get_autocommit(lectern *db);
 /* The newest transaction that this session has seen or made. Reads at level `session` see at least
  * this on any node, also after a reconnect. */
 LECTERN_API uint64_t lectern_position(lectern *db);
-/* The session goes on from POSITION (of another session or process of the same cluster) if that is
- * newer. */
+/* The session goes on from POSITION, of another session or process of the same cluster: its reads
+ * wait until their node has so much, its writes do not. What the program sets counts, also when it
+ * is lower than before; answers raise it again to what they saw. One that no node ever reaches (of
+ * another cluster, forged) makes reads end with LECTERN_TIMEOUT: set 0. Do not trust a number that
+ * comes back from strangers (a cookie): sign it, or bound it by another session's position. */
 LECTERN_API int lectern_set_position(lectern *db, uint64_t position);
 
 enum {
@@ -260,7 +263,9 @@ LECTERN_API int lectern_batch_free(lectern_batch *batch);
  * time limit: LECTERN_TXN_LOST, LECTERN_BUSY, LECTERN_UNAVAILABLE. BODY must change nothing that a
  * second run would spoil. After a loss all statements fail with LECTERN_TXN_LOST until BODY has
  * returned; then it is run again, unless it returned an error of its own. LECTERN_UNKNOWN of the
- * COMMIT is not tried again. */
+ * COMMIT is not tried again. BODY must not end the transaction: LECTERN_MISUSE, after the fact. The
+ * time limit is that of each statement, and says how long it is run again; a last run that began in
+ * time goes on to its end. */
 LECTERN_API int lectern_transaction(lectern *db, const char *begin,
                                     int (*body)(lectern *db, void *arg), void *arg);
 

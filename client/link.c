@@ -408,6 +408,11 @@ const char *link_address(const struct link *k)
     return k->address;
 }
 
+uint64_t link_heard_ms(const struct link *k)
+{
+    return k->heard_ms;
+}
+
 uint64_t link_rtt_us(const struct link *k)
 {
     return (k->rtt_ns + 999) / 1000;

@@ -71,6 +71,8 @@ void link_set_busy(struct link *k, bool busy);
 /* Asks for a PONG, unless one is awaited: on_frame hears what the node knows, and the round trip is
  * measured. Nothing while it is not ready. */
 void link_ping(struct link *k);
+/* When the last byte came. */
+uint64_t link_heard_ms(const struct link *k);
 
 /* Statements kept at the other end under their numbers. */
 bool link_keeps(const struct link *k, uint32_t keep);

@@ -78,9 +78,12 @@ enum err link_heard_greeting(struct link *k, struct wire_frame *f)
     return ERR_OK;
 }
 
+/* The empty line means nothing to a node. A server that waits for lines, as HTTP's, has one to
+ * complain of at once, instead of waiting for more until our patience ends. */
 static void on_connected(void *ctx, int fd, uint64_t until_ms)
 {
     struct link *k = ctx;
+    char name[256];
     enum err e = loop_watch_add(k->loop, &k->watch, fd, EPOLLIN);
     if (e != ERR_OK) {
         (void)close(fd);
@@ -94,7 +97,8 @@ static void on_connected(void *ctx, int fd, uint64_t until_ms)
     buf_reset(&k->in);
     buf_reset(&k->out);
     k->sent = 0;
-    wire_put_hello(&k->out, k->client_name, "");
+    (void)snprintf(name, sizeof name, "%.200s\r\n\r\n", k->client_name);
+    wire_put_hello(&k->out, name, "");
     if (buf_status(&k->out) != ERR_OK) {
         link_go_down(k, err_fail(ERR_NOMEM, "%s: out of memory for HELLO", k->address));
         return;

@@ -123,6 +123,12 @@ void member_absent(struct members *ms, struct member *m, uint64_t now_ms)
     m->refusal = ERR_CLOSED;
 }
 
+void member_fell_silent(struct member *m, uint64_t now_ms)
+{
+    m->silent_ms = m->silent ? m->silent_ms : now_ms;
+    m->silent = true;
+}
+
 bool member_is_avoided(const struct member *m, uint64_t now_ms)
 {
     return m->avoid_until_ms > now_ms;
@@ -262,7 +268,12 @@ bool members_end_news(struct members *ms)
             ms->all[i].gone = true;
     if (ms->news_leader == 0 || ms->news_term < ms->leader_term)
         return false;
+    struct member *leader = members_by_id(ms, ms->news_leader);
+    if (leader != NULL && leader->silent && ms->news_term == ms->leader_term)
+        return false; /* the others have not noticed yet */
     bool changed = ms->news_leader != ms->leader_id || ms->leader_doubted;
+    if (leader != NULL)
+        leader->silent = false;
     ms->leader_id = ms->news_leader;
     ms->leader_term = ms->news_term;
     ms->leader_doubted = false;
@@ -329,7 +340,14 @@ void members_take_rows(struct members *ms, const struct member *from,
 
 struct member *members_leader(struct members *ms)
 {
-    return ms->leader_doubted ? NULL : members_by_id(ms, ms->leader_id);
+    struct member *m = members_by_id(ms, ms->leader_id);
+    return ms->leader_doubted || m == NULL || m->silent ? NULL : m;
+}
+
+struct member *members_silent_leader(struct members *ms, uint64_t now_ms)
+{
+    struct member *m = members_by_id(ms, ms->leader_id);
+    return m != NULL && m->silent && now_ms < m->silent_ms + MEMBER_ELECTION_MS ? m : NULL;
 }
 
 static bool is_slow(const struct member *m, uint64_t now_ms)
@@ -344,7 +362,8 @@ static unsigned rank(const struct member *m, const struct member_wish *w, uint64
     r += m == w->avoid ? 2 : 0;
     r += m->sick ? 4 : 0;
     r += is_slow(m, now_ms) ? 8 : 0;
-    return r + (m->gone || m->same ? 16 : 0);
+    r += m->silent ? 16 : 0;
+    return r + (m->gone || m->same ? 32 : 0);
 }
 
 static uint64_t distance(const struct member *m)
@@ -367,6 +386,10 @@ struct member *members_choose(struct members *ms, const struct member_wish *w, u
     if (leader != NULL && leader != w->avoid && !member_is_avoided(leader, now_ms) &&
         !is_slow(leader, now_ms))
         return leader;
+    if (w->leader && members_silent_leader(ms, now_ms) != NULL) {
+        *until_ms = now_ms + MEMBER_NEWS_MS;
+        return NULL;
+    }
     *until_ms = UINT64_MAX;
     for (unsigned i = 0; i < ms->n; i++) {
         struct member *m = &ms->all[i];

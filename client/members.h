@@ -17,6 +17,12 @@
 /* So long a new connection is waited for before another node is tried beside it. */
 #define MEMBER_SLOW_MS 300u
 
+/* So long after a leader's silence was noticed its followers are not asked to pass a write on: they
+ * would pass it on to the silent one, until they have elected another. */
+#define MEMBER_ELECTION_MS 3000u
+/* Between two looks at the news meanwhile. */
+#define MEMBER_NEWS_MS 100u
+
 /* An address at which nobody is counts as empty after so many attempts. */
 #define MEMBER_ROUNDS 2u
 
@@ -30,10 +36,12 @@ struct member {
     char address[URL_ADDRESS_MAX]; /* where it is dialled */
     char another[URL_ADDRESS_MAX]; /* tried when that fails; "": none */
     bool from_url;
-    bool gone;    /* the newest list of members does not name it */
-    bool same;    /* its address leads to a node that is known under another one */
-    bool sick;    /* its state is not "ok": it serves no reads */
-    uint64_t seq; /* newest transaction that it told of */
+    bool gone;          /* the newest list of members does not name it */
+    bool same;          /* its address leads to a node that is known under another one */
+    bool sick;          /* its state is not "ok": it serves no reads */
+    uint64_t seq;       /* newest transaction that it told of */
+    bool silent;        /* it owed an answer for too long, and has said nothing since */
+    uint64_t silent_ms; /* since when that is known */
     uint64_t avoid_until_ms;
     unsigned failures; /* in a row */
     /* Why no node of the cluster is there, as it seems; CLOSED: nobody, and one may be there soon;
@@ -51,6 +59,7 @@ struct member {
     uint64_t dialled_ms;
     uint64_t rtt_us;       /* 0: not measured */
     unsigned awaited;      /* answers */
+    bool sign_awaited;     /* one of them: any sign of life */
     struct list in_flight; /* calls whose answer is awaited from it */
     struct list waiting;   /* calls that wait for the connection */
     struct list in_txn;    /* streams with a transaction there */
@@ -86,6 +95,9 @@ void member_failed(struct members *ms, struct member *m, enum err refusal, uint6
  * being started looks like that, too. */
 void member_absent(struct members *ms, struct member *m, uint64_t now_ms);
 bool member_is_avoided(const struct member *m, uint64_t now_ms);
+/* It owed an answer and sent no byte: asked after all others, also as the leader, until it says
+ * something or leads in a newer term. */
+void member_fell_silent(struct member *m, uint64_t now_ms);
 /* Every address was tried and no node is there: ERR_CLOSED, or, when another server is at each that
  * has one, why that is none of ours. Else ERR_OK. WAITED: long enough for nodes that are being
  * started; each of these addresses was tried MEMBER_ROUNDS times. */
@@ -114,6 +126,9 @@ void members_take_rows(struct members *ms, const struct member *from,
 
 /* The member that leads by the newest news, NULL: not known, or doubted. */
 struct member *members_leader(struct members *ms);
+/* The leader while it is silent and its followers may not have noticed: what needs a leader waits
+ * for news. Else NULL. */
+struct member *members_silent_leader(struct members *ms, uint64_t now_ms);
 
 struct member_wish {
     bool leader;                /* the leader, if it is known: writes, strong reads */

@@ -423,6 +423,8 @@ static void account(struct run *r)
     } else if (code_primary(r->code) == LECTERN_CONSTRAINT && r->counts) {
         db->changes = 0; /* as SQLite: it has run, and is undone */
     }
+    if (r->code == LECTERN_OK && r->kind == CALL_COMMIT && !stream_in_transaction(db->stream))
+        db->committed_in_body = true;
     if (r->code == LECTERN_TXN_LOST && db->in_body)
         db->lost_in_body = true;
 }

@@ -174,6 +174,8 @@ static int describe(struct lectern *db, enum wire_level level, uint32_t keep, co
         return session_fail_err(db, e);
     }
     call_set_level(r->call, level, level == WIRE_BOUNDED ? db->bound_ms : 0);
+    if (statement_kind(sql, n) != STATEMENT_READ)
+        call_set_for_write(r->call);
     run_start(r);
     if (!run_wait_end(r))
         return LECTERN_MISUSE;

@@ -131,14 +131,24 @@ bool stream_in_transaction(const struct stream *s)
     return s->txn != NULL;
 }
 
+bool stream_has_lost(const struct stream *s)
+{
+    return s->txn_lost;
+}
+
 uint64_t stream_position(const struct stream *s)
 {
     return s->position;
 }
 
-void stream_raise_position(struct stream *s, uint64_t seq)
+void stream_set_position(struct stream *s, uint64_t seq)
 {
-    s->position = seq > s->position ? seq : s->position;
+    s->position = seq;
+}
+
+bool stream_is_ahead(const struct stream *s)
+{
+    return s->position > s->seen && s->position > s->cluster->newest_seq;
 }
 
 int64_t stream_last_insert_rowid(const struct stream *s)
@@ -172,7 +182,8 @@ void stream_answered(struct stream *s, struct member *m, bool in_transaction, ui
 {
     if (s->answered != m)
         set_answered(s, m);
-    stream_raise_position(s, seq);
+    s->seen = seq > s->seen ? seq : s->seen;
+    s->position = seq > s->position ? seq : s->position;
     cluster_saw_seq(s->cluster, seq);
     if ((s->txn != NULL) == in_transaction)
         return;

@@ -28,8 +28,13 @@ MUST_USE enum err stream_new(struct lectern_cluster *c, struct stream **out);
 /* Its calls are ended and freed before. Rolls back. */
 void stream_free(struct stream *s);
 bool stream_in_transaction(const struct stream *s);
+/* A transaction was lost, and the next call tells the program. */
+bool stream_has_lost(const struct stream *s);
 uint64_t stream_position(const struct stream *s);
-void stream_raise_position(struct stream *s, uint64_t seq);
+/* What the program says; answers that are newer raise it. */
+void stream_set_position(struct stream *s, uint64_t seq);
+/* The program set it, and no node told of anything so new. */
+bool stream_is_ahead(const struct stream *s);
 int64_t stream_last_insert_rowid(const struct stream *s);
 /* Of the node that answered last; "" and 0 before. */
 const char *stream_address(const struct stream *s);
@@ -83,6 +88,8 @@ struct wire_cluster;
 MUST_USE enum err call_set_change(struct call *c, const struct wire_cluster *change);
 /* For reads. */
 void call_set_level(struct call *c, enum wire_level level, uint32_t bound_ms);
+/* A DESCRIBE of what is to run at the leader. */
+void call_set_for_write(struct call *c);
 /* A CALL_BEGIN that belongs to the transaction before it, if there was one. */
 void call_set_savepoint(struct call *c);
 /* Runs in turn after the stream's calls before it. DEADLINE_MS: clock_mono_ms. */

@@ -33,7 +33,7 @@ static int roll_back(struct lectern *db)
 static int run_body(struct lectern *db, int (*body)(lectern *db, void *arg), void *arg)
 {
     db->in_body = true;
-    db->lost_in_body = false;
+    db->lost_in_body = db->committed_in_body = false;
     unsigned levels = cluster_release(db->cluster);
     int code = body(db, arg);
     cluster_regain(db->cluster, levels);
@@ -47,6 +47,22 @@ static int run_body(struct lectern *db, int (*body)(lectern *db, void *arg), voi
     return code;
 }
 
+/* Too late to take anything back. */
+static int ended_inside(struct lectern *db)
+{
+    return session_fail(db, LECTERN_MISUSE,
+                        "the transaction's function ended the transaction itself: %s, and what it "
+                        "ran after that was outside of it; leave the end to lectern_transaction",
+                        db->committed_in_body ? "it committed, so that is done"
+                                              : "it was rolled back");
+}
+
+/* Not by the function: that it was lost is heard by the next statement, COMMIT. */
+static bool is_over(const struct lectern *db)
+{
+    return !stream_in_transaction(db->stream) && !stream_has_lost(db->stream);
+}
+
 static int attempt(struct lectern *db, const char *begin, int (*body)(lectern *db, void *arg),
                    void *arg)
 {
@@ -54,6 +70,8 @@ static int attempt(struct lectern *db, const char *begin, int (*body)(lectern *d
     if (code != LECTERN_OK)
         return code;
     code = run_body(db, body, arg);
+    if (code == LECTERN_OK && is_over(db))
+        return ended_inside(db);
     if (code == LECTERN_OK)
         code = statement_exec(db, "COMMIT", NULL, NULL);
     if (code != LECTERN_OK)

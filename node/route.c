@@ -406,14 +406,32 @@ static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
         fail(LIST_ENTRY(i, struct request, letter.link)->session, code, sentence);
 }
 
+/* Those whose sequence this node has not reached: it may be slow, and the number may be wrong. */
+static void end_behind(struct node *n, uint64_t now_ms) ON_LOOP
+{
+    char sentence[ERR_TEXT_MAX];
+    uint64_t newest = repl_db_published(lane_db(n->lane));
+    LIST_EACH(it, &n->wait_seq) {
+        struct request *r = LIST_ENTRY(it, struct request, letter.link);
+        if (now_ms <= r->session->give_up_ms)
+            continue;
+        list_remove(it);
+        (void)snprintf(sentence, sizeof sentence,
+                       "the session's position, %" PRIu64
+                       ", is newer than what this node has (%" PRIu64
+                       "): the node is behind, or the position is of another cluster",
+                       wanted_seq(r->session, r), newest);
+        fail(r->session, ERR_TIMEOUT, sentence);
+    }
+}
+
 void route_timer(struct node *n, uint64_t now_ms)
 {
     /* First what is overdue: a leader that cannot be reached sends its requests back here. */
     end_overdue(&n->wait_leader, now_ms, ERR_NO_LEADER,
                 "the cluster has no leader now (no majority of the nodes can talk to each other?)");
     route_leader_changed(n);
-    end_overdue(&n->wait_seq, now_ms, ERR_TIMEOUT,
-                "this node is behind: it has not yet applied what this session has seen");
+    end_behind(n, now_ms);
     struct list overdue, *i;
     list_init(&overdue);
     LIST_EACH(it, &n->wait_reads) {

@@ -73,14 +73,40 @@ static void put_members_part(struct buf *b, const struct status_row *row)
         put_number(b, s->disk_free);
 }
 
-static void put_row(struct buf *b, const struct status_row *row, uint64_t newest)
+/* What all rows together tell. */
+struct overview {
+    uint64_t newest_seq;
+    uint64_t term; /* the highest in which somebody led, as far as is known */
+};
+
+static struct overview look_over(const struct status_row *rows, unsigned n)
+{
+    struct overview o = {0};
+    for (unsigned i = 0; i < n; i++) {
+        const struct gossip_news *s = &rows[i].news;
+        bool knows = s->role == CNS_LEADER || s->leader_id != 0;
+        o.newest_seq = s->seq > o.newest_seq ? s->seq : o.newest_seq;
+        o.term = knows && s->term > o.term ? s->term : o.term;
+    }
+    return o;
+}
+
+/* A leader of an older term died, or is cut off: what it told last is the past. */
+static const char *role_name(const struct status_row *row, const struct overview *o)
+{
+    bool past = row->news.role == CNS_LEADER && row->news.term < o->term;
+    return row->silent || past ? "unknown" : status_role_name(&row->news);
+}
+
+static void put_row(struct buf *b, const struct status_row *row, const struct overview *o)
 {
     const struct gossip_news *s = &row->news;
+    uint64_t newest = o->newest_seq;
     char checksum[32];
     (void)snprintf(checksum, sizeof checksum, "%016" PRIx64, s->checksum);
     put_number(b, s->id);
     put_text(b, s->address);
-    put_text(b, row->silent ? "unknown" : status_role_name(s));
+    put_text(b, role_name(row, o));
     put_number(b, s->term);
     put_number(b, s->seq);
     put_number(b, newest > s->seq ? newest - s->seq : 0);
@@ -137,15 +163,13 @@ void status_answer(struct node *n, struct request *r)
 {
     struct buf *b = &r->answer.out;
     struct status_row rows[STATUS_ROWS_MAX];
-    uint64_t newest = 0;
     unsigned n_rows = status_collect(n, rows);
-    for (unsigned i = 0; i < n_rows; i++)
-        newest = rows[i].news.seq > newest ? rows[i].news.seq : newest;
+    struct overview o = look_over(rows, n_rows);
     wire_put_columns(b, r->id, columns, COLUMNS);
     size_t begun = wire_begin(b, WIRE_ROWS, r->id);
     buf_put_u32(b, n_rows);
     for (unsigned i = 0; i < n_rows; i++)
-        put_row(b, &rows[i], newest);
+        put_row(b, &rows[i], &o);
     wire_end(b, begun);
     r->answer.seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
 }

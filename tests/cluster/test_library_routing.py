@@ -91,6 +91,78 @@ def test_library_a_paused_leader_costs_one_timeout():
         c.check_equal()
 
 
+def write_until(p, over, answers):
+    """One write after another, from now until OVER."""
+    n = 0
+    while not over.is_set():
+        n += 1
+        answers.append(p.query(0, "INSERT INTO t VALUES (?)", n, code=ANY))
+
+
+@case()
+def test_library_a_paused_leader_fails_one_call_of_a_session_with_a_short_limit():
+    """Shorter than silence takes to be noticed: what was under way is UNKNOWN; no write after it
+    goes to the silent node, though its followers still name it; and no session goes back to it."""
+    limits = (500, 1000, 2000, 3000)
+    with Cluster() as c, contextlib.ExitStack() as stack:
+        table(c)
+        leader, over = c.leader(), threading.Event()
+        sessions = [stack.enter_context(Library()) for _ in limits]
+        answers = [[] for _ in limits]
+        for p, limit in zip(sessions, limits):
+            p.open(0, c.addresses())
+            write_until_at(p, 0, leader)
+            p.ask("timeout", 0, limit)
+        threads = [threading.Thread(target=write_until, args=(p, over, a))
+                   for p, a in zip(sessions, answers)]
+        for t in threads:
+            t.start()
+        leader.pause()
+        over.wait(8)
+        over.set()
+        for t in threads:
+            t.join()
+        leader.resume()
+        for limit, got in zip(limits, answers):
+            failed = [a for a in got if a["code"] not in (OK, DONE)]
+            told = [(a["code"], round(a["took_ms"]), a["message"]) for a in failed]
+            print(f"limit {limit} ms: {len(got)} writes, {len(failed)} failed: {told}")
+            # What waits for the election in vain was not sent, and ends when another leads.
+            sent = [a for a in failed if a["code"] != UNAVAILABLE]
+            expect(len(sent) <= 1, f"limit {limit} ms: {told}")
+            expect(len(failed) * limit < ONE_TIMEOUT_MS + limit, f"limit {limit} ms: {told}")
+            places = [i for i, a in enumerate(got) if a["code"] not in (OK, DONE)]
+            expect(not places or places[-1] - places[0] < len(places),
+                   f"limit {limit} ms: it went back to the silent node: {told}")
+            expect(limit < 3000 or not failed, f"there was time to go elsewhere: {told}")
+            expect(len(got) > 20, f"{limit} ms: only {len(got)} writes")
+        c.wait_serving()
+        c.check_equal()
+
+
+@case()
+def test_library_status_never_names_two_leaders():
+    """The dead one's last word is that it leads, for as long as it counts as heard of."""
+    with Cluster() as c:
+        table(c)
+        leader = c.leader()
+        others = c.others(leader)
+        leader.kill()
+        seen = set()
+
+        def follows():
+            for node in others:
+                with node.client() as x:
+                    leaders = [r["node"] for r in x.status() if r["role"] == "leader"]
+                expect(len(leaders) <= 1, f"{node} names {leaders} as leaders")
+                seen.update(leaders)
+            return bool(seen - {leader.id})
+        c.wait(follows, "another leader is named")
+        for _ in range(50):
+            follows()
+        expect(seen - {leader.id}, "nobody leads")
+
+
 @case()
 def test_library_a_paused_replica_costs_one_timeout():
     with Cluster() as c, Library() as p:

@@ -6,7 +6,8 @@ import time
 from tests.lib.cluster import PATIENCE, SANITIZED, Cluster, case, expect, expect_equal
 from tests.lib.exactly_once import TABLE, Load
 from tests.lib.lectern_client import LecternError
-from tests.lib.library import (ANY, CONSTRAINT, DONE, OK, ROW, TXN_LOST, UNKNOWN, Library)
+from tests.lib.library import (ANY, CONSTRAINT, DONE, OK, ROW, TIMEOUT, TXN_LOST, UNKNOWN,
+                               Library)
 
 COUNTING = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) "
             "SELECT i FROM n")
@@ -24,6 +25,26 @@ def reset_peak(process):
 
 
 # --- reads ----------------------------------------------------------------------------------------
+
+
+@case()
+def test_library_a_position_that_no_node_reaches_holds_up_reads_only():
+    """Of another cluster, or forged: writes and transactions go on; reads say what is wrong."""
+    with Cluster() as c, Library() as p:
+        with c.client() as q:
+            q.query("CREATE TABLE t(a)")
+        p.open(0, c.addresses())
+        seen = p.query(0, "INSERT INTO t VALUES (0)")["position"]
+        p.ask("timeout", 0, 1500)
+        p.ask("set_position", 0, seen + 1000)
+        for i in range(3):
+            p.query(0, "INSERT INTO t VALUES (?)", i + 1)
+        p.ask("transaction", 0, "INSERT INTO t VALUES (4)")
+        a = p.query(0, "SELECT count(*) FROM t", code=TIMEOUT)
+        for part in ("of another cluster", "lectern_set_position(db, 0)"):
+            expect(part in a["message"], f"not in the sentence: {part}: {a['message']}")
+        p.ask("set_position", 0, 0)
+        expect_equal(p.rows(0, "SELECT count(*) FROM t"), [[5]], "rows")
 
 
 @case(short=True)
@@ -45,9 +66,10 @@ def test_library_a_position_is_handed_to_another_process():
             found = b.query(0, "SELECT max(a) FROM t")
             expect_equal(found["rows"], [[i]], f"read at {found['address']} after the position")
             expect(found["position"] >= position, "the position went back")
-        # An older position changes nothing.
+        # What the program says counts; the next answer raises it to what it saw.
         b.ask("set_position", 0, 1)
-        expect(b.ask("state", 0, code=ANY)["position"] >= position, "an older position was taken")
+        expect_equal(b.ask("state", 0, code=ANY)["position"], 1, "an older position")
+        expect(b.query(0, "SELECT 1")["position"] >= position, "the answer did not raise it")
         c.check_equal()
 
 

@@ -77,13 +77,36 @@ TEST(call_session_carries_position_and_rowid)
     EXPECT_OK(run_sql(&w, "SELECT", &a));
     EXPECT_EQ(last_request().query.min_seq, 11);
     EXPECT_EQ(last_request().query.last_insert_rowid, 11);
-    stream_raise_position(w.stream, 50);
-    stream_raise_position(w.stream, 20);
+    stream_set_position(w.stream, 50);
+    EXPECT(stream_is_ahead(w.stream));
     EXPECT_OK(run_sql(&w, "SELECT", &a));
     EXPECT_EQ(last_request().query.min_seq, 50);
     ask_as(&w, &a, WIRE_QUERY, CALL_READ, WIRE_ANY, 0, "SELECT", 5000);
     wait_end(&w, &a, 5000);
     EXPECT_EQ(last_request().query.min_seq, 0);
+    world_end(&w);
+}
+
+TEST(call_position_of_the_program_is_for_reads)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT", &a)); /* 12 */
+    stream_set_position(w.stream, 1000);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().query.min_seq, 12);
+    EXPECT_EQ(last_request().query.number.since, 12);
+    EXPECT_OK(run_sql(&w, "BEGIN", &a));
+    EXPECT_EQ(last_request().query.min_seq, 13);
+    EXPECT_OK(run_sql(&w, "COMMIT", &a));
+    EXPECT(last_request().query.number.since < 1000);
+    EXPECT_EQ(stream_position(w.stream), 1000);
+    stream_set_position(w.stream, 0); /* the program took it back */
+    EXPECT(!stream_is_ahead(w.stream));
+    EXPECT_OK(run_sql(&w, "SELECT", &a));
+    EXPECT_EQ(last_request().query.min_seq, 0);
+    EXPECT(stream_position(w.stream) >= 13);
     world_end(&w);
 }
 
@@ -142,7 +165,6 @@ TEST(call_lost_write_is_sent_again_under_its_number)
     world_begin(&w, 3);
     EXPECT_OK(run_sql(&w, "INSERT", &a));
     turn_for(&w, 150);
-    stream_raise_position(w.stream, 30);
     world_does(&w, 1, DO_AND_CLOSE, 1);
     EXPECT_OK(run_sql(&w, "INSERT again", &a));
     unsigned n = world_seen(&w);
@@ -150,7 +172,7 @@ TEST(call_lost_write_is_sent_again_under_its_number)
     EXPECT(first.node == 1 && strcmp(second.sql, "INSERT again") == 0);
     EXPECT_EQ(first.query.number.number, 2);
     EXPECT(memcmp(&first.query.number, &second.query.number, sizeof first.query.number) == 0);
-    EXPECT_EQ(first.query.number.since, 30);
+    EXPECT_EQ(first.query.number.since, 11);
     EXPECT_EQ(first.query.flags & WIRE_AGAIN, 0);
     EXPECT((second.query.flags & WIRE_AGAIN) != 0);
     EXPECT_EQ(world_runs(&w, 2), 1);
@@ -203,6 +225,69 @@ TEST(call_paused_leader_costs_one_timeout)
     EXPECT_OK(run_sql(&w, "INSERT", &a));
     EXPECT(clock_mono_ms() - begun < 500);
     fake_node_pause(w.nodes[0], false);
+    world_end(&w);
+}
+
+/* A time limit that is shorter than silence takes to be noticed. */
+TEST(call_silent_leader_is_asked_once_by_a_session_with_a_short_limit)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 1200); /* all are connected */
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().node, 1);
+    fake_node_pause(w.nodes[0], true);
+    ask(&w, &a, "INSERT", 400);
+    wait_end(&w, &a, 400 + CALL_ENDS_WITHIN_MS);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    unsigned before = world_seen(&w);
+    for (int i = 0; i < 3; i++) { /* the others still name it */
+        ask(&w, &a, "INSERT", 400);
+        wait_end(&w, &a, 700);
+        EXPECT_ERR(ERR_NO_LEADER, a.end.code);
+        EXPECT(!a.end.was_sent && strstr(a.message, "is silent") != NULL);
+    }
+    EXPECT_EQ(world_seen(&w), before);
+    ask(&w, &a, "INSERT", 2000);
+    turn_for(&w, 100);
+    world_leads(&w, 2);
+    uint64_t begun = clock_mono_ms();
+    wait_end(&w, &a, 1000);
+    EXPECT_OK(a.end.code);
+    EXPECT(clock_mono_ms() - begun < 600);
+    for (int i = 0; i < 20; i++) {
+        ask(&w, &a, i % 2 == 0 ? "INSERT" : "SELECT", 400);
+        wait_end(&w, &a, 700);
+        EXPECT_OK(a.end.code);
+        EXPECT(last_request().node != 1);
+        turn_for(&w, 50);
+    }
+    fake_node_pause(w.nodes[0], false);
+    world_end(&w);
+}
+
+/* It answers again, and nobody else was elected. */
+TEST(call_silent_leader_that_speaks_again_leads_on)
+{
+    world_begin(&w, 3);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 150);
+    EXPECT_OK(run_sql(&w, "INSERT", &a)); /* there is a connection to the leader */
+    fake_node_pause(w.nodes[0], true);
+    ask(&w, &a, "INSERT", 300);
+    wait_end(&w, &a, 300 + CALL_ENDS_WITHIN_MS);
+    EXPECT_ERR(ERR_UNKNOWN, a.end.code);
+    ask(&w, &a, "INSERT", 3000);
+    turn_for(&w, 200);
+    EXPECT(!a.ended);
+    fake_node_pause(w.nodes[0], false);
+    uint64_t begun = clock_mono_ms();
+    wait_end(&w, &a, 1000);
+    EXPECT_OK(a.end.code);
+    EXPECT(clock_mono_ms() - begun < 500);
+    turn_for(&w, 200);
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    EXPECT_EQ(last_request().node, 1);
     world_end(&w);
 }
 

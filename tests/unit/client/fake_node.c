@@ -180,6 +180,8 @@ static void receive(struct fake_peer *p)
         return;
     const struct fake_options *o = &p->node->o;
     if (o->raw != NULL) {
+        if (o->after != NULL && memmem(bytes, (size_t)got, o->after, strlen(o->after)) == NULL)
+            return;
         if (!p->greeted)
             buf_put(&p->out, o->raw, o->raw_len);
         p->greeted = true;

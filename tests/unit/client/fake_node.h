@@ -39,9 +39,10 @@ struct fake_options {
     const char *host; /* NULL: 127.0.0.1; or "::1" */
     uint16_t port;    /* 0: a free one */
     /* Instead of WELCOME: */
-    const char *raw; /* these bytes, as soon as a byte has come */
-    size_t raw_len;  /* 0: strlen */
-    enum err refuse; /* this ERROR, and the connection is closed */
+    const char *raw;   /* these bytes, as soon as a byte has come */
+    size_t raw_len;    /* 0: strlen */
+    const char *after; /* but when these have come in one piece; NULL: any */
+    enum err refuse;   /* this ERROR, and the connection is closed */
     uint16_t version;
     bool silent; /* nothing */
 };

@@ -257,6 +257,15 @@ TEST(link_meets_servers_of_another_kind)
     }
 }
 
+/* Says nothing before it has a line, and the end of a head. */
+TEST(link_meets_a_server_that_reads_lines)
+{
+    uint64_t begun = clock_mono_ms();
+    expect_refused(&(struct fake_options){.raw = "HTTP/1.0 400 Bad\r\n", .after = "\r\n\r\n"},
+                   ERR_PROTOCOL, "look like HTTP");
+    EXPECT(clock_mono_ms() - begun < LINK_CONNECT_MS / 2);
+}
+
 TEST(link_meets_another_version)
 {
     expect_refused(&(struct fake_options){.version = 7}, ERR_VERSION,

@@ -76,6 +76,51 @@ TEST(transaction_misuse)
     both_close(&b);
 }
 
+static int end_it(lectern *db, void *arg)
+{
+    (void)lectern_exec(db, "INSERT INTO t VALUES(1)", NULL, NULL, NULL);
+    return lectern_exec(db, arg, NULL, NULL, NULL);
+}
+
+/* What it did then, is said: whether something was written matters. */
+TEST(transaction_ended_by_its_function_is_misuse)
+{
+    struct both b = both_open();
+    both_exec(&b, "CREATE TABLE t(a)");
+    char commit[] = "COMMIT", rollback[] = "ROLLBACK";
+    EXPECT_CODE(LECTERN_MISUSE, b.db, lectern_transaction(b.db, NULL, end_it, commit));
+    EXPECT(strstr(lectern_errmsg(b.db), "it committed") != NULL);
+    EXPECT(rows_of(b.db) == 1);
+    EXPECT_CODE(LECTERN_MISUSE, b.db, lectern_transaction(b.db, NULL, end_it, rollback));
+    EXPECT(strstr(lectern_errmsg(b.db), "rolled back") != NULL);
+    EXPECT(rows_of(b.db) == 1);
+    both_close(&b);
+}
+
+static int lose_at_its_end(lectern *db, void *arg)
+{
+    struct story *s = arg;
+    s->runs++;
+    EXPECT_CODE(LECTERN_OK, db, lectern_exec(db, "INSERT INTO t VALUES(1)", NULL, NULL, NULL));
+    if (s->runs > s->lose_at)
+        return LECTERN_OK;
+    fake_node_drop(sql_node_fake(s->node), true);
+    while (lectern_get_autocommit(db) == 0)
+        EXPECT(lectern_poll(lectern_cluster_of(db), 100) == LECTERN_OK);
+    return LECTERN_OK;
+}
+
+/* It is over as well, and nobody ended it. */
+TEST(transaction_lost_behind_its_last_statement_is_run_again)
+{
+    struct both b = both_open();
+    both_exec(&b, "CREATE TABLE t(a)");
+    struct story s = {.node = b.node, .lose_at = 1};
+    EXPECT_CODE(LECTERN_OK, b.db, lectern_transaction(b.db, NULL, lose_at_its_end, &s));
+    EXPECT(s.runs == 2 && rows_of(b.db) == 1);
+    both_close(&b);
+}
+
 /* Takes no notice of anything. */
 static int blind(lectern *db, void *arg)
 {
