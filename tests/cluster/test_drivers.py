@@ -44,6 +44,21 @@ def test_prisma():
     run_everywhere("prisma.mjs")
 
 
+@case(seconds=360)
+def test_libsql_in_rust():
+    run_everywhere("libsql_rust.mjs")
+
+
+@case(seconds=360)
+def test_serverless():
+    run_everywhere("serverless.mjs")
+
+
+@case(seconds=360)
+def test_knex():
+    run_everywhere("knex.mjs")
+
+
 # --- through the loss of a leader -----------------------------------------------------------------
 
 
@@ -113,6 +128,11 @@ def test_transactions_through_a_kill_of_the_leader_behind():
 @case(seconds=360)
 def test_transactions_through_a_kill_of_the_node():
     count_through_a_kill("transaction", talks_to_leader=True)
+
+
+@case(seconds=360)
+def test_serverless_through_a_kill_of_the_leader_behind():
+    count_through_a_kill("serverless", talks_to_leader=False)
 
 
 @case(seconds=360)
