@@ -4,6 +4,7 @@
 #include "node/http/door.h"
 
 #include "client/lectern.h"
+#include "node/http/dump.h"
 #include "node/http/exchange.h"
 #include "node/http/health.h"
 #include "node/http/hrana_cursor_http.h"
@@ -38,9 +39,13 @@ static const struct route routes[] = {
     {HTTP_VERB_POST, "/v2/pipeline", &hrana_pipeline_2},
     {HTTP_VERB_POST, "/v3/pipeline", &hrana_pipeline_3},
     {HTTP_VERB_POST, "/v3/cursor", &hrana_cursor_handler},
+    {HTTP_VERB_GET, "/dump", &dump_handler},
     {HTTP_VERB_POST, "/v1/execute", &hrana_v1_execute},
     {HTTP_VERB_POST, "/v1/batch", &hrana_v1_batch},
     {HTTP_VERB_POST, "/", &hrana_statements},
+    {HTTP_VERB_POST, "/dev/:ns/v2/pipeline", &hrana_pipeline_2},
+    {HTTP_VERB_POST, "/dev/:ns/v3/pipeline", &hrana_pipeline_3},
+    {HTTP_VERB_POST, "/dev/:ns/v3/cursor", &hrana_cursor_handler},
     {HTTP_VERB_GET, "/v2", &hrana_is_spoken},
     {HTTP_VERB_GET, "/v3", &hrana_is_spoken},
     {HTTP_VERB_OTHER, NULL, NULL},

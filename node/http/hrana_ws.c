@@ -324,10 +324,10 @@ static enum err read_message(struct hrana_ws *w, struct arena *arena, const uint
 
 static void on_message(struct websocket *socket, bool text, const uint8_t *p, size_t n)
 {
-    struct hrana_ws *w = websocket_state(socket);
     struct hrana_message m;
     enum websocket_code code;
     thread_expect_loop();
+    struct hrana_ws *w = websocket_state(socket);
     if (!text) {
         (void)break_off(w, WEBSOCKET_UNSUPPORTED, "messages are JSON, in text frames");
         return;
@@ -374,9 +374,9 @@ static bool on_ask(struct exchange *x, void **state)
 /* A client that names no subprotocol speaks the oldest. */
 static void on_open(struct websocket *socket)
 {
+    thread_expect_loop();
     struct hrana_ws *w = websocket_state(socket);
     const char *protocol = websocket_protocol(socket);
-    thread_expect_loop();
     w->socket = socket;
     w->version = strcmp(protocol, "hrana3") == 0   ? HRANA_3
                  : strcmp(protocol, "hrana2") == 0 ? HRANA_2
@@ -385,18 +385,18 @@ static void on_open(struct websocket *socket)
 
 static void on_drain(struct websocket *socket)
 {
-    struct hrana_ws *w = websocket_state(socket);
     thread_expect_loop();
+    struct hrana_ws *w = websocket_state(socket);
     LIST_EACH(i, &w->streams) /* each may end itself, no other one */
         hrana_ws_stream_go(hrana_ws_stream_of(i));
 }
 
 static void on_over(struct websocket *socket)
 {
-    struct hrana_ws *w = websocket_state(socket);
     void *text;
     uint32_t id;
     thread_expect_loop();
+    struct hrana_ws *w = websocket_state(socket);
     list_remove(&w->later);
     LIST_EACH(i, &w->streams)
         hrana_ws_stream_free(hrana_ws_stream_of(i));
