@@ -314,7 +314,7 @@ def test_metrics_of_what_comes_over_http():
     with Cluster(n=1, http=True) as c:
         node = c.nodes[0]
         before = scrape(node)
-        sqls = ["CREATE TABLE t(a)", "INSERT INTO t VALUES (1)", "SELECT * FROM t", "SELECT nothing"]
+        sqls = ("CREATE TABLE t(a)", "INSERT INTO t VALUES (1)", "SELECT * FROM t", "SELECT nil")
         body = json.dumps({"requests": [{"type": "execute", "stmt": {"sql": s}} for s in sqls]})
         status, _, text = get(node, "/v2/pipeline", "POST", body)
         expect_equal(status, 200, f"pipeline: {text}")
