@@ -189,14 +189,18 @@ void hrana_held_reserve(struct hrana_held *h, struct hrana_stream *s,
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
                      const char **base_url)
 {
-    bool bare = hrana_stream_is_bare(s), unsure = hrana_stream_memory(s).unsure;
-    bool held = !bare || s->reserved;
+    bool unsure = hrana_stream_memory(s).unsure;
+    bool held = !hrana_stream_is_bare(s) || s->reserved;
     if (held && !s->reserved)
         choose_number(h, s);
     struct baton b = baton_of(h, s);
     *base_url = NULL;
-    b.held = held || unsure;
-    b.or_bare = bare && unsure;
+    if (!held)
+        b = (struct baton){.held = unsure,
+                           .or_bare = unsure,
+                           .foreign_keys = b.foreign_keys,
+                           .seq = b.seq,
+                           .last_insert_rowid = b.last_insert_rowid};
     if (held) {
         *base_url = url_of(h, h->node->config->id);
         hold(h, s);

@@ -106,3 +106,37 @@ TEST(batch_that_is_only_like_it_is_not)
     const char *comment[] = {"BEGIN", "DELETE FROM t; -- that's all", "COMMIT"};
     EXPECT(shape(comment, 3, 9, NULL, &s));
 }
+
+static bool leaves_nothing(const char *const *sql, uint32_t n)
+{
+    struct hrana_step steps[8];
+    struct hrana_cond conditions[8], not_last;
+    const struct hrana_cond *last[1];
+    memset(steps, 0, sizeof steps);
+    for (uint32_t i = 0; i < n; i++) {
+        steps[i].stmt.sql = (struct hrana_text){sql[i], strlen(sql[i])};
+        conditions[i] = (struct hrana_cond){.type = HRANA_OK, .step = i - 1};
+        steps[i].condition = i == 0 ? NULL : &conditions[i];
+    }
+    last[0] = &conditions[n - 1];
+    not_last = (struct hrana_cond){.type = HRANA_NOT, .n_parts = 1, .parts = last};
+    if (n > 1 && strcmp(sql[n - 1], "ROLLBACK") == 0)
+        steps[n - 1].condition = &not_last;
+    return hrana_leaves_nothing(&(struct hrana_batch){.n_steps = n, .steps = steps});
+}
+
+TEST(batch_that_cannot_leave_a_transaction_is_known)
+{
+    const char *plain[] = {"INSERT INTO t VALUES (1)", "SELECT 1"};
+    EXPECT(leaves_nothing(plain, 2));
+    const char *whole[] = {"BEGIN", "INSERT INTO t VALUES (1)", "COMMIT", "ROLLBACK"};
+    EXPECT(leaves_nothing(whole, 4));
+    EXPECT(!leaves_nothing(whole, 3)); /* the INSERT fails: the transaction stays */
+    EXPECT(!leaves_nothing(whole, 2));
+    const char *savepoint[] = {"SAVEPOINT a"}, *setting[] = {"PRAGMA foreign_keys = off"};
+    EXPECT(!leaves_nothing(savepoint, 1) && !leaves_nothing(setting, 1));
+    const char *several[] = {"SELECT 1; BEGIN"};
+    EXPECT(!leaves_nothing(several, 1));
+    struct hrana_step stored = {.stmt = {.by_id = true, .sql_id = 1}};
+    EXPECT(!hrana_leaves_nothing(&(struct hrana_batch){.n_steps = 1, .steps = &stored}));
+}

@@ -77,7 +77,11 @@ static void on_over(struct websocket *ws)
 }
 
 static const char *const protocols[] = {"hrana3", "hrana2", "hrana1", NULL};
-static const struct websocket_handler echo = {protocols, on_open, on_message, on_drain, on_over};
+static const struct websocket_handler echo = {.protocols = protocols,
+                                              .on_open = on_open,
+                                              .on_message = on_message,
+                                              .on_drain = on_drain,
+                                              .on_over = on_over};
 
 /* --- a client --- */
 
