@@ -128,7 +128,7 @@ LECTERN_API int lectern_close(lectern *db);
  * anew, not while the program does something else with its rows. */
 LECTERN_API int lectern_timeout(lectern *db, int64_t ms);
 enum { LECTERN_READ_ANY, LECTERN_READ_BOUNDED, LECTERN_READ_SESSION, LECTERN_READ_STRONG };
-/* BOUND_MS: of LECTERN_READ_BOUNDED, else 0. */
+/* BOUND_MS: of LECTERN_READ_BOUNDED; not looked at with another level. */
 LECTERN_API int lectern_read_level(lectern *db, int level, int64_t bound_ms);
 /* Ends what runs on DB soon, with LECTERN_INTERRUPT. Any thread, any moment. A write that could not
  * be stopped any more ends as it ended. */

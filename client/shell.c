@@ -319,6 +319,31 @@ static int check_directory(char **argv)
     return 1;
 }
 
+/* A lone word that is no whole statement of SQL: a command that was mistyped. */
+static bool looks_like_command(const char *text)
+{
+    static const char *const statements[] = {"begin",  "commit",  "end",    "rollback",
+                                             "vacuum", "analyze", "reindex"};
+    for (const char *p = text; *p != '\0'; p++)
+        if (!isalpha((unsigned char)*p))
+            return false;
+    for (size_t i = 0; i < sizeof statements / sizeof statements[0]; i++)
+        if (strcasecmp(text, statements[i]) == 0)
+            return false;
+    return text[0] != '\0';
+}
+
+static int no_command(const char *text)
+{
+    (void)fprintf(
+        stderr,
+        "Error: no command %s: there are cluster, load, dump, export and check; an address "
+        "needs its port (%s:7701), SQL needs whole statements (lectern ADDRESS "
+        "\"SELECT 1\")\n",
+        text, text);
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     struct shell sh = {.out = stdout, .level = LECTERN_READ_SESSION};
@@ -333,6 +358,8 @@ int main(int argc, char **argv)
         return shell_export(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "check") == 0)
         return check_directory(argv);
+    if (argc > 1 && looks_like_command(argv[1]))
+        return no_command(argv[1]);
     set_up_process();
     print_settings_init(&sh.print);
     take_shell_options(&sh, &a, argc, argv);

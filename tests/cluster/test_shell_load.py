@@ -15,6 +15,16 @@ from tests.lib.loading import Loading
 
 LECTERN = os.path.join(BUILD, "lectern")
 
+
+@case()
+def test_shell_a_mistyped_command_is_no_sql():
+    for words in (["loda", "x.db"], ["status"], ["localhost", "SELECT 1"]):
+        p = subprocess.run([LECTERN, *words], capture_output=True, text=True, timeout=10 * PATIENCE,
+                           check=False)
+        expect_equal((p.returncode, p.stdout), (1, ""), words)
+        expect(f"no command {words[0]}: there are cluster, load" in p.stderr, p.stderr)
+
+
 EVERYTHING = r"""
 CREATE TABLE "odd "" n'ame"("a ""b" TEXT, g AS (1), c, "select");
 INSERT INTO "odd "" n'ame" VALUES('x''' || char(10, 0, 65), x'', 9007199254740993),
