@@ -4,6 +4,7 @@
  * Rows beyond the limit end the statement, and are forgotten. If it wrote, that is done all the
  * same (unless in a transaction that is rolled back), and the error says so. */
 #include "node/http/hrana_collect.h"
+#include "node/http/hrana_state.h"
 
 #include "base/check.h"
 #include "base/mem.h"
@@ -39,6 +40,13 @@ void hrana_reply_fini(struct hrana_reply *r)
     *r = (struct hrana_reply){0};
 }
 
+void hrana_collect_fini(struct hrana_collect *c)
+{
+    hrana_reply_fini(&c->reply);
+    if (c->waiting != NULL)
+        waiting_set(c->waiting, &c->counted, 0);
+}
+
 static struct hrana_result *result_of(struct hrana_collect *c, uint32_t step) ON_LOOP
 {
     struct hrana_step_reply *s = &c->reply.steps[step];
@@ -69,10 +77,12 @@ static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
     size_t n = hrana_rows_bytes(f);
     thread_expect_loop();
     c->bytes += n;
-    if (c->bytes > c->max)
-        c->too_large = true; /* what follows is taken, and dropped */
-    else
+    c->too_large = c->too_large || c->bytes > c->max;
+    c->no_room = c->no_room || !waiting_has_room(c->waiting, c->counted, n);
+    if (!c->too_large && !c->no_room) { /* else it is taken, and dropped */
         put_frame(&result_of(c, step)->frames, f);
+        waiting_set(c->waiting, &c->counted, c->counted + n);
+    }
     hrana_stream_took(c->stream, n);
 }
 
@@ -85,16 +95,25 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
     *s = (struct hrana_step_reply){.error = e};
 }
 
+/* A write is not to be sent again: it is done. */
+static struct hrana_error *no_answer(const struct hrana_collect *c, bool read_only) ON_LOOP
+{
+    const char *done = read_only ? "" : "the statement was done, but ";
+    if (c->too_large)
+        return hrana_error_new("RESPONSE_TOO_LARGE",
+                               "%sthe rows of the answer are more than %zu bytes "
+                               "(http-answer-bytes)",
+                               done, c->max);
+    return hrana_error_new(read_only ? "SQLITE_BUSY" : "RESPONSE_TOO_LARGE",
+                           "%sthis node has no room for its rows now (waiting-bytes)", done);
+}
+
 static void on_step(void *ctx, uint32_t step, const struct wire_done *d, bool read_only)
 {
     struct hrana_collect *c = ctx;
     thread_expect_loop();
-    if (c->too_large) {
-        on_step_error(c, step,
-                      hrana_error_new("RESPONSE_TOO_LARGE",
-                                      "%sthe rows of the answer are more than %zu bytes "
-                                      "(http-answer-bytes)",
-                                      read_only ? "" : "the statement was done, but ", c->max));
+    if (c->too_large || c->no_room) {
+        on_step_error(c, step, no_answer(c, read_only));
         return;
     }
     struct hrana_result *r = result_of(c, step);
@@ -120,7 +139,8 @@ static void on_restart(void *ctx)
         c->reply.steps[i] = (struct hrana_step_reply){0};
     }
     c->bytes = 0;
-    c->too_large = false;
+    c->too_large = c->no_room = false;
+    waiting_set(c->waiting, &c->counted, 0);
 }
 
 static void on_over(void *ctx, struct hrana_error *error)
@@ -150,6 +170,7 @@ void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct
                                                  .on_over = on_over};
     struct hrana_events events = template;
     *c = (struct hrana_collect){.stream = s, .q = q, .max = max, .on_reply = on_reply, .ctx = ctx};
+    c->waiting = &s->channel.node->waiting;
     c->reply.type = q->type;
     c->reply.n_steps = q->type == HRANA_BATCH ? q->batch.n_steps : q->type == HRANA_EXECUTE;
     c->reply.steps = mem_zalloc((c->reply.n_steps + 1) * sizeof *c->reply.steps);

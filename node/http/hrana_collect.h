@@ -10,7 +10,10 @@ struct hrana_collect {
     struct hrana_stream *stream;
     const struct hrana_request *q;
     size_t bytes, max; /* of rows */
+    struct waiting *waiting;
+    size_t counted; /* of them there */
     bool too_large;
+    bool no_room;
     void (*on_reply)(struct hrana_collect *c);
     void *ctx;
 };
@@ -20,7 +23,8 @@ struct hrana_collect {
 void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct hrana_request *q,
                    const struct hrana_wish *wish, size_t max,
                    void (*on_reply)(struct hrana_collect *c), void *ctx) ON_LOOP;
-/* Empties the reply. Also of a collect that was never begun (all zero). */
+/* The reply is written. Also of a collect that was never begun (all zero). */
+void hrana_collect_fini(struct hrana_collect *c) ON_LOOP;
 void hrana_reply_fini(struct hrana_reply *r);
 
 #endif

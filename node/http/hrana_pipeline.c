@@ -33,7 +33,7 @@ static void free_pipeline(struct pipeline *p) ON_LOOP
 {
     hrana_post_fini(&p->post);
     buf_fini(&p->out);
-    hrana_reply_fini(&p->collect.reply);
+    hrana_collect_fini(&p->collect);
     free(p);
 }
 
@@ -118,7 +118,8 @@ static void on_reply(struct hrana_collect *c)
     struct pipeline *p = c->ctx;
     thread_expect_loop();
     hrana_json_put_reply(&p->json, &c->reply);
-    hrana_reply_fini(&c->reply);
+    hrana_collect_fini(c);
+    hrana_post_count(&p->post, p->out.len);
     p->running = false;
     p->at++;
     go(p);

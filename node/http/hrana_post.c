@@ -23,6 +23,12 @@ void hrana_post_fini(struct hrana_post *p)
 {
     json_reader_free(p->reader);
     arena_fini(&p->arena);
+    waiting_set(&p->x->node->waiting, &p->counted, 0);
+}
+
+void hrana_post_count(struct hrana_post *p, size_t more)
+{
+    waiting_set(&p->x->node->waiting, &p->counted, p->arena.used + more);
 }
 
 static void refuse(struct hrana_post *p, enum err e) ON_LOOP
@@ -33,8 +39,15 @@ static void refuse(struct hrana_post *p, enum err e) ON_LOOP
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
 {
     enum err e = json_feed(p->reader, bytes, n);
+    size_t more = p->arena.used > p->counted ? p->arena.used - p->counted : 0;
     if (e != ERR_OK)
         refuse(p, e);
+    else if (!waiting_has_room(&p->x->node->waiting, p->counted, more))
+        exchange_fail(p->x, 503, "SQLITE_BUSY",
+                      "this node holds as many bytes of waiting requests and answers as it may "
+                      "(waiting-bytes): try again later");
+    else
+        hrana_post_count(p, 0);
 }
 
 bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode)

@@ -18,6 +18,7 @@ struct hrana_post {
     struct arena arena; /* all of `body` lives there */
     struct json_reader *reader;
     struct hrana_body body;
+    size_t counted; /* of all that, in node.waiting */
 };
 
 typedef enum err hrana_decoder(const struct json *root, struct arena *arena,
@@ -28,6 +29,8 @@ bool hrana_post_begin(struct hrana_post *p, struct exchange *x) ON_LOOP;
 void hrana_post_fini(struct hrana_post *p) ON_LOOP;
 /* More of the body; what is wrong with it is answered, and on_over follows. */
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n) ON_LOOP;
+/* P holds MORE bytes beside its body: the answer, as far as it is made. Counted in node.waiting. */
+void hrana_post_count(struct hrana_post *p, size_t more) ON_LOOP;
 /* The body is complete. False: X was answered, P may be gone. */
 bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode) ON_LOOP;
 /* Answers with ERROR (taken) and STATUS. */

@@ -99,7 +99,7 @@ static void on_over(struct exchange *x)
         return; /* it was refused before it began */
     if (c->stream != NULL)
         hrana_stream_close(c->stream);
-    hrana_reply_fini(&c->collect.reply);
+    hrana_collect_fini(&c->collect);
     hrana_post_fini(&c->post);
     buf_fini(&c->out);
     free(c);

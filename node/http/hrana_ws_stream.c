@@ -64,7 +64,7 @@ void hrana_ws_stream_free(struct hrana_ws_stream *s)
     if (s->stream != NULL)
         hrana_stream_close(s->stream);
     drop_cursor(s);
-    hrana_reply_fini(&s->collect.reply);
+    hrana_collect_fini(&s->collect);
     if (s->running != NULL)
         hrana_ws_request_free(s->ws, s->running);
     while ((l = list_pop_front(&s->queue)) != NULL)
@@ -93,6 +93,7 @@ static void on_reply(struct hrana_collect *c)
     thread_expect_loop();
     s->running = NULL;
     hrana_ws_answer(s->ws, r, &c->reply);
+    hrana_collect_fini(c);
     hrana_ws_stream_go(s);
 }
 
