@@ -279,7 +279,7 @@ TSAN_ROOMS := base,replication,consensus,node,client
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan cluster faults power sim sim-assert fuzz bench cov
+.PHONY: test test-unit check-asan check-tsan cluster clients faults power sim sim-assert fuzz bench cov
 .PHONY: lint format
 test: ## everything below a quarter of an hour: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins programs $(BUILD)/release/power_recorder.so \
@@ -305,6 +305,10 @@ cluster: all programs $(B)/disk_faults.so ## three-node tests with real processe
 
 faults: all programs ## long runs of kills, pauses and cuts; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
+
+clients: all ## drivers and ORMs of others, from npm and Debian, through kills of the leader
+	@deploy/install-deps.sh --clients
+	$(Q)$(RUN) --only test_drivers --only test_django cluster:$(B)
 
 power: all $(B)/power_recorder.so ## a power cut around every sync of a run; half an hour
 	$(Q)LECTERN_LONG=1 $(RUN) power:$(B)

@@ -34,7 +34,12 @@ for option in "$@"; do
     --lint) packages="$packages clang clang-format" ;;
     --fuzz) packages="$packages clang libclang-rt-dev" ;;
     --bench) packages="$packages wrk" ;;
-    --clients) packages="$packages python3-django" ;;
+    --clients)
+        packages="$packages python3-django"
+        # Node may well be there from elsewhere, and newer.
+        command -v node >/dev/null 2>&1 || packages="$packages nodejs"
+        command -v npm >/dev/null 2>&1 || packages="$packages npm"
+        ;;
     *) fail "unknown option $option (known: --lint, --fuzz, --bench, --clients)" ;;
     esac
 done

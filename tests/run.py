@@ -10,7 +10,7 @@
 
 Each Python test is a process of its own with an empty directory and a time limit
 (@case(seconds=N)). A process that outlives its test is ended and makes the test fail. Output is
-shown for failures only.
+shown for failures only, but for a line `skipped: REASON` of a test that needs what is not here.
 """
 
 import argparse
@@ -87,6 +87,9 @@ class Job:
             self.failed += 1
             self.text += "\nleft behind: " + "; ".join(left) + "\n"
 
+    def note(self):
+        return ""
+
     def excerpt(self):
         """What to show of a failed unit program: the failures with their output."""
         tests, kept = re.split(r"^(?=ok  |FAIL )", self.text, flags=re.M), []
@@ -95,6 +98,9 @@ class Job:
                 lines = text.splitlines()
                 kept += lines if len(lines) <= 80 else lines[:40] + ["    ..."] + lines[-39:]
         return "\n".join(kept or self.text.splitlines()[-40:])
+
+
+SKIPPED = re.compile(r"^skipped: .*$", re.M)
 
 
 class PythonJob(Job):
@@ -106,6 +112,10 @@ class PythonJob(Job):
         elif left:
             self.passed, self.failed = 0, 1
             self.text += "\nleft behind: " + "; ".join(left) + "\n"
+
+    def note(self):
+        found = SKIPPED.search(self.text)
+        return f", {found.group(0)}" if found else ""
 
     def excerpt(self):
         return self.text[-20000:]
@@ -198,7 +208,7 @@ def run_all(jobs, slots):
         finally:
             with lock:
                 print(f"{'ok  ' if job.failed == 0 else 'FAIL'} {job.name}: {job.passed} passed, "
-                      f"{job.failed} failed ({job.took:.1f} s)", flush=True)
+                      f"{job.failed} failed ({job.took:.1f} s){job.note()}", flush=True)
                 if job.failed:
                     print("    " + job.excerpt().strip().replace("\n", "\n    "), flush=True)
                 free[0] += min(job.weight, slots)
@@ -222,7 +232,8 @@ def run_all(jobs, slots):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 1))
-    options.add_argument("--only", help="run the jobs whose name contains this")
+    options.add_argument("--only", action="append",
+                         help="run the jobs whose name contains this; may be given again")
     options.add_argument("--list", action="store_true")
     options.add_argument("--one", help=argparse.SUPPRESS)
     options.add_argument("job", nargs="*")
@@ -231,7 +242,7 @@ def main():
         return run_one(given.one)
     jobs = [j for text in given.job for j in parse(text)]
     if given.only:
-        jobs = [j for j in jobs if given.only in j.name]
+        jobs = [j for j in jobs if any(text in j.name for text in given.only)]
     if given.list:
         print("\n".join(j.name for j in jobs))
         return None

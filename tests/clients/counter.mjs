@@ -103,7 +103,8 @@ async function worker(number) {
             } catch (e) {
                 const all = codes(e);
                 const refused = all.some((c) => NOT_DONE.has(c));
-                const unsent = all.some((c) => NOT_SENT.has(c));
+                const unsent = all.some((c) => NOT_SENT.has(c)) || // of a WebSocket: in the sentence
+                               /connect ECONNREFUSED/.test(e.message);
                 const key = `${all.join("<")}${e.before_commit ? " before COMMIT" : ""}: ` +
                             `${e.message.slice(0, 160)}`;
                 errors[key] = (errors[key] ?? 0) + 1;

@@ -38,10 +38,18 @@ def read(path):
         return ""
 
 
-def install():
-    """None when the packages are there; else why not, in a sentence. Several tests may ask at once."""
+def node_version():
+    text = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True).stdout
+    return int(text.lstrip("v").split(".")[0])
+
+
+def install(oldest=18):
+    """None when the packages are there, and Node is OLDEST or newer; else why not, in a sentence.
+    Several tests may ask at once."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "node and npm are not here: deploy/install-deps.sh --clients installs them"
+    if node_version() < oldest:
+        return f"this needs Node {oldest} or newer: here is {node_version()}"
     os.makedirs(PACKAGES, exist_ok=True)
     mark = os.path.join(PACKAGES, "installed")
     with open(os.path.join(PACKAGES, "lock"), "wb") as lock:

@@ -10,9 +10,9 @@ from tests.clients import programs
 from tests.lib.cluster import Cluster, case, expect, expect_equal
 
 
-def run_everywhere(name, scheme="http"):
+def run_everywhere(name, scheme="http", oldest=18):
     """The program NAME at a follower, then at the leader of a cluster of its own."""
-    missing = programs.install()
+    missing = programs.install(oldest)
     if missing is not None:
         print(f"skipped: {missing}", file=sys.stderr)
         return
@@ -30,6 +30,16 @@ def test_libsql_client():
 
 
 @case(seconds=360)
+def test_libsql_client_over_websockets():
+    run_everywhere("libsql_client.mjs", "ws")
+
+
+@case(seconds=360)
+def test_drizzle_over_websockets():
+    run_everywhere("drizzle.mjs", "ws")
+
+
+@case(seconds=360)
 def test_drizzle():
     run_everywhere("drizzle.mjs")
 
@@ -41,7 +51,7 @@ def test_kysely():
 
 @case(seconds=360)
 def test_prisma():
-    run_everywhere("prisma.mjs")
+    run_everywhere("prisma.mjs", oldest=20)
 
 
 @case(seconds=360)
@@ -66,7 +76,7 @@ def rows(node, table="work"):
     return node.read(f"SELECT count(*) FROM {table}")[0][0]
 
 
-def count_through_a_kill(driver, talks_to_leader):
+def count_through_a_kill(driver, talks_to_leader, scheme="http"):
     """counter.mjs works while the leader is killed; then what it was told is what is there."""
     missing = programs.install()
     if missing is not None:
@@ -83,7 +93,7 @@ def count_through_a_kill(driver, talks_to_leader):
         nodes = (leader, survivor, other) if talks_to_leader else (survivor, other)
         c.wait_equal()
         with programs.Program("counter.mjs", driver,
-                              *(f"http://127.0.0.1:{n.http_port}" for n in nodes)) as p:
+                              *(f"{scheme}://127.0.0.1:{n.http_port}" for n in nodes)) as p:
             c.wait(lambda: rows(survivor) > 50, "work is done")
             leader.kill()
             c.wait(lambda: c.leader_now(), "another leader")
@@ -92,7 +102,7 @@ def count_through_a_kill(driver, talks_to_leader):
             c.restart(leader)
             p.stop()
             told = json.loads(p.result())
-        print(f"{driver}, {'at the leader' if talks_to_leader else 'at a survivor'}: "
+        print(f"{driver}, {scheme}, {'at the leader' if talks_to_leader else 'at a survivor'}: "
               f"{len(told['done'])} done, {len(told['doubtful'])} in doubt, longest "
               f"{told['longest']} ms, errors {json.dumps(told['errors'], indent=1)}")
         c.check_equal()
@@ -128,6 +138,16 @@ def test_transactions_through_a_kill_of_the_leader_behind():
 @case(seconds=360)
 def test_transactions_through_a_kill_of_the_node():
     count_through_a_kill("transaction", talks_to_leader=True)
+
+
+@case(seconds=360)
+def test_websockets_through_a_kill_of_the_leader_behind():
+    count_through_a_kill("transaction", talks_to_leader=False, scheme="ws")
+
+
+@case(seconds=360)
+def test_websockets_through_a_kill_of_the_node():
+    count_through_a_kill("batch", talks_to_leader=True, scheme="ws")
 
 
 @case(seconds=360)
