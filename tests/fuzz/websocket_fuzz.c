@@ -42,7 +42,8 @@ static void on_over(struct websocket *ws)
 }
 
 static const char *const protocols[] = {NULL};
-static const struct websocket_handler echo = {protocols, on_open, on_message, NULL, on_over};
+static const struct websocket_handler echo = {
+    .protocols = protocols, .on_open = on_open, .on_message = on_message, .on_over = on_over};
 static const struct route routes[] = {{HTTP_VERB_OTHER, NULL, NULL}};
 static const struct router router = {.routes = routes, .websockets = &echo};
 

@@ -22,7 +22,7 @@ static void on_message(struct websocket *ws, bool text, const uint8_t *p, size_t
 }
 
 static const char *const protocols[] = {NULL};
-static const struct websocket_handler quiet = {protocols, NULL, on_message, NULL, NULL};
+static const struct websocket_handler quiet = {.protocols = protocols, .on_message = on_message};
 
 /* Opens IDLE connections that have asked something and said REQUEST; bytes of memory of each. */
 static size_t cost_of(struct http_stage *s, int *fds, const char *request, const char *wanted)
