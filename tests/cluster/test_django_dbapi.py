@@ -45,7 +45,8 @@ def test_dbapi_values_and_errors():
             expect_equal(db.execute("SELECT ?, ?, ?, ?, ?, ?, ?", adapted).fetchone(),
                          (1, "1.50", "2001-02-03", "2001-02-03 04:05:06.000007", "0" * 31 + "5",
                           b"ab", None), "adapted")
-            expect_equal(db.execute("SELECT :a, :b", {"b": 2, "a": 1}).fetchone(), (1, 2), "names")
+            expect_equal(db.execute("SELECT :a, :b", {"b": 2, "c": 3, "a": 1}).fetchone(), (1, 2),
+                         "names")
             db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b bool, d date, s timestamp, "
                        "u varchar(9) UNIQUE)")
             cursor = db.execute("INSERT INTO t(b, d, s, u) VALUES (?, ?, ?, 'x')", adapted[:1] +
@@ -62,6 +63,8 @@ def test_dbapi_values_and_errors():
             fails(lectern.OperationalError, lambda: db.execute("SELECT * FROM nowhere"),
                   "no such table: nowhere")
             fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?", [1, 2]))
+            fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?"))
+            fails(lectern.ProgrammingError, lambda: db.execute("SELECT :a", {"b": 1}))
             fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?", [object()]))
             fails(lectern.ProgrammingError, lambda: db.executemany("SELECT ?", [(1,)]))
         closed = lectern.connect(url(c.node(1)))

@@ -290,14 +290,14 @@ class Connection:
         if self._check_lost(sql):
             return None
         was_in = self._in_transaction
-        stmt = {"sql": sql, "want_rows": want_rows, **arguments(parameters)}
+        stmt = {"sql": sql, "want_rows": want_rows, **arguments(sql, parameters)}
         results = self.request([{"type": "execute", "stmt": stmt}],
                                statements.is_repeatable(sql), statements.ends_with_commit(sql))
         return self._take(results[0], was_in, sql)["result"]
 
     def stream(self, sql, parameters):
         """A RowStream of a statement that only reads."""
-        stmt = {"sql": sql, **arguments(parameters)}
+        stmt = {"sql": sql, **arguments(sql, parameters)}
         if self._in_transaction:
             try:
                 rows = RowStream(self._door, self._baton, stmt, self._home, own=False)
@@ -338,7 +338,7 @@ class Connection:
             self.run("BEGIN IMMEDIATE")
         try:
             for row in rows:
-                chunk.append({"sql": sql, "want_rows": False, **arguments(row)})
+                chunk.append({"sql": sql, "want_rows": False, **arguments(sql, row)})
                 if len(chunk) == CHUNK:
                     changes += self._run_chunk(sql, chunk)
                     chunk = []

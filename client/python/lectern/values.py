@@ -10,6 +10,7 @@ import binascii
 import datetime
 import decimal
 import math
+import re
 import uuid
 
 from .errors import OperationalError, ProgrammingError
@@ -18,6 +19,8 @@ PARSE_DECLTYPES, PARSE_COLNAMES = 1, 2
 # JSON has no word for an infinite number. This one is read as infinite by any double.
 BEYOND = 10 ** 400
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
+
+_NAME = re.compile(r"[:@$](\w+)")
 
 adapters = {}
 converters = {}
@@ -67,13 +70,15 @@ def encode(value):
     raise ProgrammingError(f"no adapter makes a value of SQLite of {type(value).__name__}")
 
 
-def arguments(parameters):
-    """The part of a Hrana statement that carries PARAMETERS: a sequence, or a mapping of names."""
+def arguments(sql, parameters):
+    """The part of a Hrana statement that carries PARAMETERS: a sequence, or a mapping of names, of
+    which SQL need not use all."""
     if not parameters:
         return {}
     if hasattr(parameters, "keys"):
+        used = set(_NAME.findall(sql))
         return {"named_args": [{"name": str(k), "value": encode(parameters[k])}
-                               for k in parameters.keys()]}
+                               for k in parameters.keys() if str(k) in used]}
     return {"args": [encode(v) for v in parameters]}
 
 
