@@ -90,6 +90,6 @@ def test_answers_that_are_not_complete_have_one_limit():
                 for s in opened:
                     s.close()
             took = peak_mib(node) - before
-            expect(took < 4 * LIMIT_MIB, f"{took} MiB with a limit of {LIMIT_MIB}")
+            expect(took < 2 * LIMIT_MIB, f"{took} MiB with a limit of {LIMIT_MIB}")
             expect(busy > 0, "none of 60 times 9 MiB was refused")
             expect_equal(holder.query("SELECT count(*) FROM t").rows, [(60,)], "the INSERTs")
