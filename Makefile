@@ -279,8 +279,8 @@ TSAN_ROOMS := base,replication,consensus,node,client
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan cluster clients faults power sim sim-assert fuzz bench cov
-.PHONY: lint format
+.PHONY: test test-unit check-asan check-tsan cluster clients faults power sim sim-assert fuzz
+.PHONY: bench cov lint format
 test: ## everything below a quarter of an hour: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins programs $(BUILD)/release/power_recorder.so \
 	    $(BUILD)/release/disk_faults.so

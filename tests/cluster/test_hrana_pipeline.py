@@ -14,10 +14,14 @@ def execute(sql, *args, **more):
 CLOSE = {"type": "close"}
 
 
+def result(answer, at):
+    """The result of request AT, which must be good."""
+    expect_equal(answer["results"][at]["type"], "ok", f"result {at} of {answer}")
+    return answer["results"][at]["response"]["result"]
+
+
 def only(answer):
-    """The result of the first request, which must be good."""
-    expect_equal(answer["results"][0]["type"], "ok", f"the first result of {answer}")
-    return answer["results"][0]["response"]["result"]
+    return result(answer, 0)
 
 
 def error(answer, at=0):
@@ -92,12 +96,13 @@ def test_batons_of_a_transaction():
             expect_equal(first["base_url"], url(follower), "where a transaction goes on")
             refused = other.pipeline(execute("SELECT 1"), baton=first["baton"], status=400)
             expect_equal(refused["code"], "STREAM_EXPIRED", "at another node")
-            expect_equal(refused["error"], refused["message"], "both of the names that drivers read")
+            expect_equal(refused["error"], refused["message"], "both names that drivers read")
             second = door.pipeline(execute("INSERT INTO t VALUES (2)"), baton=first["baton"])
             again = door.pipeline(execute("INSERT INTO t VALUES (2)"), baton=first["baton"],
                                   status=400)
             expect_equal(again["code"], "BATON_REUSED", "a baton that was used")
-            bad = door.pipeline(execute("SELECT 1"), baton=second["baton"][:-6] + "AAAAAA", status=400)
+            bad = door.pipeline(execute("SELECT 1"), baton=second["baton"][:-6] + "AAAAAA",
+                                status=400)
             expect_equal(bad["code"], "BATON_INVALID", "a baton with another signature")
             for text in ("", "x", "\u00e4", "A" * 10000, base64.b64encode(bytes(64)).decode()):
                 bad = door.pipeline(execute("SELECT 1"), baton=text, status=400)
@@ -158,8 +163,8 @@ def test_read_transactions():
                                       execute("SELECT count(*) FROM t"), baton=a["baton"])
                     expect_equal(rows_of(only(a)), [(n,)], "its snapshot")
                     expect_equal(error(a, 1)["code"], "SQLITE_READONLY", "a write in it")
-                    expect_equal(rows_of(a["results"][2]["response"]["result"]), [(n,)], "still")
-                    expect_equal(rows_of(a["results"][4]["response"]["result"]), [(n + 1,)], "after")
+                    expect_equal(rows_of(result(a, 2)), [(n,)], "still")
+                    expect_equal(rows_of(result(a, 4)), [(n + 1,)], "after")
                     n += 1
 
 
@@ -214,15 +219,16 @@ def test_results():
         expect_equal([(rows_of(r), r["affected_row_count"]) for r in results],
                      [([], 1), ([], 0), ([], 2), ([(1,)], 0), ([], 0)], "rows and counts")
         values = (None, 5, -2**63, 0.5, "a\0b \U0001f600", b"", b"\0\xff", "")
-        expect_equal(door.rows("SELECT ?, ?, ?, ?, ?, ?, ?, ?", *values), [values], "there and back")
+        expect_equal(door.rows("SELECT ?, ?, ?, ?, ?, ?, ?, ?", *values), [values], "and back")
         padded = {"type": "blob", "base64": "AP8="}
         bare = {"type": "blob", "base64": "AP8"}
-        a = door.pipeline({"type": "execute", "stmt": {"sql": "SELECT ?, ?", "args": [padded, bare]}},
+        both = {"sql": "SELECT ?, ?", "args": [padded, bare]}
+        a = door.pipeline({"type": "execute", "stmt": both},
                           {"type": "describe", "sql": "SELECT :a, id FROM t"},
-                          {"type": "sequence", "sql": "INSERT INTO u VALUES (1); ; SELECT 1; -- end"},
+                          {"type": "sequence", "sql": "INSERT INTO u VALUES (1); ; SELECT 1; --"},
                           {"type": "get_autocommit"}, CLOSE)
         expect_equal(rows_of(only(a)), [(b"\0\xff", b"\0\xff")], "base64 with padding and without")
-        d = a["results"][1]["response"]["result"]
+        d = result(a, 1)
         expect_equal((d["params"], [col["name"] for col in d["cols"]], d["is_readonly"],
                       d["is_explain"]), ([{"name": ":a"}], [":a", "id"], True, False), "describe")
         expect_equal(a["results"][3]["response"], {"type": "get_autocommit", "is_autocommit": True},
@@ -240,12 +246,13 @@ def test_stored_texts():
                                   {"type": "integer", "value": "1"}]}},
                               {"type": "store_sql", "sql_id": 7, "sql": "SELECT 2"},
                               {"type": "execute", "stmt": {"sql_id": 8}})
-            expect_equal(rows_of(a["results"][1]["response"]["result"]), [(2,)], "a stored text")
+            expect_equal(rows_of(result(a, 1)), [(2,)], "a stored text")
             expect_equal(error(a, 2)["code"], "SQL_STORE_EXISTS", "a number twice")
             expect_equal(a["results"][3]["type"], "error", "a number that nobody stored")
             expect_equal(a["base_url"], url(leader), "a stream with texts is at one node")
             other.pipeline(execute("SELECT 1"), baton=a["baton"], status=400)
-            a = door.pipeline({"type": "close_sql", "sql_id": 7}, {"type": "close_sql", "sql_id": 9},
+            a = door.pipeline({"type": "close_sql", "sql_id": 7},
+                              {"type": "close_sql", "sql_id": 9},
                               baton=a["baton"])
             expect_equal([r["type"] for r in a["results"]], ["ok", "ok"], "close_sql")
             expect_equal(a["base_url"], None, "without texts it is anywhere again")
@@ -272,13 +279,13 @@ def random_steps(rng):
     return out
 
 
-def without_index(result):
+def run_batch(door, steps):
     """A batch's result, but for what says when it was."""
-    for r in result["step_results"]:
+    found = only(door.pipeline({"type": "batch", "batch": steps}, CLOSE))
+    for r in (*found["step_results"], found):
         if r is not None:
             r.pop("replication_index", None)
-    result.pop("replication_index", None)
-    return result
+    return found
 
 
 @case(seconds=120)
@@ -295,13 +302,13 @@ def test_an_atomic_batch_is_its_steps():
                     begin = rng.choice(["BEGIN", "BEGIN IMMEDIATE", "BEGIN DEFERRED"])
                     before = door.rows("SELECT id, v FROM t ORDER BY id")
                     one = atomic(*steps, begin=begin)
-                    fast = without_index(only(door.pipeline({"type": "batch", "batch": one}, CLOSE)))
+                    fast = run_batch(door, one)
                     after = door.rows("SELECT id, v FROM t ORDER BY id")
                     door.pipeline({"type": "batch", "batch": atomic("DELETE FROM t", *(
                         stmt("INSERT INTO t VALUES (?, ?)", *row) for row in before))}, CLOSE)
                     expect_equal(door.rows("SELECT id, v FROM t ORDER BY id"), before, "set back")
                     one["steps"].append({"stmt": stmt("SELECT 'not the shape'")})
-                    slow = without_index(only(door.pipeline({"type": "batch", "batch": one}, CLOSE)))
+                    slow = run_batch(door, one)
                     slow["step_results"].pop()
                     slow["step_errors"].pop()
                     expect_equal(fast, slow, f"turn {turn} at {node}: {steps}")
@@ -347,12 +354,12 @@ def test_statements_that_are_refused():
                 ("SQLITE_ERROR", {"type": "sequence", "sql": "COMMIT"})):
             a = door.pipeline(request, execute("SELECT 'unharmed'"), CLOSE)
             expect_equal(error(a)["code"], wanted, f"{request}: {a}")
-            expect_equal(rows_of(a["results"][1]["response"]["result"]), [("unharmed",)], "behind it")
+            expect_equal(rows_of(result(a, 1)), [("unharmed",)], "behind it")
         door.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE)")
         door.execute("INSERT INTO t VALUES (1, 1)")
         e = error(door.pipeline(execute("INSERT INTO t VALUES (2, 1)")))
-        expect_equal((e["code"], e["message"]), ("SQLITE_CONSTRAINT",
-                                                 "SQLite error: UNIQUE constraint failed: t.u"), "UNIQUE")
+        expect_equal((e["code"], e["message"]),
+                     ("SQLITE_CONSTRAINT", "SQLite error: UNIQUE constraint failed: t.u"), "UNIQUE")
         for wanted in (1, 20):
             names = ["a", ":a", "@a", "$a"]
             for name in names:
@@ -371,7 +378,7 @@ def test_answers_that_are_too_large():
         a = door.pipeline(execute(many.format(10**6) + "SELECT i FROM c"),
                           execute("SELECT 'unharmed'"), CLOSE)
         expect_equal(error(a)["code"], "RESPONSE_TOO_LARGE", "the code")
-        expect_equal(rows_of(a["results"][1]["response"]["result"]), [("unharmed",)], "behind it")
+        expect_equal(rows_of(result(a, 1)), [("unharmed",)], "behind it")
         a = door.pipeline(execute("BEGIN"), execute("INSERT INTO t VALUES (1)"),
                           execute(many.format(10**6) + "SELECT i FROM c"), execute("COMMIT"), CLOSE)
         expect_equal([r["type"] for r in a["results"]], ["ok", "ok", "error", "ok", "ok"],
