@@ -12,8 +12,9 @@
 
 /* Streams of one WebSocket; as many again are told that they failed to open, then it ends. */
 #define HRANA_WS_STREAMS_MAX 4096u
-/* Requests without an answer: with more, nothing is read until half of them are answered. */
-#define HRANA_WS_FLIGHT_MAX 256u
+/* Requests without an answer: with more, nothing is read until half of them are answered. Many, for
+ * what they wait for may be the end of a transaction of the same socket. */
+#define HRANA_WS_FLIGHT_MAX 4096u
 
 struct hrana_ws_stream;
 

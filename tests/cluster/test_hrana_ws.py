@@ -6,9 +6,12 @@ import socket
 import threading
 import time
 
-from tests.lib.cluster import PATIENCE, Cluster, Failure, case, expect, expect_equal, wait_for
+from tests.lib.cluster import (PATIENCE, SANITIZED, Cluster, Failure, case, expect, expect_equal,
+                               wait_for)
 from tests.lib.hrana import Closed, Door, WebSocket, arg, atomic, batch, ok, plain, rows_of, stmt
 
+# AddressSanitizer keeps what was freed for a while.
+QUARANTINE = (300 << 20) if SANITIZED else 0
 ENDLESS = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT i, 'row' FROM c"
 SLOW = ("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {}) "
         "SELECT count(*) FROM c")
@@ -228,7 +231,7 @@ def test_a_cursor_that_nobody_fetches_from_costs_little():
                 seen += len(ws.call("fetch_cursor", cursor_id=3, max_count=20000)["entries"])
             grown = resident() - before
             print(f"8 cursors, {seen} rows of one: memory grew by {grown >> 10} KiB")
-            expect(grown < (24 << 20) * PATIENCE, f"memory grew by {grown >> 10} KiB")
+            expect(grown < (24 << 20) + QUARANTINE, f"memory grew by {grown >> 10} KiB")
 
 
 @case(short=True)
@@ -335,7 +338,7 @@ def test_a_client_that_sends_and_does_not_read():
     """It is not read from, either; then it reads, and all is there, in order."""
     with Cluster(n=1, http=True) as c:
         node = c.leader()
-        many, size = 2000, 20000
+        many, size, long = 2000, 20000, "x" * 20000
         with WebSocket(node, "hrana2", narrow=True) as ws:
             ws.call("open_stream", stream_id=0)
             sent = []
@@ -344,7 +347,7 @@ def test_a_client_that_sends_and_does_not_read():
                 for n in range(many):
                     ws.send({"type": "request", "request_id": 1000 + n, "request": {
                         "type": "execute", "stream_id": 0,
-                        "stmt": stmt(f"SELECT {n}, hex(zeroblob({size // 2}))")}})
+                        "stmt": stmt(f"SELECT {n}, hex(zeroblob({size // 2})) -- " + long)}})
                     sent.append(n)
             thread = threading.Thread(target=send, daemon=True)
             thread.start()
@@ -353,8 +356,9 @@ def test_a_client_that_sends_and_does_not_read():
                 before = len(sent)
                 time.sleep(0.3)
                 return len(sent) == before
-            wait_for(stuck, "the sender is held up, or done")
+            wait_for(stuck, "the sender is held up")
             print(f"{len(sent)} of {many} requests sent, no answer read")
+            expect(len(sent) < many, "the node reads no more than it answers")
             with Door(node) as door:
                 expect_equal(door.rows("SELECT 1"), [(1,)], "others are served")
             for n in range(many):
@@ -362,6 +366,44 @@ def test_a_client_that_sends_and_does_not_read():
                 expect_equal(message["request_id"], 1000 + n, "the order of one stream's answers")
                 expect_equal(plain(message["response"]["result"]["rows"][0][0]), n, "the answer")
             thread.join(10 * PATIENCE)
+
+
+@case(seconds=60)
+def test_requests_that_wait():
+    """More than may be under way at once: they are read as those before them are answered."""
+    many, long = 6000, "x" * 4000
+    with Cluster(n=1, http=True, transaction_idle_timeout="60000") as c:
+        with_table(c)
+        node = c.leader()
+        with WebSocket(node, "hrana2") as holder, WebSocket(node, "hrana2") as ws:
+            holder.call("open_stream", stream_id=1)
+            holder.execute(1, "BEGIN IMMEDIATE")
+            sent = []
+
+            def send():
+                ws.send({"type": "request", "request_id": 0,
+                         "request": {"type": "open_stream", "stream_id": 0}})
+                for n in range(1, many):
+                    ws.send({"type": "request", "request_id": n, "request": {
+                        "type": "execute", "stream_id": 0,
+                        "stmt": stmt(f"INSERT INTO t VALUES ({n}, 0) -- " + long)}})
+                    sent.append(n)
+            thread = threading.Thread(target=send, daemon=True)
+            thread.start()
+
+            def stuck():
+                before = len(sent)
+                time.sleep(0.5)
+                return len(sent) == before and before > 0
+            wait_for(stuck, "the sender is held up")
+            expect(len(sent) < many - 1, "not all is read")
+            expect_equal(holder.rows(1, "SELECT count(*) FROM t"), [(0,)], "another socket")
+            holder.execute(1, "COMMIT")
+            for n in range(many):
+                message = ws.hear()
+                expect_equal((message["type"], message["request_id"]), ("response_ok", n), "answer")
+            thread.join(10 * PATIENCE)
+            expect_equal(holder.rows(1, "SELECT count(*) FROM t"), [(many - 1,)], "rows")
 
 
 @case(seconds=60)
