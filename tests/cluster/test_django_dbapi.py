@@ -117,6 +117,45 @@ def test_dbapi_transactions():
         other.close()
 
 
+@case(seconds=60)
+def test_dbapi_threads():
+    """Threads, each with a connection to another node first, read and raise one number."""
+    with Cluster(3, http=True) as c:
+        urls = [url(n) for n in c.nodes]
+        db = lectern.connect(urls, isolation_level=None)
+        db.execute("CREATE TABLE t(a)")
+        db.execute("INSERT INTO t VALUES (0)")
+
+        def raise_it(begin, first, done, failed):
+            own = lectern.connect(urls[first:] + urls[:first], isolation_level=None)
+            for _ in range(15):
+                try:
+                    own.execute(begin)
+                    value, = own.execute("SELECT a FROM t").fetchone()
+                    own.execute("UPDATE t SET a = ?", (value + 1,))
+                    own.commit()
+                    done.append(value)
+                except lectern.Error as e:
+                    failed.append(e)
+                    own.rollback()
+            own.close()
+        for begin in ("BEGIN IMMEDIATE", "BEGIN"):
+            done, failed = [], []
+            db.execute("UPDATE t SET a = 0")
+            threads = [threading.Thread(target=raise_it, args=(begin, i % 3, done, failed))
+                       for i in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            expect_equal(sorted(done), list(range(len(done))), f"{begin}: each value once")
+            expect_equal(len(done) + len(failed), 90, f"{begin}: all were tried")
+            expect(all(e.code == "SQLITE_BUSY" for e in failed), f"{begin}: {failed}")
+            if begin == "BEGIN IMMEDIATE":
+                expect_equal(failed, [], "failed though they waited for the writer")
+        db.close()
+
+
 NUMBERS = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
            "SELECT i FROM n")
 

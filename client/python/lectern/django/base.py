@@ -36,7 +36,7 @@ Database.register_adapter(decimal.Decimal, str)
 Database.register_adapter(datetime.date, datetime.date.isoformat)
 Database.register_adapter(datetime.datetime, lambda value: value.isoformat(" "))
 
-MODES = ("", "DEFERRED", "IMMEDIATE", "EXCLUSIVE")
+MODES = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 FORMAT_QMARK = re.compile(r"(?<!%)%s")
 
 
@@ -59,12 +59,13 @@ class DatabaseWrapper(sqlite.DatabaseWrapper):
         options = dict(settings["OPTIONS"])
         for own in ("init_command", "shell", "lecternd"):
             options.pop(own, None)
-        mode = options.pop("transaction_mode", None) or ""
+        # A deferred transaction that reads, and then writes after another one did, cannot go on.
+        mode = options.pop("transaction_mode", None) or "IMMEDIATE"
         if mode.upper() not in MODES:
             raise ImproperlyConfigured(
                 f"settings.DATABASES: transaction_mode {mode!r} is none of DEFERRED, IMMEDIATE, "
                 "EXCLUSIVE.")
-        self.begin = f"BEGIN {mode.upper()}".strip()
+        self.begin = f"BEGIN {mode.upper()}"
         return {"url": settings["NAME"], "isolation_level": None,
                 "detect_types": Database.PARSE_DECLTYPES | Database.PARSE_COLNAMES, **options}
 
