@@ -23,10 +23,10 @@ static int roll_back(struct lectern *db)
 {
     struct last_error e;
     session_save_error(db, &e);
-    if (stream_in_transaction(db->stream)) {
-        int ignored = statement_exec(db, "ROLLBACK", NULL, NULL);
-        (void)ignored; /* lost, it is rolled back as well */
-    }
+    int code = LECTERN_INTERRUPT; /* what is meant for us may hit the ROLLBACK: repeat() sees it */
+    while (code == LECTERN_INTERRUPT && stream_in_transaction(db->stream))
+        code = statement_exec(db, "ROLLBACK", NULL, NULL);
+    (void)code; /* lost, it is rolled back as well */
     return session_restore_error(db, &e);
 }
 
@@ -94,9 +94,12 @@ static int repeat(struct lectern *db, const char *begin, int (*body)(lectern *db
 {
     const uint64_t until_ms = clock_mono_ms() + db->timeout_ms;
     for (unsigned tries = 0;; tries++) {
+        unsigned interrupts = db->interrupts;
         int code = attempt(db, begin, body, arg);
         if (!may_run_again(code) || clock_mono_ms() >= until_ms)
             return code;
+        if (db->interrupts != interrupts)
+            return session_fail(db, LECTERN_INTERRUPT, "%s", "");
         struct last_error e;
         session_save_error(db, &e);
         bool on = wait_before(db, tries, until_ms);

@@ -186,6 +186,22 @@ TEST(transaction_pause_is_interrupted)
     both_close(&b);
 }
 
+/* Wherever it comes: in BEGIN, in the function, in ROLLBACK, in the pause. */
+TEST(transaction_is_interrupted_at_any_moment)
+{
+    struct both b = both_open();
+    struct story s = {0};
+    to_interrupt = b.db;
+    EXPECT(signal(SIGALRM, on_alarm) != SIG_ERR);
+    for (int us = 50; us < 20000; us += 331) {
+        struct itimerval soon = {.it_value = {.tv_usec = us}};
+        EXPECT(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+        EXPECT_CODE(LECTERN_INTERRUPT, b.db, lectern_transaction(b.db, NULL, always_busy, &s));
+        EXPECT(lectern_get_autocommit(b.db) == 1);
+    }
+    both_close(&b);
+}
+
 /* Its first part is lost: a savepoint that was to be inside must not begin another one. */
 TEST(transaction_lost_is_not_begun_again_by_a_savepoint)
 {
