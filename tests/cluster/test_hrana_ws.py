@@ -338,18 +338,31 @@ def test_a_client_that_sends_and_does_not_read():
     """It is not read from, either; then it reads, and all is there, in order."""
     with Cluster(n=1, http=True) as c:
         node = c.leader()
-        many, size, long = 2000, 20000, "x" * 20000
+        many, first, long = 2000, 600, "x" * 20000
         with WebSocket(node, "hrana2", narrow=True) as ws:
             ws.call("open_stream", stream_id=0)
             sent = []
 
-            def send():
-                for n in range(many):
+            def send(numbers, comment):
+                for n in numbers:
                     ws.send({"type": "request", "request_id": 1000 + n, "request": {
                         "type": "execute", "stream_id": 0,
-                        "stmt": stmt(f"SELECT {n}, hex(zeroblob({size // 2})) -- " + long)}})
+                        "stmt": stmt(f"SELECT {n}, hex(zeroblob(10000)) -- {comment}")}})
                     sent.append(n)
-            thread = threading.Thread(target=send, daemon=True)
+            send(range(first), "")
+
+            def waiting():
+                with Door(node) as door:
+                    text = door.ask("GET", "/metrics").read().decode()
+                line = [x for x in text.split("\n") if x.startswith("lectern_waiting_bytes ")][0]
+                return float(line.split()[1])
+
+            def full():
+                before = waiting()
+                time.sleep(0.3)
+                return waiting() == before > 262144
+            wait_for(full, "the node waits for its client")
+            thread = threading.Thread(target=send, args=(range(first, many), long), daemon=True)
             thread.start()
 
             def stuck():
