@@ -6,9 +6,15 @@
 // up. Only errors that say that nothing was done are answered by a second try of the same id. What is
 // in doubt is not tried again: it must then be there once or not at all.
 import { createClient } from "@libsql/client";
+import KnexDialect from "@libsql/knex-libsql";
+import { LibsqlDialect } from "@libsql/kysely-libsql";
+import { PrismaLibSql } from "@prisma/adapter-libsql";
 import { connect } from "@tursodatabase/serverless";
 import { drizzle } from "drizzle-orm/libsql";
 import { sql } from "drizzle-orm";
+import Knex from "knex";
+import { Kysely } from "kysely";
+import { generate } from "./prisma_generate.mjs";
 
 const [driver, ...urls] = process.argv.slice(2);
 let at = 0;
@@ -19,6 +25,20 @@ process.stdin.on("end", () => { stopped = true; }).resume();
 const NOT_DONE = new Set(["SQLITE_BUSY", "TRANSACTION_CLOSED", "STREAM_EXPIRED"]);
 // Nobody listens: not sent.
 const NOT_SENT = new Set(["ECONNREFUSED"]);
+
+// Runs BODY by BEGIN, which commits behind it; an error says whether it came before that.
+async function inTransaction(begin, body) {
+    let committing = false;
+    try {
+        await begin(async (tx) => {
+            await body(tx);
+            committing = true;
+        });
+    } catch (e) {
+        e.before_commit = !committing;
+        throw e;
+    }
+}
 
 const drivers = {
     // One statement of its own, and one that refers to it, in a batch.
@@ -50,20 +70,43 @@ const drivers = {
     drizzle: (url) => {
         const client = createClient({ url });
         const db = drizzle(client);
-        return { close: () => client.close(), work: async (id) => {
-            let committing = false;
-            try {
-                await db.transaction(async (tx) => {
-                    await tx.run(sql`INSERT INTO work(id) VALUES (${id})`);
-                    await tx.run(sql`INSERT INTO part(work) VALUES (${id})`);
-                    await tx.run(sql`UPDATE counter SET n = n + 1`);
-                    committing = true;
-                });
-            } catch (e) {
-                e.before_commit = !committing;
-                throw e;
-            }
-        } };
+        return { close: () => client.close(), work: (id) => inTransaction((body) => db.transaction(body),
+            async (tx) => {
+                await tx.run(sql`INSERT INTO work(id) VALUES (${id})`);
+                await tx.run(sql`INSERT INTO part(work) VALUES (${id})`);
+                await tx.run(sql`UPDATE counter SET n = n + 1`);
+            }) };
+    },
+    kysely: (url) => {
+        const db = new Kysely({ dialect: new LibsqlDialect({ url }) });
+        return { close: () => db.destroy(), work: (id) => inTransaction(
+            (body) => db.transaction().execute(body),
+            async (tx) => {
+                await tx.insertInto("work").values({ id }).execute();
+                await tx.insertInto("part").values({ work: id }).execute();
+                await tx.updateTable("counter").set((e) => ({ n: e("n", "+", 1) })).execute();
+            }) };
+    },
+    prisma: (url) => {
+        const db = new PrismaClient({ adapter: new PrismaLibSql({ url }) });
+        return { close: () => db.$disconnect(), work: (id) => inTransaction(
+            (body) => db.$transaction(body),
+            async (tx) => {
+                await tx.$executeRaw`INSERT INTO work(id) VALUES (${id})`;
+                await tx.$executeRaw`INSERT INTO part(work) VALUES (${id})`;
+                await tx.$executeRaw`UPDATE counter SET n = n + 1`;
+            }) };
+    },
+    knex: (url) => {
+        const db = Knex({ client: KnexDialect.default ?? KnexDialect, useNullAsDefault: true,
+                          connection: { filename: url } });
+        return { close: () => db.destroy(), work: (id) => inTransaction(
+            (body) => db.transaction(body),
+            async (tx) => {
+                await tx("work").insert({ id });
+                await tx("part").insert({ work: id });
+                await tx("counter").increment("n", 1);
+            }) };
     },
     serverless: (url) => {
         const db = connect({ url });
@@ -84,6 +127,7 @@ function codes(e) {
     return all.length > 0 ? all : ["none"];
 }
 
+const { PrismaClient } = driver === "prisma" ? await generate() : {};
 const done = [];
 const doubtful = [];
 const errors = {};

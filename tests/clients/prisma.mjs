@@ -5,12 +5,10 @@ import { PrismaLibSql } from "@prisma/adapter-libsql";
 import { bindMigrationAwareSqlAdapterFactory } from "@prisma/driver-adapter-utils";
 import { createClient } from "@libsql/client";
 import * as engineGlue from "./node_modules/@prisma/schema-engine-wasm/schema_engine_bg.js";
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { equal, expect, fails, run, url } from "./check.mjs";
+import { generate } from "./prisma_generate.mjs";
 
-const require = createRequire(import.meta.url);
 const here = (name) => new URL(name, import.meta.url).pathname;
 
 // Where the engine leaves its last words.
@@ -78,11 +76,7 @@ await run({
     },
 
     async generate() {
-        execFileSync(process.execPath, [require.resolve("prisma/build/index.js"), "generate",
-                                        "--schema", here("schema.prisma")], {
-            env: { ...process.env, PRISMA_SCHEMA_ENGINE_BINARY: "/bin/true", CHECKPOINT_DISABLE: "1",
-                   PRISMA_HIDE_UPDATE_MESSAGE: "1" }, stdio: ["ignore", "pipe", "pipe"] });
-        const { PrismaClient } = await import("./prisma-client/index.js").then((m) => m.default);
+        const { PrismaClient } = await generate();
         prisma = new PrismaClient({ adapter });
     },
 
