@@ -136,8 +136,10 @@ static const char *url_of(const struct hrana_held *h, uint64_t id) ON_LOOP
 {
     const struct node *n = h->node;
     const struct gossip_news *news = NULL;
+    if (n->config->http_url[0] == 0) /* others may tell where they listen: no address for clients */
+        return NULL;
     if (id == n->config->id)
-        return n->config->http_url[0] == 0 ? NULL : n->config->http_url;
+        return n->config->http_url;
     if (n->gossip != NULL)
         news = gossip_of(n->gossip, id);
     return news == NULL || news->http[0] == 0 ? NULL : news->http;
