@@ -641,6 +641,7 @@ void node_close(struct node *n)
         lane_close(n->lane);
     disk_watch_free(n->disk);
     gossip_free(n->gossip);
+    hrana_held_free(n->held); /* of a node that was never opened whole */
     writer_pool_free(n->writers);
     key_keeper_free(n->key_keeper);
     drop_mail(n);

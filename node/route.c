@@ -390,18 +390,24 @@ void route_applied(struct node *n)
     }
 }
 
-static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
-                        const char *sentence) ON_LOOP
+/* One that fails may end others: they are looked for before. */
+static void take_overdue(struct list *q, struct list *overdue, uint64_t now_ms) ON_LOOP
 {
-    struct list overdue, *i;
-    list_init(&overdue);
+    list_init(overdue);
     LIST_EACH(it, q) {
         const struct request *r = LIST_ENTRY(it, struct request, letter.link);
         if (now_ms > r->session->give_up_ms) {
             list_remove(it);
-            list_push_back(&overdue, it);
+            list_push_back(overdue, it);
         }
     }
+}
+
+static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
+                        const char *sentence) ON_LOOP
+{
+    struct list overdue, *i;
+    take_overdue(q, &overdue, now_ms);
     while ((i = list_pop_front(&overdue)) != NULL)
         fail(LIST_ENTRY(i, struct request, letter.link)->session, code, sentence);
 }
@@ -410,17 +416,15 @@ static void end_overdue(struct list *q, uint64_t now_ms, enum err code,
 static void end_behind(struct node *n, uint64_t now_ms) ON_LOOP
 {
     char sentence[ERR_TEXT_MAX];
-    uint64_t newest = repl_db_published(lane_db(n->lane));
-    LIST_EACH(it, &n->wait_seq) {
-        struct request *r = LIST_ENTRY(it, struct request, letter.link);
-        if (now_ms <= r->session->give_up_ms)
-            continue;
-        list_remove(it);
+    struct list overdue, *i;
+    take_overdue(&n->wait_seq, &overdue, now_ms);
+    while ((i = list_pop_front(&overdue)) != NULL) {
+        struct request *r = LIST_ENTRY(i, struct request, letter.link);
         (void)snprintf(sentence, sizeof sentence,
                        "the session's position, %" PRIu64
                        ", is newer than what this node has (%" PRIu64
                        "): the node is behind, or the position is of another cluster",
-                       wanted_seq(r->session, r), newest);
+                       wanted_seq(r->session, r), repl_db_published(lane_db(n->lane)));
         fail(r->session, ERR_TIMEOUT, sentence);
     }
 }
