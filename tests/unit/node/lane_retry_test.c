@@ -23,7 +23,8 @@ struct op {
     unsigned client;
     struct wire_number number;
     unsigned attempts, kind, key;
-    bool sent; /* an attempt is with a node, as far as the client knows */
+    bool sent;   /* an attempt is with a node, as far as the client knows */
+    unsigned at; /* which node */
     enum op_state state;
     bool effect; /* what the answer said */
 };
@@ -86,6 +87,7 @@ static void send_op(struct play *p, unsigned i) ON_LOOP
     } else {
         stage_send_request(leader(p), r);
         op->sent = true;
+        op->at = p->leader;
     }
 }
 
@@ -217,9 +219,10 @@ static void restart(struct play *p, unsigned i) ON_LOOP
     s->replay_bytes_max = rng_once_in(&p->r, 3) ? rng_below(&p->r, 20000) : MIB(64);
     settle(p);
     stage_restart(s);
-    /* What it had of its clients died with it. */
+    /* What it had of its clients died with it. The other node's answers still come: a client that
+     * sent again meanwhile would not listen to them. */
     for (unsigned k = 0; k < p->n_ops; k++)
-        p->ops[k].sent = false;
+        p->ops[k].sent = p->ops[k].sent && p->ops[k].at != i;
     if (i == p->leader) {
         stage_lead(s, ++p->term);
         follow(p);
