@@ -100,23 +100,27 @@ static struct connection *connection_of(struct channel *c)
 
 static void send_frames(struct channel *c, struct buf *b)
 {
+    thread_expect_loop();
     framed_send(connection_of(c)->framed, b);
 }
 
 static size_t backlog(const struct channel *c)
 {
+    thread_expect_loop();
     return framed_backlog(((const struct connection *)c)->framed);
 }
 
 static void on_stall(struct channel *ch)
 {
     struct connection *c = connection_of(ch);
+    thread_expect_loop();
     progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
 }
 
 static void on_answered(struct channel *ch)
 {
     struct connection *c = connection_of(ch);
+    thread_expect_loop();
     if (ch->n_requests == 0 && c->ending && !c->draining)
         end(c, true);
 }
