@@ -20,18 +20,8 @@
 
 /* --- the request --- */
 
-static struct hrana_error *check_args(const struct hrana_stmt *stmt) ON_LOOP
-{
-    if (stmt->n_args > 0 && stmt->n_named_args > 0)
-        return hrana_error_new("ARGS_BOTH_POSITIONAL_AND_NAMED",
-                               "Specifying both positional and named arguments is not supported");
-    if (stmt->n_args > SQL_PARAMS_MAX || stmt->n_named_args > SQL_PARAMS_MAX)
-        return hrana_error_new("ARGS_INVALID", "a statement takes at most %u arguments",
-                               SQL_PARAMS_MAX);
-    return NULL;
-}
-
-static struct hrana_error *check_text(const struct hrana_text *t) ON_LOOP
+/* What a session would refuse too, but in words that no driver knows. NULL: it may be asked. */
+static struct hrana_error *check(const struct hrana_text *t, const struct hrana_stmt *stmt) ON_LOOP
 {
     if (t->n > SQL_TEXT_MAX)
         return hrana_error_new("SQL_TOO_LONG", "a statement's text is at most %zu bytes",
@@ -41,6 +31,12 @@ static struct hrana_error *check_text(const struct hrana_text *t) ON_LOOP
     if (!hrana_is_one_statement(t))
         return hrana_error_new("SQL_MANY_STATEMENTS",
                                "SQL string contains more than one statement");
+    if (stmt->n_args > 0 && stmt->n_named_args > 0)
+        return hrana_error_new("ARGS_BOTH_POSITIONAL_AND_NAMED",
+                               "Specifying both positional and named arguments is not supported");
+    if (stmt->n_args > SQL_PARAMS_MAX || stmt->n_named_args > SQL_PARAMS_MAX)
+        return hrana_error_new("ARGS_INVALID", "a statement takes at most %u arguments",
+                               SQL_PARAMS_MAX);
     return NULL;
 }
 
@@ -147,9 +143,7 @@ struct hrana_error *hrana_ask_statement(struct hrana_stream *s, enum wire_type t
                                         const struct hrana_text *text,
                                         const struct hrana_stmt *stmt)
 {
-    struct hrana_error *error = check_text(text);
-    if (error == NULL)
-        error = check_args(stmt);
+    struct hrana_error *error = check(text, stmt);
     if (error != NULL)
         return error;
     struct buf b;
@@ -157,7 +151,6 @@ struct hrana_error *hrana_ask_statement(struct hrana_stream *s, enum wire_type t
     struct wire_query q = query_of(s, stmt->replication_index);
     enum sql_kind kind = sql_classify(text->p, text->n);
     enum sql_step step = sql_step_of(text->p, text->n);
-    s->ask.wants_rows = stmt->want_rows;
     s->ask.read_only = kind != SQL_WRITE && kind != SQL_ALONE;
     s->ask.is_commit = step == SQL_STEP_COMMIT;
     s->ask.is_rollback = step == SQL_STEP_ROLLBACK;
@@ -172,10 +165,14 @@ struct hrana_error *hrana_ask_statement(struct hrana_stream *s, enum wire_type t
 
 struct hrana_error *hrana_ask_batch(struct hrana_stream *s, uint32_t first, uint32_t n)
 {
+    for (uint32_t i = first; i < first + n; i++) {
+        struct hrana_error *error = check(&s->texts[i], &s->steps[i].stmt);
+        if (error != NULL)
+            return error;
+    }
     struct buf b;
     struct wire_id id = begin_ask(s);
     struct wire_query q = query_of(s, s->q->batch.replication_index);
-    s->ask.wants_rows = true; /* each step says so for itself */
     number(s, &q);
     buf_init(&b, WIRE_FRAME_MAX + WIRE_LENGTH_BYTES);
     size_t begun = wire_begin_query(&b, WIRE_BATCH, id, &q);

@@ -15,7 +15,6 @@
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "base/sizes.h"
 #include "client/sql_split.h"
 
 #include <stdlib.h>
@@ -73,7 +72,7 @@ static bool wants_rows(const struct hrana_stream *s) ON_LOOP
 {
     if (s->q->type == HRANA_SEQUENCE)
         return false;
-    return s->ask.wants_rows && s->steps[s->step].stmt.want_rows;
+    return s->steps[s->step].stmt.want_rows;
 }
 
 static void tell_rows(struct hrana_stream *s, struct wire_frame *f) ON_LOOP
@@ -127,20 +126,10 @@ void hrana_run_frame(struct hrana_stream *s, struct wire_frame *f)
 
 /* --- an atomic batch as one --- */
 
-/* Each would be run as it is by the lane: else its own error is wanted. */
+/* What is wrong with its statements, or too much, hrana_ask_batch finds. */
 static bool may_run_as_one(const struct hrana_stream *s) ON_LOOP
 {
-    size_t bytes = 0;
-    if (s->shape.n == 0 || s->shape.n > BATCH_STATEMENTS_MAX || s->in_transaction || s->lost)
-        return false;
-    for (uint32_t i = s->shape.first; i < s->shape.first + s->shape.n; i++) {
-        const struct hrana_stmt *stmt = &s->steps[i].stmt;
-        bytes += s->texts[i].n;
-        if (s->texts[i].n > SQL_TEXT_MAX || (stmt->n_args > 0 && stmt->n_named_args > 0) ||
-            stmt->n_args > SQL_PARAMS_MAX || stmt->n_named_args > SQL_PARAMS_MAX)
-            return false;
-    }
-    return bytes < WIRE_FRAME_MAX;
+    return s->shape.n > 0 && !s->in_transaction && !s->lost;
 }
 
 static void as_one_done(struct hrana_stream *s) ON_LOOP
@@ -162,10 +151,8 @@ static bool failed_by_itself(enum err code)
     return code == ERR_SQL || code == ERR_MISUSE || code == ERR_FORBIDDEN || code == ERR_TOO_BIG;
 }
 
-static void as_one_answered(struct hrana_stream *s) ON_LOOP
+static void as_one_answered(struct hrana_stream *s, struct hrana_error *error) ON_LOOP
 {
-    struct hrana_error *error = s->ask.error;
-    s->ask.error = NULL;
     if (error == NULL) {
         as_one_done(s);
     } else if (failed_by_itself(s->ask.code) && may_restart(s)) {
@@ -238,10 +225,8 @@ static bool writes_after_all(const struct hrana_stream *s) ON_LOOP
            (s->ask.sqlite_code & 0xff) == 8; /* SQLITE_READONLY */
 }
 
-static void step_answered(struct hrana_stream *s) ON_LOOP
+static void step_answered(struct hrana_stream *s, struct hrana_error *error) ON_LOOP
 {
-    struct hrana_error *error = s->ask.error;
-    s->ask.error = NULL;
     if (error == NULL) {
         struct wire_done d = s->ask.done;
         tell_step(s, s->step, &d, s->ask.read_only);
@@ -272,14 +257,6 @@ static bool step_is_due(struct hrana_stream *s) ON_LOOP
 }
 
 /* --- a text of several statements --- */
-
-static void sequence_answered(struct hrana_stream *s) ON_LOOP
-{
-    struct hrana_error *error = s->ask.error;
-    s->ask.error = NULL;
-    if (error != NULL)
-        hrana_over(s, error);
-}
 
 static void go_on_sequence(struct hrana_stream *s) ON_LOOP
 {
@@ -362,22 +339,22 @@ static void go_on(struct hrana_stream *s) ON_LOOP
 
 static void take_answer(struct hrana_stream *s) ON_LOOP
 {
+    struct hrana_error *error = s->ask.error;
+    s->ask.error = NULL;
     s->ask.ended = false;
     if (s->leaving) { /* the snapshot; whatever it said */
         s->leaving = false;
-        hrana_error_free(s->ask.error);
-        s->ask.error = NULL;
+        hrana_error_free(error);
         s->mode = may_run_as_one(s) ? HRANA_AS_ONE : HRANA_STEP_BY_STEP;
     } else if (s->q->type == HRANA_SEQUENCE) {
-        sequence_answered(s);
+        if (error != NULL) /* else its next statement's turn comes */
+            hrana_over(s, error);
     } else if (s->q->type == HRANA_DESCRIBE) {
-        struct hrana_error *error = s->ask.error;
-        s->ask.error = NULL;
         hrana_over(s, error);
     } else if (s->mode == HRANA_AS_ONE) {
-        as_one_answered(s);
+        as_one_answered(s, error);
     } else {
-        step_answered(s);
+        step_answered(s, error);
     }
 }
 

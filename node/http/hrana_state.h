@@ -26,7 +26,7 @@ enum hrana_mode {
 /* What is asked of the session at this moment, and how it ended (hrana_ask.c). */
 struct hrana_ask {
     bool under_way; /* no answer yet, or the answer waits for `wait_seq` */
-    bool wants_rows, read_only, is_commit, is_rollback;
+    bool read_only, is_commit, is_rollback;
     uint32_t request;      /* its number on the stream */
     struct writer *writer; /* it is numbered */
     bool ended;            /* DONE, ERROR or DESCRIPTION came */
