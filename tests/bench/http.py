@@ -10,7 +10,6 @@ import argparse
 import os
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 
@@ -18,7 +17,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, ROOT)
 
 # pylint: disable=wrong-import-position
-from tests.bench.run import CLIENTS, ROWS_READ, TABLE, machine, measure  # noqa: E402
+from tests.bench.run import (CLIENTS, ROWS_READ, TABLE, machine, measure,  # noqa: E402
+                             pairs_report)
 from tests.lib.cluster import Cluster, Failure  # noqa: E402
 
 # The same statements as tests/bench/bench.c sends.
@@ -79,21 +79,6 @@ def one_round(build, cluster, directory, seconds):
     return result
 
 
-def report(rounds):
-    width = max(map(len, rounds[0]))
-    print(f"\nmedian of {len(rounds)} rounds; ratio: the rate over HTTP to the native protocol's "
-          "of the same round (lowest..highest)\n")
-    print(f"{'':{width}}  {'native/s':>8}  {'HTTP/s':>8}  {'native p50':>10}  {'HTTP p50':>8}  "
-          "ratio")
-    for name in rounds[0]:
-        def median(side, key, name=name):
-            return statistics.median(r[name][side][key] for r in rounds)
-        ratios = [r[name][1]["rate"] / r[name][0]["rate"] for r in rounds]
-        print(f"{name:{width}}  {median(0, 'rate'):8.0f}  {median(1, 'rate'):8.0f}  "
-              f"{median(0, 'p50_us'):10.0f}  {median(1, 'p50_us'):8.0f}  "
-              f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})")
-
-
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     options.add_argument("--build", default="build/release")
@@ -121,7 +106,8 @@ def main():
                 print(f"round {i + 1}: " + ", ".join(
                     f"{name} {pair[1]['rate'] / pair[0]['rate']:.2f}"
                     for name, pair in rounds[-1].items()))
-            report(rounds)
+            pairs_report(rounds, "the rate over HTTP to the native protocol's", ("native", "HTTP"),
+                         (("rate", "/s"), ("p50_us", " p50")))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -81,20 +81,28 @@ def library_round(build, cluster, seconds):
     return result
 
 
-def library_report(rounds):
+def pairs_report(rounds, what, sides, keys):
+    """Of rounds of pairs. WHAT is compared, its SIDES' names, KEYS: (key, what follows the name)."""
     width = max(map(len, rounds[0]))
-    print(f"\nmedian of {len(rounds)} rounds; ratio: the library's rate to the bare protocol's in "
-          "the same round (lowest..highest)\n")
-    print(f"{'':{width}}  {'bare/s':>8}  {'lib/s':>8}  {'bare p50':>8}  {'lib p50':>8}  "
-          f"{'bare cpu':>8}  {'lib cpu':>8}  ratio")
+    columns = [(side, key, sides[side] + follows) for key, follows in keys for side in (0, 1)]
+    widths = [max(8, len(title)) for _, _, title in columns]
+    print(f"\nmedian of {len(rounds)} rounds; ratio: {what} in the same round "
+          "(lowest..highest)\n")
+    print(f"{'':{width}}  " + "".join(f"{title:>{w}}  " for (_, _, title), w in
+                                      zip(columns, widths)) + "ratio")
     for name in rounds[0]:
-        def median(side, key, name=name):
-            return statistics.median(r[name][side][key] for r in rounds)
+        numbers = (statistics.median(r[name][side][key] for r in rounds)
+                   for side, key, _ in columns)
         ratios = [r[name][1]["rate"] / r[name][0]["rate"] for r in rounds]
-        print(f"{name:{width}}  {median(0, 'rate'):8.0f}  {median(1, 'rate'):8.0f}  "
-              f"{median(0, 'p50_us'):8.0f}  {median(1, 'p50_us'):8.0f}  {median(0, 'cpu'):8.2f}  "
-              f"{median(1, 'cpu'):8.2f}  {statistics.median(ratios):.2f} "
-              f"({min(ratios):.2f}..{max(ratios):.2f})")
+        print(f"{name:{width}}  " + "".join(
+            f"{n:{w}.{2 if key == 'cpu' else 0}f}  " for n, (_, key, _), w in
+            zip(numbers, columns, widths)) + f"{statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}..{max(ratios):.2f})")
+
+
+def library_report(rounds):
+    pairs_report(rounds, "the library's rate to the bare protocol's", ("bare", "lib"),
+                 (("rate", "/s"), ("p50_us", " p50"), ("cpu", " cpu")))
 
 
 def machine():

@@ -42,20 +42,11 @@ class FaultyNode(Node):
 
 
 class FaultyCluster(Cluster):
+    node_class = FaultyNode
+
     def __init__(self, **settings):
         expect(os.path.exists(LIBRARY), f"{LIBRARY} is missing: make {LIBRARY} B={BUILD}")
-        super().__init__(start=False, **{**SMALL, **settings})
-        for node in self.nodes:
-            node.__class__ = FaultyNode
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.show_logs()
-            self.remove()
-            raise
-        return self
+        super().__init__(**{**SMALL, **settings})
 
 
 def state(node):

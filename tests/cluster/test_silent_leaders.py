@@ -47,26 +47,17 @@ class Relay:
 class RelayedNode(Node):
     """The other nodes reach it through its relay; clients of the test do not."""
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.relay = Relay(self.port)
+
     def command(self, cluster, settings):
         return [*super().command(cluster, settings), "--advertise",
                 f"127.0.0.1:{self.relay.port}"]
 
 
 class RelayedCluster(Cluster):
-    def __init__(self, **settings):
-        super().__init__(start=False, **settings)
-        for node in self.nodes:
-            node.relay = Relay(node.port)
-            node.__class__ = RelayedNode
-
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.show_logs()
-            self.remove()
-            raise
-        return self
+    node_class = RelayedNode
 
 
 @case(seconds=90)

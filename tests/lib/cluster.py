@@ -247,6 +247,8 @@ class Node:
 
 
 class Cluster:
+    node_class = Node  # of a cluster whose nodes are started, or reached, in another way
+
     def __init__(self, n=3, start=True, build=BUILD, directory=None, http=False, **settings):
         self.settings = {**SETTINGS, **{k.replace("_", "-"): v for k, v in settings.items()}}
         self.own_dir = directory is None
@@ -255,7 +257,8 @@ class Cluster:
         for i in range(1, n + 1):
             data = os.path.join(self.dir, f"node{i}")
             os.makedirs(data, exist_ok=True)
-            self.nodes.append(Node(i, data, data + ".log", free_port(), free_port(), build))
+            self.nodes.append(
+                self.node_class(i, data, data + ".log", free_port(), free_port(), build))
             if http:
                 self.nodes[-1].http_port = free_port()
         self.members = ",".join(f"{x.id}=127.0.0.1:{x.peer_port}" for x in self.nodes)
