@@ -82,7 +82,7 @@ def library_round(build, cluster, seconds):
 
 
 def pairs_report(rounds, what, sides, keys):
-    """Of rounds of pairs. WHAT is compared, its SIDES' names, KEYS: (key, what follows the name)."""
+    """Of rounds of pairs. WHAT is compared, its SIDES' names, KEYS: (key, what its title adds)."""
     width = max(map(len, rounds[0]))
     columns = [(side, key, sides[side] + follows) for key, follows in keys for side in (0, 1)]
     widths = [max(8, len(title)) for _, _, title in columns]
