@@ -143,7 +143,7 @@ void session_leave_transaction(struct session *s)
     upstream_close(s);
     if (s->home == HOME_LANE)
         tell_gone(s);
-    if (s->current == NULL || s->current->snapshot == NULL) /* else it comes back */
+    if (s->at != AT_READER) /* else it is the reader's until `current` comes back */
         read_txn_leave(s);
     s->home = HOME_NONE;
 }

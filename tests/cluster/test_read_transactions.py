@@ -109,6 +109,25 @@ def test_a_client_that_is_gone_takes_its_read_transaction_along():
 
 
 @case()
+def test_a_stream_that_ends_while_its_commit_runs_ends_its_read_transaction_once():
+    with Cluster(1, read_transactions=2) as c, c.client() as q:
+        q.query("CREATE TABLE t(a)")
+        for i in range(400):
+            s = q.stream()
+            s.query("BEGIN READONLY")
+            s.begin("COMMIT")
+            until = time.monotonic() + (i % 40) * 10e-6
+            while time.monotonic() < until:  # so that it comes before, during and after
+                pass
+            s.close_stream()
+        a, b = q.stream(), q.stream()
+        for s in a, b:
+            s.query("BEGIN READONLY")
+            expect_equal(count(s), 0, "both places are free")
+            s.query("COMMIT")
+
+
+@case()
 def test_a_read_transaction_holds_the_wal_back_only_so_long():
     flags = {"wal_limit": "16MiB", "reader_limit": 1500, "reader_warn": 500,
              "transaction_idle_timeout": 60000}
