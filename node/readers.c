@@ -38,9 +38,10 @@ struct readers {
     struct mail *loop;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    struct list fresh;  /* requests without a connection */
+    struct list parked; /* requests that have a connection, ready to go on */
+    struct list fresh;  /* requests without one */
     struct list begin;  /* requests that begin a snapshot */
-    struct list parked; /* requests that have one, ready to go on: first */
+    unsigned turn;      /* which of these three is asked first */
     struct list idle;   /* struct reader_conn */
     struct list over;   /* struct snapshot: to be ended */
     unsigned conns, conns_max;
@@ -283,21 +284,39 @@ static void run(struct readers *p, struct request *r) ON_READER
     send_back(p, r, LOOP_ANSWER);
 }
 
-/* A request for which there is a connection; with the lock. */
-static struct list *next_new(struct readers *p)
+static struct list *take_fresh(struct readers *p)
 {
     struct list *l = p->conns < p->conns_max ? list_pop_front(&p->fresh) : NULL;
-    if (l != NULL) {
-        p->conns++;
-        p->n_fresh--;
+    p->conns += l != NULL;
+    p->n_fresh -= l != NULL;
+    return l;
+}
+
+static struct list *take_begin(struct readers *p)
+{
+    struct list *l = p->snapshots < p->snapshots_max ? list_pop_front(&p->begin) : NULL;
+    p->snapshots += l != NULL;
+    p->n_begin -= l != NULL;
+    return l;
+}
+
+/* A request for which there is a connection; with the lock. The three kinds take turns: none of
+ * them, however many there are, keeps another waiting. */
+static struct list *next_request(struct readers *p)
+{
+    bool open = reader_watch_is_open(p->watch);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned kind = (p->turn + i) % 3;
+        struct list *l = kind == 0   ? list_pop_front(&p->parked)
+                         : !open     ? NULL
+                         : kind == 1 ? take_fresh(p)
+                                     : take_begin(p);
+        if (l == NULL)
+            continue;
+        p->turn = kind + 1;
         return l;
     }
-    l = p->snapshots < p->snapshots_max ? list_pop_front(&p->begin) : NULL;
-    if (l != NULL) {
-        p->snapshots++;
-        p->n_begin--;
-    }
-    return l;
+    return NULL;
 }
 
 static struct request *next(struct readers *p) ON_READER
@@ -316,9 +335,7 @@ static struct request *next(struct readers *p) ON_READER
             end_snapshot(p, LIST_ENTRY(l, struct snapshot, link));
             (void)pthread_mutex_lock(&p->lock);
         }
-        l = list_pop_front(&p->parked);
-        if (l == NULL && reader_watch_is_open(p->watch))
-            l = next_new(p);
+        l = next_request(p);
         if (l != NULL || p->stopping)
             break;
         (void)pthread_cond_wait(&p->work, &p->lock);

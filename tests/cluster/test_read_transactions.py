@@ -4,6 +4,7 @@ import threading
 import time
 
 from tests.lib.cluster import Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.metrics import scrape, value
 
 
 def count(client, **options):
@@ -125,6 +126,19 @@ def test_a_stream_that_ends_while_its_commit_runs_ends_its_read_transaction_once
             s.query("BEGIN READONLY")
             expect_equal(count(s), 0, "both places are free")
             s.query("COMMIT")
+
+
+@case()
+def test_a_read_transaction_begins_also_while_others_never_stop_reading():
+    slow = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
+    with Cluster(1, http=True, readers=1) as c, c.client() as q, c.client() as load:
+        for s in [load.stream() for _ in range(4)]:
+            for _ in range(200):  # all of them: some ten seconds
+                s.begin(slow)
+        wait_for(lambda: value(scrape(c.nodes[0]), "lectern_readers_waiting") >= 2, "a line")
+        q.query("BEGIN READONLY", timeout_ms=60000)
+        expect(value(scrape(c.nodes[0]), "lectern_readers_waiting") >= 2, "they still read")
+        q.query("COMMIT")
 
 
 @case()
