@@ -117,11 +117,11 @@ void gossip_self(struct gossip *g, struct gossip_news *out)
     const struct node *n = g->node;
     *out = (struct gossip_news){.id = n->config->id,
                                 .term = n->term,
-                                .leader_id = n->leader_id,
+                                .leader_id = member_known_leader(n),
                                 .applied_index = n->applied_index,
                                 .snapshot_age_s = GOSSIP_AGE_UNKNOWN,
                                 .role = n->role,
-                                .serving = node_is_serving(n),
+                                .serving = members_follow(n),
                                 .wishes_to_vote = join_wishes_to_vote(n),
                                 .replaces = n->past->who.replace,
                                 .heard_ms = clock_mono_ms()};
@@ -181,7 +181,7 @@ static void look_all(struct gossip *g) ON_LOOP
     const struct gossip_news *leader = gossip_of(g, n->leader_id);
     uint64_t now = clock_mono_ms();
     uint64_t seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
-    if (node_is_serving(n)) {
+    if (members_follow(n)) {
         g->lag = (struct lag){.since_ms = now};
         for (unsigned i = 0; i < g->n; i++)
             look(&g->lags[i], seq, now, g->peers[i].seq, g->peers[i].heard_ms);

@@ -66,13 +66,42 @@ const char *member_role_name(enum cns_member_role role)
     return "unknown";
 }
 
-bool member_answers(const struct node *n, uint64_t id)
+static bool answered_within(const struct node *n, uint64_t id, uint64_t ms) ON_LOOP
 {
     struct cns_progress p;
     if (id == n->config->id)
         return true;
     return cns_get_progress(n->cns, id, &p) && p.heard_ms != 0 &&
-           clock_mono_ms() <= p.heard_ms + SILENT_ELECTIONS * n->config->election_ms;
+           clock_mono_ms() <= p.heard_ms + ms;
+}
+
+bool member_answers(const struct node *n, uint64_t id)
+{
+    return answered_within(n, id, SILENT_ELECTIONS * n->config->election_ms);
+}
+
+static bool majority_answers(const struct node *n) ON_LOOP
+{
+    unsigned members, voters = 0, answer = 0;
+    const struct cns_server *s = cns_members(n->cns, &members);
+    for (unsigned i = 0; i < members; i++) {
+        if (s[i].role != CNS_VOTER)
+            continue;
+        voters++;
+        answer += answered_within(n, s[i].id, n->config->election_ms);
+    }
+    return answer > voters / 2;
+}
+
+uint64_t member_known_leader(const struct node *n)
+{
+    bool leads = n->role == CNS_LEADER;
+    return leads && (n->cns == NULL || !majority_answers(n)) ? 0 : n->leader_id;
+}
+
+bool members_follow(const struct node *n)
+{
+    return node_is_serving(n) && member_known_leader(n) != 0;
 }
 
 bool member_was_heard(const struct node *n, uint64_t id)

@@ -21,6 +21,12 @@ unsigned members_copy_all(const struct node *n, struct member *out, unsigned max
 const char *member_role_name(enum cns_member_role role);
 /* On the leader: the member has acknowledged something lately. This node itself always does. */
 bool member_answers(const struct node *n, uint64_t id) ON_LOOP;
+/* The leader, as far as can be known now; 0: none is known. A node that leads is one only while a
+ * majority of the voters has answered it within the last election timeout: so long they elect
+ * nobody else. One that was stopped and goes on does not know yet that it was replaced. */
+uint64_t member_known_leader(const struct node *n) ON_LOOP;
+/* This node is that leader, and takes writes. */
+bool members_follow(const struct node *n) ON_LOOP;
 /* On the leader: this node ever heard of it, in this process or before. */
 bool member_was_heard(const struct node *n, uint64_t id) ON_LOOP;
 /* On the leader: its log and its database are so near to ours that it can vote. False: HOW says why

@@ -36,9 +36,9 @@ static void put_number(struct buf *b, uint64_t n)
     wire_put_value(b, &v);
 }
 
-const char *status_role_name(const struct gossip_news *s)
+static const char *role_name(enum cns_role role)
 {
-    switch (s->role) {
+    switch (role) {
     case CNS_FOLLOWER:
         return "follower";
     case CNS_CANDIDATE:
@@ -91,25 +91,26 @@ static struct overview look_over(const struct status_row *rows, unsigned n)
     return o;
 }
 
-/* A leader of an older term died, or is cut off: what it told last is the past. */
-static const char *role_name(const struct status_row *row, const struct overview *o)
-{
-    bool past = row->news.role == CNS_LEADER && row->news.term < o->term;
-    return row->silent || past ? "unknown" : status_role_name(&row->news);
-}
-
-static void put_row(struct buf *b, const struct status_row *row, const struct overview *o)
+/* A leader of an older term died, or is cut off: what it told last is the past. One that does not
+ * call itself the leader hears no majority (members_view.h). */
+static const char *judge_role(const struct status_row *row, const struct overview *o)
 {
     const struct gossip_news *s = &row->news;
-    uint64_t newest = o->newest_seq;
+    bool past = s->role == CNS_LEADER && (s->term < o->term || s->leader_id != s->id);
+    return row->silent || past ? "unknown" : role_name(s->role);
+}
+
+static void put_row(struct buf *b, const struct status_row *row)
+{
+    const struct gossip_news *s = &row->news;
     char checksum[32];
     (void)snprintf(checksum, sizeof checksum, "%016" PRIx64, s->checksum);
     put_number(b, s->id);
     put_text(b, s->address);
-    put_text(b, role_name(row, o));
+    put_text(b, row->role);
     put_number(b, s->term);
     put_number(b, s->seq);
-    put_number(b, newest > s->seq ? newest - s->seq : 0);
+    put_number(b, row->lag);
     put_number(b, s->commit_index);
     put_number(b, s->applied_index);
     put_number(b, s->wal_bytes);
@@ -126,6 +127,18 @@ static void note_silence(struct status_row *row, uint64_t now_ms)
     uint64_t heard = row->news.heard_ms;
     row->silent_ms = now_ms > heard ? now_ms - heard : 0;
     row->silent = !row->heard || row->silent_ms > SILENT_MS;
+}
+
+/* What only all rows together tell of each. */
+static void compare(struct status_row *rows, unsigned n)
+{
+    struct overview o = look_over(rows, n);
+    uint64_t now = clock_mono_ms();
+    for (unsigned i = 0; i < n; i++) {
+        note_silence(&rows[i], now);
+        rows[i].role = judge_role(&rows[i], &o);
+        rows[i].lag = o.newest_seq - rows[i].news.seq;
+    }
 }
 
 unsigned status_collect(struct node *n, struct status_row rows[STATUS_ROWS_MAX])
@@ -153,9 +166,7 @@ unsigned status_collect(struct node *n, struct status_row rows[STATUS_ROWS_MAX])
         gossip_self(n->gossip, &rows[n_rows].news);
         n_rows++;
     }
-    uint64_t now = clock_mono_ms();
-    for (unsigned i = 0; i < n_rows; i++)
-        note_silence(&rows[i], now);
+    compare(rows, n_rows);
     return n_rows;
 }
 
@@ -164,12 +175,11 @@ void status_answer(struct node *n, struct request *r)
     struct buf *b = &r->answer.out;
     struct status_row rows[STATUS_ROWS_MAX];
     unsigned n_rows = status_collect(n, rows);
-    struct overview o = look_over(rows, n_rows);
     wire_put_columns(b, r->id, columns, COLUMNS);
     size_t begun = wire_begin(b, WIRE_ROWS, r->id);
     buf_put_u32(b, n_rows);
     for (unsigned i = 0; i < n_rows; i++)
-        put_row(b, &rows[i], &o);
+        put_row(b, &rows[i]);
     wire_end(b, begun);
     r->answer.seq = n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane));
 }

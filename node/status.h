@@ -14,14 +14,14 @@ struct status_row {
     bool heard;
     bool silent;        /* nothing came for SILENT_MS, or ever */
     uint64_t silent_ms; /* since it was heard of */
+    const char *role;   /* "follower", "candidate", "leader", "stopped" or "unknown" */
+    uint64_t lag;       /* transactions that another one has and it has not */
 };
 
 #define STATUS_ROWS_MAX (CLUSTER_MAX + 1)
 
 /* All members, and this node, also when it is none (any more, or yet). How many. */
 unsigned status_collect(struct node *n, struct status_row rows[STATUS_ROWS_MAX]) ON_LOOP;
-/* "follower", "candidate", "leader", "stopped" or "unknown". */
-const char *status_role_name(const struct gossip_news *s);
 /* Fills R's answer. */
 void status_answer(struct node *n, struct request *r) ON_LOOP;
 

@@ -51,7 +51,7 @@ static bool is_unfit(struct node *n, char *why) ON_LOOP
 
 static bool has_no_leader(const struct node *n, char *why) ON_LOOP
 {
-    if (n->leader_id == 0)
+    if (member_known_leader(n) == 0) /* or no majority answers this one */
         (void)snprintf(why, ERR_TEXT_MAX,
                        "there is no leader now (is a majority of the nodes up?)");
     else if (n->role == CNS_LEADER && !node_is_serving(n))
@@ -174,7 +174,7 @@ static void on_leader(struct exchange *x)
     struct node *n = x->node;
     char where[ERR_TEXT_MAX];
     thread_expect_loop();
-    if (node_is_serving(n) && n->stage == NODE_SERVING) {
+    if (members_follow(n) && n->stage == NODE_SERVING) {
         answer(x, 200, "leader", "");
         return;
     }

@@ -73,7 +73,8 @@ static void put_conditions(struct metrics_text *t, const struct facts *f) ON_LOO
     const struct ready_wish wish = {.max_lag_ms = READY_LAG_MS};
     metrics_gauge(t, "lectern_ready", "1 when /readyz says 200", !health_is_unready(n, &wish, why));
     metrics_gauge(t, "lectern_is_leader", "1 on the leader that takes writes", f->self.serving);
-    metrics_gauge(t, "lectern_has_leader", "1 when this node knows a leader", n->leader_id != 0);
+    metrics_gauge(t, "lectern_has_leader", "1 when this node knows a leader",
+                  f->self.leader_id != 0);
     metrics_gauge(t, "lectern_failed", "1 when the database or the log of this node stopped",
                   n->failed);
     metrics_gauge(t, "lectern_fetching", "1 while this node fetches a database", n->fetch != NULL);

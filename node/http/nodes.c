@@ -42,8 +42,7 @@ static void put_state(struct json_writer *j, const struct status_row *row) ON_LO
     json_bool(j, row->heard && !row->silent && s->serving);
 }
 
-static void put_positions(struct json_writer *j, const struct status_row *row,
-                          uint64_t newest) ON_LOOP
+static void put_positions(struct json_writer *j, const struct status_row *row) ON_LOOP
 {
     const struct gossip_news *s = &row->news;
     char checksum[32];
@@ -52,7 +51,7 @@ static void put_positions(struct json_writer *j, const struct status_row *row,
     put_number(j, "leader", row->heard && s->leader_id != 0, s->leader_id);
     put_number(j, "sequence", row->heard, s->seq);
     put_text(j, "checksum", row->heard ? checksum : NULL);
-    put_number(j, "lag", row->heard, newest > s->seq ? newest - s->seq : 0);
+    put_number(j, "lag", row->heard, row->lag);
     put_number(j, "commit_index", row->heard, s->commit_index);
     put_number(j, "applied_index", row->heard, s->applied_index);
     put_number(j, "log_first_index", row->heard, s->first_index);
@@ -63,8 +62,8 @@ static void put_positions(struct json_writer *j, const struct status_row *row,
                s->snapshot_age_s);
 }
 
-static void put_node(struct json_writer *j, const struct node *n, const struct status_row *row,
-                     uint64_t newest) ON_LOOP
+static void put_node(struct json_writer *j, const struct node *n,
+                     const struct status_row *row) ON_LOOP
 {
     const struct gossip_news *s = &row->news;
     json_begin_object(j);
@@ -72,12 +71,12 @@ static void put_node(struct json_writer *j, const struct node *n, const struct s
     json_key(j, "self");
     json_bool(j, s->id == n->config->id);
     put_text(j, "member", row->listed ? member_role_name(row->member.role) : NULL);
-    put_text(j, "role", row->heard && !row->silent ? status_role_name(s) : NULL);
+    put_text(j, "role", row->heard && !row->silent ? row->role : NULL);
     put_text(j, "address", s->address);
     put_text(j, "http", s->http);
     put_text(j, "peer", row->listed ? row->member.address : NULL);
     put_state(j, row);
-    put_positions(j, row, newest);
+    put_positions(j, row);
     put_number(j, "wal_bytes", row->heard, s->wal_bytes);
     put_number(j, "wal_held_ms", row->heard, s->wal_waits_ms);
     put_number(j, "log_bytes", row->heard, s->log_bytes);
@@ -93,21 +92,19 @@ static void on_nodes(struct exchange *x)
     struct node *n = x->node;
     struct status_row rows[STATUS_ROWS_MAX];
     struct buf b;
-    uint64_t newest = 0;
     thread_expect_loop();
     unsigned n_rows = status_collect(n, rows);
-    for (unsigned i = 0; i < n_rows; i++)
-        newest = rows[i].news.seq > newest ? rows[i].news.seq : newest;
+    uint64_t leader = member_known_leader(n);
     buf_init(&b, SIZE_MAX);
     struct json_writer j = json_writer_of(&b);
     json_begin_object(&j);
     put_number(&j, "node", true, n->config->id);
     put_number(&j, "cluster", true, n->config->cluster_id);
-    put_number(&j, "leader", n->leader_id != 0, n->leader_id);
+    put_number(&j, "leader", leader != 0, leader);
     json_key(&j, "nodes");
     json_begin_array(&j);
     for (unsigned i = 0; i < n_rows; i++)
-        put_node(&j, n, &rows[i], newest);
+        put_node(&j, n, &rows[i]);
     json_end_array(&j);
     json_end_object(&j);
     buf_put(&b, "\n", 1);

@@ -2,6 +2,7 @@
 of a node; the names of the metrics are those of docs/METRICS.md, and deploy/ uses no others."""
 
 import glob
+import http.client
 import json
 import os
 import re
@@ -118,6 +119,37 @@ def test_nodes_tells_what_status_tells():
                 expect_equal(n["self"], of is node, "self")
                 expect_equal(n["serving"], of is leader, "serving")
                 expect(n["reachable"] and n["lag"] == 0, f"{n}")
+
+
+@case(seconds=60)
+def test_a_leader_that_was_stopped_for_a_while_does_not_say_that_it_leads():
+    """It does not know yet that it was replaced, but that nobody answers it."""
+    with Cluster(http=True) as c:
+        old = c.leader()
+        asked = {path: http.client.HTTPConnection("127.0.0.1", old.http_port)
+                 for path in ("/leader", "/readyz?writes", "/nodes", "/metrics")}
+        for path, conn in asked.items():
+            conn.request("GET", path)
+            expect(conn.getresponse().read(), "it has accepted the connection")
+        old.pause()
+        c.wait(lambda: any(x.status()["role"] == "leader" for x in c.others(old)), "another leads")
+        for path, conn in asked.items():
+            conn.request("GET", path)
+        old.resume()
+        texts = {}
+        for path, conn in asked.items():
+            answer = conn.getresponse()
+            texts[path] = (answer.status, answer.read().decode())
+            conn.close()
+        expect_equal(texts["/leader"][0], 503, texts["/leader"][1])
+        expect_equal(texts["/readyz?writes"][0], 503, texts["/readyz?writes"][1])
+        page = json.loads(texts["/nodes"][1])
+        own = [n for n in page["nodes"] if n["self"]][0]
+        expect(page["leader"] != old.id and own["role"] != "leader" and not own["serving"],
+               f"{page}")
+        m = metrics.parse(texts["/metrics"][1])
+        expect_equal(value(m, "lectern_is_leader"), 0, "lectern_is_leader")
+        c.wait_serving()
 
 
 @case(seconds=90)
