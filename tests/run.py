@@ -147,7 +147,7 @@ def unit_jobs(directory, rooms):
         programs = [n for n in programs if n[len("check-"):] in rooms.split(",")]
     prefix = ["setarch", "-R"] if "tsan" in directory and shutil.which("setarch") else []
     return [Job(f"{directory}/tests/{n}", prefix + [os.path.join(directory, "tests", n)],
-                UNIT_SECONDS, weight=2) for n in programs]
+                UNIT_SECONDS) for n in programs]
 
 
 def load(path):
