@@ -2,7 +2,7 @@
  * Invariants: rows are counted as taken (hrana_stream_took) when they are written, so the session's
  *   window bounds those that wait; all else that waits is bounded by HELD_MAX, above which no
  *   further step begins.
- * Not here: who takes (hrana_cursor_http.c, hrana_ws_stream.c), the text of entries (hrana_json.h).
+ * Not here: who takes (hrana_cursor_http.c, hrana_ws_stream.c), the form of entries (hrana_form.h).
  *
  * An atomic batch that only seems to read may have to be run again from its beginning
  * (hrana_run.c). That is possible until the first entry is taken. */
@@ -214,7 +214,7 @@ void hrana_cursor_free(struct hrana_cursor *c)
 /* --- taking --- */
 
 /* The next row of E; false: it has no more. */
-static enum err put_row(struct hrana_cursor *c, struct hrana_entries *out, struct event *e,
+static enum err put_row(struct hrana_cursor *c, struct hrana_writer *out, struct event *e,
                         bool *put) ON_LOOP
 {
     *put = false;
@@ -223,32 +223,32 @@ static enum err put_row(struct hrana_cursor *c, struct hrana_entries *out, struc
     e->opened = true;
     if (e->rows == 0)
         return ERR_OK;
-    TRY(hrana_json_put_row(out, c->n_columns, &e->values));
+    TRY(hrana_write_row(out, c->n_columns, &e->values));
     e->rows--;
     *put = true;
     return ERR_OK;
 }
 
 /* A step that has no columns begins when it ends. */
-static bool begins(struct hrana_cursor *c, struct hrana_entries *out, const struct event *e) ON_LOOP
+static bool begins(struct hrana_cursor *c, struct hrana_writer *out, const struct event *e) ON_LOOP
 {
     if (c->begun)
         return false;
-    enum err none = hrana_json_put_step_begin(out, e->step, NULL, &c->n_columns);
+    enum err none = hrana_write_step_begin(out, e->step, NULL, &c->n_columns);
     CHECK(none == ERR_OK);
     c->begun = true;
     return true;
 }
 
 /* Writes at most one entry of E. *DONE: E has no more. */
-static enum err put_event(struct hrana_cursor *c, struct hrana_entries *out, struct event *e,
+static enum err put_event(struct hrana_cursor *c, struct hrana_writer *out, struct event *e,
                           bool *put, bool *done) ON_LOOP
 {
     *put = *done = true;
     switch (e->type) {
     case EVENT_COLUMNS:
         c->begun = true;
-        return hrana_json_put_step_begin(out, e->step, &e->frame, &c->n_columns);
+        return hrana_write_step_begin(out, e->step, &e->frame, &c->n_columns);
     case EVENT_ROWS:
         TRY(put_row(c, out, e, put));
         *done = e->rows == 0;
@@ -256,36 +256,36 @@ static enum err put_event(struct hrana_cursor *c, struct hrana_entries *out, str
     case EVENT_STEP:
         *done = !begins(c, out, e);
         if (*done) {
-            hrana_json_put_step_end(out, &e->done, e->read_only);
+            out->form->put_step_end(out, &e->done, e->read_only);
             c->begun = false;
         }
         return ERR_OK;
     case EVENT_STEP_ERROR:
-        hrana_json_put_step_error(out, e->step, e->error);
+        out->form->put_step_error(out, e->step, e->error);
         c->begun = false;
         return ERR_OK;
     case EVENT_FAILURE:
-        hrana_json_put_cursor_error(out, e->error);
+        out->form->put_cursor_error(out, e->error);
         return ERR_OK;
     }
     UNREACHABLE("all events are above");
 }
 
 /* An answer of another node that cannot be read is the end of the cursor. */
-static void give_up(struct hrana_cursor *c, struct hrana_entries *out) ON_LOOP
+static void give_up(struct hrana_cursor *c, struct hrana_writer *out) ON_LOOP
 {
     struct hrana_error *error = hrana_error_of(ERR_PROTOCOL, err_text());
-    hrana_json_put_cursor_error(out, error);
+    out->form->put_cursor_error(out, error);
     hrana_error_free(error);
     c->broken = true;
 }
 
-uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_entries *out, uint32_t max_count,
+uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_writer *out, uint32_t max_count,
                           size_t max_bytes)
 {
     uint32_t count = 0;
     size_t took = 0;
-    while (count < max_count && out->j.out->len < max_bytes && !list_empty(&c->events) &&
+    while (count < max_count && out->out->len < max_bytes && !list_empty(&c->events) &&
            !c->broken) {
         struct event *e = LIST_ENTRY(c->events.next, struct event, link);
         bool put, done;

@@ -7,7 +7,7 @@
 #ifndef NODE_HTTP_HRANA_CURSOR_H
 #define NODE_HTTP_HRANA_CURSOR_H
 
-#include "node/http/hrana_json.h"
+#include "node/http/hrana_form.h"
 #include "node/http/hrana_stream.h"
 
 struct hrana_cursor;
@@ -23,7 +23,7 @@ void hrana_cursor_free(struct hrana_cursor *c) ON_LOOP;
 
 /* Writes up to MAX_COUNT entries, no more after MAX_BYTES of OUT's buffer are full. Returns how
  * many. */
-uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_entries *out, uint32_t max_count,
+uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_writer *out, uint32_t max_count,
                           size_t max_bytes) ON_LOOP;
 /* Is there an entry to take? */
 bool hrana_cursor_has_more(const struct hrana_cursor *c) ON_LOOP;

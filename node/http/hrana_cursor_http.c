@@ -3,7 +3,7 @@
  * Invariants: no more than one piece is written ahead of what the client takes; the stream is at
  *   rest, under the baton of the first line, before the last piece goes out.
  *
- *     body -> batch -> hrana_cursor -> pieces of lines -> exchange
+ *     body -> batch -> hrana_cursor -> pieces -> exchange
  *                          ^--- on_drain: the client took some
  *
  * The baton stands before all rows, when nobody knows what becomes of the stream: so a place is
@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "node/http/hrana_cursor.h"
 #include "node/http/hrana_held.h"
+#include "node/http/hrana_json.h"
 #include "node/http/hrana_post.h"
 #include "node/node.h"
 
@@ -26,21 +27,27 @@ struct cursor_answer {
     struct hrana_post post; /* first */
     struct hrana_stream *stream;
     struct hrana_cursor *cursor;
-    struct hrana_entries entries;
+    struct hrana_writer writer;
     struct buf out;
     bool flushing;
 };
 
-static void begin(struct exchange *x)
+static void begin(struct exchange *x, const struct hrana_form *form) ON_LOOP
 {
-    thread_expect_loop();
     struct cursor_answer *a = MEM_NEW(struct cursor_answer);
-    if (!hrana_post_begin(&a->post, x)) {
+    if (!hrana_post_begin(&a->post, x, form, HRANA_3)) {
         free(a);
         return;
     }
     buf_init(&a->out, SIZE_MAX);
+    a->writer = hrana_writer_of(form, &a->out);
     x->state = a;
+}
+
+static void begin_json(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, &hrana_json);
 }
 
 static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
@@ -70,7 +77,7 @@ static void flush(struct cursor_answer *a) ON_LOOP
         return; /* what was taken made more: the loop below sees it */
     a->flushing = true;
     while (hrana_cursor_has_more(a->cursor) && !exchange_is_full(x)) {
-        (void)hrana_cursor_put(a->cursor, &a->entries, UINT32_MAX, PIECE_BYTES);
+        (void)hrana_cursor_put(a->cursor, &a->writer, UINT32_MAX, PIECE_BYTES);
         CHECK(buf_status(&a->out) == ERR_OK);
         exchange_put(x, &a->out);
     }
@@ -99,7 +106,7 @@ static void on_end(struct exchange *x)
     char baton[BATON_TEXT_MAX];
     const char *url;
     thread_expect_loop();
-    if (!hrana_post_end(&a->post, hrana_json_cursor))
+    if (!hrana_post_end(&a->post, a->writer.form->cursor))
         return;
     const struct hrana_body *body = &a->post.body;
     struct hrana_error *error = hrana_held_take(x->node->held, &body->baton, &a->stream);
@@ -109,8 +116,8 @@ static void on_end(struct exchange *x)
     }
     const struct hrana_batch *batch = &body->requests[0].batch;
     hrana_held_reserve(x->node->held, a->stream, batch, baton, &url);
-    exchange_begin(x, 200, "application/json");
-    hrana_json_begin_cursor(&a->entries, &a->out, baton, url);
+    exchange_begin(x, 200, a->writer.form->content_type);
+    a->writer.form->begin_cursor(&a->writer, baton, url);
     exchange_put(x, &a->out);
     a->cursor = hrana_cursor_open(a->stream, batch, &a->post.wish, on_more, a);
     flush(a);
@@ -130,7 +137,7 @@ static void on_over(struct exchange *x)
     free(a);
 }
 
-const struct handler hrana_cursor_handler = {.on_begin = begin,
+const struct handler hrana_cursor_handler = {.on_begin = begin_json,
                                              .on_body = on_body,
                                              .on_end = on_end,
                                              .on_drain = on_drain,

@@ -135,10 +135,12 @@ static enum err get_steps(const struct spot *statements, struct arena *arena,
     return n > 1 ? put_around(arena, steps, out->n_steps) : ERR_OK;
 }
 
-enum err hrana_json_statements(const struct json *root, struct arena *arena, struct hrana_body *out)
+enum err hrana_json_statements(struct hrana_reader *r, struct hrana_body *out)
 {
-    const struct spot top = {.v = root};
+    struct spot top = {0};
+    struct arena *arena = r->arena;
     *out = (struct hrana_body){.n_requests = 1};
+    TRY(hrana_json_root(r, &top.v));
     TRY(spot_need(&top, JSON_OBJECT, "an object"));
     struct spot statements = spot_get(&top, "statements");
     TRY(spot_need(&statements, JSON_ARRAY, "an array"));
@@ -262,25 +264,17 @@ static enum err put_steps(struct json_writer *j, const struct hrana_reply *r)
             json_null(j);
     }
     json_end_array(j);
-    return buf_status(j->out);
+    return ERR_OK;
 }
 
-void hrana_json_put_statements(struct json_writer *j, const struct hrana_reply *r,
+void hrana_json_put_statements(struct hrana_writer *w, const struct hrana_reply *r,
                                struct hrana_error **error)
 {
-    const struct json_writer was = *j;
+    const struct hrana_mark before = hrana_mark(w);
     const struct hrana_error *failed = failed_as_a_whole(r);
-    size_t len = j->out->len;
     *error = NULL;
-    if (failed != NULL) {
+    if (failed != NULL)
         *error = hrana_error_new(failed->code, "%s", failed->message);
-        return;
-    }
-    enum err e = put_steps(j, r);
-    if (e == ERR_OK)
-        return;
-    *j = was;
-    j->out->len = len;
-    j->out->failed = ERR_OK;
-    *error = hrana_error_of(e, e == ERR_PROTOCOL ? err_text() : err_default_text((int)e));
+    else
+        *error = hrana_undo_if(w, &before, put_steps(&w->json, r));
 }

@@ -6,6 +6,8 @@
 #include "node/http/hrana_json.h"
 #include "node/http/json_spot.h"
 
+#include "base/check.h"
+
 #include <math.h>
 
 struct reading {
@@ -323,12 +325,43 @@ static enum err get_request(const struct reading *r, const struct spot *s, bool 
 
 /* --- bodies and messages --- */
 
+void *hrana_json_reader_new(struct arena *arena)
+{
+    return json_reader_new(arena);
+}
+
+void hrana_json_reader_free(void *state)
+{
+    json_reader_free(state);
+}
+
+enum err hrana_json_feed(void *state, const void *p, size_t n)
+{
+    return json_feed(state, p, n);
+}
+
+enum err hrana_json_root(struct hrana_reader *r, const struct json **root)
+{
+    CHECK(r->form == &hrana_json);
+    return json_end(r->state, root);
+}
+
+/* A body or message, which is to be an object. */
+static enum err open_top(struct hrana_reader *r, struct reading *reading, struct spot *top)
+{
+    *reading = (struct reading){.arena = r->arena, .version = r->version};
+    *top = (struct spot){0};
+    TRY(hrana_json_root(r, &top->v));
+    return spot_need(top, JSON_OBJECT, "an object");
+}
+
 /* A body of a single request of TYPE, which *REQUEST is. */
-static enum err one_request(const struct reading *r, const struct spot *root, enum hrana_type type,
-                            struct hrana_body *out, struct hrana_request **request)
+static enum err open_single(struct hrana_reader *r, enum hrana_type type, struct reading *reading,
+                            struct spot *top, struct hrana_body *out,
+                            struct hrana_request **request)
 {
     *out = (struct hrana_body){.n_requests = 1};
-    TRY(spot_need(root, JSON_OBJECT, "an object"));
+    TRY(open_top(r, reading, top));
     *request = arena_zeroed(r->arena, sizeof **request);
     if (*request == NULL)
         return spot_no_room(r->arena);
@@ -337,18 +370,17 @@ static enum err one_request(const struct reading *r, const struct spot *root, en
     return ERR_OK;
 }
 
-enum err hrana_json_pipeline(const struct json *root, enum hrana_version version,
-                             struct arena *arena, struct hrana_body *out)
+enum err hrana_json_pipeline(struct hrana_reader *from, struct hrana_body *out)
 {
-    const struct reading r = {.arena = arena, .version = version};
-    const struct spot top = {.v = root};
+    struct reading r;
+    struct spot top;
     void *to;
     *out = (struct hrana_body){0};
-    TRY(spot_need(&top, JSON_OBJECT, "an object"));
+    TRY(open_top(from, &r, &top));
     struct spot baton = spot_get(&top, "baton"), requests = spot_get(&top, "requests");
     TRY(spot_maybe_text(&baton, &out->baton));
     TRY(spot_need(&requests, JSON_ARRAY, "an array"));
-    TRY(spot_array(&requests, arena, sizeof(struct hrana_request), &out->n_requests, &to));
+    TRY(spot_array(&requests, r.arena, sizeof(struct hrana_request), &out->n_requests, &to));
     struct hrana_request *request = to;
     for (struct spot at = spot_first(&requests); at.v != NULL; spot_next(&at))
         TRY(get_request(&r, &at, false, &request[at.index]));
@@ -356,46 +388,46 @@ enum err hrana_json_pipeline(const struct json *root, enum hrana_version version
     return ERR_OK;
 }
 
-enum err hrana_json_cursor(const struct json *root, struct arena *arena, struct hrana_body *out)
+enum err hrana_json_cursor(struct hrana_reader *from, struct hrana_body *out)
 {
-    const struct reading r = {.arena = arena, .version = HRANA_3};
-    const struct spot top = {.v = root};
+    struct reading r;
+    struct spot top;
     struct hrana_request *request;
-    TRY(one_request(&r, &top, HRANA_OPEN_CURSOR, out, &request));
+    TRY(open_single(from, HRANA_OPEN_CURSOR, &r, &top, out, &request));
     struct spot baton = spot_get(&top, "baton"), batch = spot_get(&top, "batch");
     TRY(spot_maybe_text(&baton, &out->baton));
     return get_batch(&r, &batch, &request->batch);
 }
 
-enum err hrana_json_v1_execute(const struct json *root, struct arena *arena, struct hrana_body *out)
+enum err hrana_json_v1_execute(struct hrana_reader *from, struct hrana_body *out)
 {
-    const struct reading r = {.arena = arena, .version = HRANA_1};
-    const struct spot top = {.v = root};
+    struct reading r;
+    struct spot top;
     struct hrana_request *request;
-    TRY(one_request(&r, &top, HRANA_EXECUTE, out, &request));
+    TRY(open_single(from, HRANA_EXECUTE, &r, &top, out, &request));
     struct spot stmt = spot_get(&top, "stmt");
     return get_stmt(&r, &stmt, &request->stmt);
 }
 
-enum err hrana_json_v1_batch(const struct json *root, struct arena *arena, struct hrana_body *out)
+enum err hrana_json_v1_batch(struct hrana_reader *from, struct hrana_body *out)
 {
-    const struct reading r = {.arena = arena, .version = HRANA_1};
-    const struct spot top = {.v = root};
+    struct reading r;
+    struct spot top;
     struct hrana_request *request;
-    TRY(one_request(&r, &top, HRANA_BATCH, out, &request));
+    TRY(open_single(from, HRANA_BATCH, &r, &top, out, &request));
     struct spot batch = spot_get(&top, "batch");
     return get_batch(&r, &batch, &request->batch);
 }
 
-enum err hrana_json_message(const struct json *root, enum hrana_version version,
-                            struct arena *arena, struct hrana_message *out)
+enum err hrana_json_message(struct hrana_reader *from, struct hrana_message *out)
 {
-    const struct reading r = {.arena = arena, .version = version};
-    const struct spot top = {.v = root};
-    struct spot type, jwt = spot_get(&top, "jwt"), id = spot_get(&top, "request_id"),
-                      request = spot_get(&top, "request");
+    struct reading r;
+    struct spot top, type;
     *out = (struct hrana_message){0};
+    TRY(open_top(from, &r, &top));
     TRY(spot_type(&top, &type));
+    struct spot jwt = spot_get(&top, "jwt"), id = spot_get(&top, "request_id"),
+                request = spot_get(&top, "request");
     if (spot_is_word(&type, "hello")) {
         out->type = HRANA_HELLO;
         return spot_maybe_text(&jwt, &out->jwt);

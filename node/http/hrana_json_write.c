@@ -1,7 +1,6 @@
 /* Room: node/http.   Thread: any, one at a time.   Owns: nothing.
- * Invariants: what was begun is ended: a reply that cannot be written whole is taken back, and the
- * buffer and the writer are as they were before it.
- * Not here: the oldest form (hrana_json_oldest.c); which codes errors have (hrana_error.c).
+ * Not here: what is taken back when it cannot be written whole (hrana_form.c); the oldest form
+ * (hrana_json_oldest.c); which codes errors have (hrana_error.c).
  *
  * Not told, though the specification of Hrana 3 has them: rows_read, rows_written,
  * query_duration_ms. SQLite counts none of the first two, and all drivers do without. */
@@ -251,19 +250,11 @@ static const char *type_name(enum hrana_type type)
     return names[type];
 }
 
-static const struct hrana_error *error_of(const struct hrana_reply *r)
-{
-    if (r->error != NULL || r->type != HRANA_EXECUTE)
-        return r->error;
-    CHECK(r->n_steps == 1);
-    return r->steps[0].error;
-}
-
 /* The `result` of those that have one. */
 static enum err put_payload(struct json_writer *j, const struct hrana_reply *r)
 {
     if (r->type == HRANA_EXECUTE) {
-        CHECK(r->steps[0].result != NULL);
+        CHECK(r->n_steps == 1 && r->steps[0].result != NULL);
         return put_result(j, r->steps[0].result, r->replication_index);
     }
     return r->type == HRANA_BATCH ? put_batch_result(j, r) : put_description(j, &r->description);
@@ -274,9 +265,25 @@ static bool has_payload(const struct hrana_reply *r)
     return r->type == HRANA_EXECUTE || r->type == HRANA_BATCH || r->type == HRANA_DESCRIBE;
 }
 
-static enum err put_response(struct json_writer *j, const struct hrana_reply *r)
+/* What stands around a response or an error: a pipeline's, or a WebSocket's with its number. */
+static void begin_wrap(struct json_writer *j, const int32_t *request_id, bool ok)
 {
-    CHECK(r->type != HRANA_FETCH_CURSOR); /* hrana_json_begin_fetched */
+    json_begin_object(j);
+    if (request_id == NULL) {
+        put_type(j, ok ? "ok" : "error");
+    } else {
+        put_type(j, ok ? "response_ok" : "response_error");
+        json_key(j, "request_id");
+        json_int(j, *request_id);
+    }
+    json_key(j, ok ? "response" : "error");
+}
+
+static enum err put_response(struct hrana_writer *w, const int32_t *request_id,
+                             const struct hrana_reply *r)
+{
+    struct json_writer *j = &w->json;
+    begin_wrap(j, request_id, true);
     json_begin_object(j);
     put_type(j, type_name(r->type));
     if (has_payload(r)) {
@@ -288,83 +295,23 @@ static enum err put_response(struct json_writer *j, const struct hrana_reply *r)
         json_bool(j, r->is_autocommit);
     }
     json_end_object(j);
+    json_end_object(j);
     return ERR_OK;
 }
 
-/* What stands around a response or an error: a pipeline's, or a WebSocket's with its number. */
-struct wrap {
-    const char *ok, *error;
-    bool numbered;
-    int32_t request_id;
-};
-
-static void begin_wrap(struct json_writer *j, const struct wrap *w, bool ok)
-{
-    json_begin_object(j);
-    put_type(j, ok ? w->ok : w->error);
-    if (w->numbered) {
-        json_key(j, "request_id");
-        json_int(j, w->request_id);
-    }
-    json_key(j, ok ? "response" : "error");
-}
-
-static void put_wrapped_error(struct json_writer *j, const struct wrap *w,
+static void put_wrapped_error(struct hrana_writer *w, const int32_t *request_id,
                               const struct hrana_error *e)
 {
-    begin_wrap(j, w, false);
-    put_error(j, e);
-    json_end_object(j);
+    begin_wrap(&w->json, request_id, false);
+    put_error(&w->json, e);
+    json_end_object(&w->json);
 }
 
-/* E: what writing said. NULL: all is well, or the buffer was marked before: nothing can be told.
- * Otherwise what was written since WAS and LEN is taken back. */
-static struct hrana_error *take_back(struct json_writer *j, struct json_writer was, size_t len,
-                                     enum err before, enum err e)
+static void begin_pipeline(struct hrana_writer *w)
 {
-    if (before != ERR_OK || (e == ERR_OK && j->out->failed == ERR_OK))
-        return NULL;
-    enum err code = e != ERR_OK ? e : j->out->failed;
-    *j = was;
-    j->out->len = len;
-    j->out->failed = ERR_OK;
-    if (code == ERR_TOO_BIG)
-        return hrana_error_of(code, "Response is too large");
-    return hrana_error_of(code, e != ERR_OK ? err_text() : err_default_text((int)code));
-}
-
-static void put_wrapped(struct json_writer *j, const struct wrap *w, const struct hrana_reply *r)
-{
-    const struct json_writer was = *j;
-    size_t len = j->out->len;
-    enum err before = j->out->failed;
-    if (error_of(r) != NULL) {
-        put_wrapped_error(j, w, error_of(r));
-        return;
-    }
-    size_t max = j->out->max;
-    j->out->max = max - len < HRANA_JSON_RESERVE ? len : max - HRANA_JSON_RESERVE;
-    begin_wrap(j, w, true);
-    enum err e = put_response(j, r);
-    json_end_object(j);
-    j->out->max = max;
-    struct hrana_error *error = take_back(j, was, len, before, e);
-    if (error != NULL)
-        put_wrapped_error(j, w, error);
-    hrana_error_free(error);
-}
-
-void hrana_json_begin_pipeline(struct json_writer *j)
-{
-    json_begin_object(j);
-    json_key(j, "results");
-    json_begin_array(j);
-}
-
-void hrana_json_put_reply(struct json_writer *j, const struct hrana_reply *r)
-{
-    static const struct wrap w = {.ok = "ok", .error = "error"};
-    put_wrapped(j, &w, r);
+    json_begin_object(&w->json);
+    json_key(&w->json, "results");
+    json_begin_array(&w->json);
 }
 
 static void put_baton(struct json_writer *j, const char *baton, const char *base_url)
@@ -375,22 +322,16 @@ static void put_baton(struct json_writer *j, const char *baton, const char *base
     put_cstr_or_null(j, base_url);
 }
 
-void hrana_json_end_pipeline(struct json_writer *j, const char *baton, const char *base_url)
+static void end_pipeline(struct hrana_writer *w, const char *baton, const char *base_url)
 {
-    json_end_array(j);
-    put_baton(j, baton, base_url);
-    json_end_object(j);
+    json_end_array(&w->json);
+    put_baton(&w->json, baton, base_url);
+    json_end_object(&w->json);
 }
 
-void hrana_json_put_response(struct json_writer *j, int32_t request_id, const struct hrana_reply *r)
+static void put_hello(struct hrana_writer *w, const struct hrana_error *error)
 {
-    const struct wrap w = {
-        .ok = "response_ok", .error = "response_error", .numbered = true, .request_id = request_id};
-    put_wrapped(j, &w, r);
-}
-
-void hrana_json_put_hello(struct json_writer *j, const struct hrana_error *error)
-{
+    struct json_writer *j = &w->json;
     json_begin_object(j);
     put_type(j, error == NULL ? "hello_ok" : "hello_error");
     if (error != NULL) {
@@ -400,132 +341,131 @@ void hrana_json_put_hello(struct json_writer *j, const struct hrana_error *error
     json_end_object(j);
 }
 
-void hrana_json_put_v1(struct json_writer *j, const struct hrana_reply *r,
+void hrana_json_put_v1(struct hrana_writer *w, const struct hrana_reply *r,
                        struct hrana_error **error)
 {
-    const struct json_writer was = *j;
-    size_t len = j->out->len;
-    enum err before = j->out->failed;
-    const struct hrana_error *failed = error_of(r);
+    const struct hrana_mark before = hrana_mark(w);
+    const struct hrana_error *failed = hrana_reply_error(r);
     *error = NULL;
     if (failed != NULL) {
         *error = hrana_error_new(failed->code, "%s", failed->message);
         return;
     }
     CHECK(r->type == HRANA_EXECUTE || r->type == HRANA_BATCH);
-    json_begin_object(j);
-    json_key(j, "result");
-    enum err e = put_payload(j, r);
-    json_end_object(j);
-    *error = take_back(j, was, len, before, e);
+    json_begin_object(&w->json);
+    json_key(&w->json, "result");
+    enum err e = put_payload(&w->json, r);
+    json_end_object(&w->json);
+    *error = hrana_undo_if(w, &before, e);
 }
 
 /* --- cursors --- */
 
-static void end_entry(struct hrana_entries *c)
+/* Over HTTP each entry is a line. */
+static void end_entry(struct hrana_writer *w)
 {
-    json_end_object(&c->j);
-    if (!c->lines)
+    json_end_object(&w->json);
+    if (!w->apart)
         return;
-    buf_put_u8(c->j.out, '\n');
-    c->j.comma = false;
+    buf_put_u8(w->out, '\n');
+    w->json.comma = false;
 }
 
-static void begin_entry(struct hrana_entries *c, const char *type)
+static struct json_writer *begin_entry(struct hrana_writer *w, const char *type)
 {
-    json_begin_object(&c->j);
-    put_type(&c->j, type);
+    json_begin_object(&w->json);
+    put_type(&w->json, type);
+    return &w->json;
 }
 
-void hrana_json_begin_cursor(struct hrana_entries *c, struct buf *out, const char *baton,
-                             const char *base_url)
+static void begin_cursor(struct hrana_writer *w, const char *baton, const char *base_url)
 {
-    *c = (struct hrana_entries){.j = json_writer_of(out), .lines = true};
-    json_begin_object(&c->j);
-    put_baton(&c->j, baton, base_url);
-    end_entry(c);
+    w->apart = true;
+    json_begin_object(&w->json);
+    put_baton(&w->json, baton, base_url);
+    end_entry(w);
 }
 
-void hrana_json_begin_fetched(struct hrana_entries *c, struct buf *out, int32_t request_id)
+static void begin_fetched(struct hrana_writer *w, int32_t request_id)
 {
-    const struct wrap w = {.ok = "response_ok", .numbered = true, .request_id = request_id};
-    *c = (struct hrana_entries){.j = json_writer_of(out)};
-    begin_wrap(&c->j, &w, true);
-    json_begin_object(&c->j);
-    put_type(&c->j, "fetch_cursor");
-    json_key(&c->j, "entries");
-    json_begin_array(&c->j);
+    struct json_writer *j = &w->json;
+    begin_wrap(j, &request_id, true);
+    json_begin_object(j);
+    put_type(j, type_name(HRANA_FETCH_CURSOR));
+    json_key(j, "entries");
+    json_begin_array(j);
 }
 
-void hrana_json_end_fetched(struct hrana_entries *c, bool done)
+static void end_fetched(struct hrana_writer *w, bool done)
 {
-    json_end_array(&c->j);
-    json_key(&c->j, "done");
-    json_bool(&c->j, done);
-    json_end_object(&c->j);
-    json_end_object(&c->j);
+    json_end_array(&w->json);
+    json_key(&w->json, "done");
+    json_bool(&w->json, done);
+    json_end_object(&w->json);
+    json_end_object(&w->json);
 }
 
-static enum err undo(struct hrana_entries *c, struct json_writer was, size_t len, enum err e)
+static enum err put_step_begin(struct hrana_writer *w, uint32_t step, uint32_t n_columns,
+                               struct rd columns)
 {
-    c->j = was;
-    c->j.out->len = len;
-    return e;
-}
-
-enum err hrana_json_put_step_begin(struct hrana_entries *c, uint32_t step,
-                                   struct wire_frame *columns, uint32_t *n_columns)
-{
-    const struct json_writer was = c->j;
-    size_t len = c->j.out->len;
-    struct rd range = {0};
-    *n_columns = 0;
-    if (columns != NULL)
-        TRY(wire_get_columns(columns, n_columns, &range));
-    begin_entry(c, "step_begin");
-    json_key(&c->j, "step");
-    json_uint(&c->j, step);
-    enum err e = put_columns(&c->j, *n_columns, range);
-    if (e != ERR_OK)
-        return undo(c, was, len, e);
-    end_entry(c);
+    struct json_writer *j = begin_entry(w, "step_begin");
+    json_key(j, "step");
+    json_uint(j, step);
+    TRY(put_columns(j, n_columns, columns));
+    end_entry(w);
     return ERR_OK;
 }
 
-enum err hrana_json_put_row(struct hrana_entries *c, uint32_t n_columns, struct rd *values)
+static enum err put_row_entry(struct hrana_writer *w, uint32_t n_columns, struct rd *values)
 {
-    const struct json_writer was = c->j;
-    size_t len = c->j.out->len;
-    begin_entry(c, "row");
-    json_key(&c->j, "row");
-    enum err e = put_row(&c->j, n_columns, values);
-    if (e != ERR_OK)
-        return undo(c, was, len, e);
-    end_entry(c);
+    struct json_writer *j = begin_entry(w, "row");
+    json_key(j, "row");
+    TRY(put_row(j, n_columns, values));
+    end_entry(w);
     return ERR_OK;
 }
 
-void hrana_json_put_step_end(struct hrana_entries *c, const struct wire_done *d, bool read_only)
+static void put_step_end(struct hrana_writer *w, const struct wire_done *d, bool read_only)
 {
-    begin_entry(c, "step_end");
-    put_written(&c->j, d, read_only);
-    end_entry(c);
+    put_written(begin_entry(w, "step_end"), d, read_only);
+    end_entry(w);
 }
 
-void hrana_json_put_step_error(struct hrana_entries *c, uint32_t step, const struct hrana_error *e)
+static void put_step_error(struct hrana_writer *w, uint32_t step, const struct hrana_error *e)
 {
-    begin_entry(c, "step_error");
-    json_key(&c->j, "step");
-    json_uint(&c->j, step);
-    json_key(&c->j, "error");
-    put_error(&c->j, e);
-    end_entry(c);
+    struct json_writer *j = begin_entry(w, "step_error");
+    json_key(j, "step");
+    json_uint(j, step);
+    json_key(j, "error");
+    put_error(j, e);
+    end_entry(w);
 }
 
-void hrana_json_put_cursor_error(struct hrana_entries *c, const struct hrana_error *e)
+static void put_cursor_error(struct hrana_writer *w, const struct hrana_error *e)
 {
-    begin_entry(c, "error");
-    json_key(&c->j, "error");
-    put_error(&c->j, e);
-    end_entry(c);
+    struct json_writer *j = begin_entry(w, "error");
+    json_key(j, "error");
+    put_error(j, e);
+    end_entry(w);
 }
+
+const struct hrana_form hrana_json = {.content_type = "application/json",
+                                      .reader_new = hrana_json_reader_new,
+                                      .reader_free = hrana_json_reader_free,
+                                      .feed = hrana_json_feed,
+                                      .pipeline = hrana_json_pipeline,
+                                      .cursor = hrana_json_cursor,
+                                      .message = hrana_json_message,
+                                      .begin_pipeline = begin_pipeline,
+                                      .end_pipeline = end_pipeline,
+                                      .put_hello = put_hello,
+                                      .begin_cursor = begin_cursor,
+                                      .begin_fetched = begin_fetched,
+                                      .end_fetched = end_fetched,
+                                      .put_step_end = put_step_end,
+                                      .put_step_error = put_step_error,
+                                      .put_cursor_error = put_cursor_error,
+                                      .put_response = put_response,
+                                      .put_error = put_wrapped_error,
+                                      .put_step_begin = put_step_begin,
+                                      .put_row = put_row_entry};

@@ -2,8 +2,7 @@
  * Owns: the decoded body, the stream while the requests run, the answer as far as it is written.
  * Invariants: requests run one after the other, all of them, whatever becomes of those before.
  *
- *     body -> json_read -> hrana_json -> held (baton) -> stream, request by request
- *                                                     -> reply -> hrana_json -> exchange
+ *     body -> form -> held (baton) -> stream, request by request -> reply -> form -> exchange
  *
  * A client that goes away before its answer is there takes the stream along: it could not name it
  * any more. */
@@ -13,6 +12,7 @@
 #include "base/mem.h"
 #include "node/http/hrana_collect.h"
 #include "node/http/hrana_held.h"
+#include "node/http/hrana_form.h"
 #include "node/http/hrana_json.h"
 #include "node/http/hrana_post.h"
 #include "node/node.h"
@@ -26,7 +26,7 @@ struct pipeline {
     bool running, going, over;
     struct hrana_collect collect;
     struct buf out;
-    struct json_writer json;
+    struct hrana_writer writer;
 };
 
 static void free_pipeline(struct pipeline *p) ON_LOOP
@@ -37,16 +37,29 @@ static void free_pipeline(struct pipeline *p) ON_LOOP
     free(p);
 }
 
-static void on_begin(struct exchange *x)
+static void begin(struct exchange *x, const struct hrana_form *form,
+                  enum hrana_version version) ON_LOOP
 {
-    thread_expect_loop();
     struct pipeline *p = MEM_NEW(struct pipeline);
-    if (!hrana_post_begin(&p->post, x)) {
+    if (!hrana_post_begin(&p->post, x, form, version)) {
         free(p);
         return;
     }
-    buf_init(&p->out, x->node->config->http_answer_bytes + HRANA_JSON_RESERVE);
+    buf_init(&p->out, x->node->config->http_answer_bytes + HRANA_ANSWER_RESERVE);
+    p->writer = hrana_writer_of(form, &p->out);
     x->state = p;
+}
+
+static void begin_2(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, &hrana_json, HRANA_2);
+}
+
+static void begin_3(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, &hrana_json, HRANA_3);
 }
 
 static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
@@ -66,13 +79,13 @@ static void answer(struct pipeline *p) ON_LOOP
     if (open)
         hrana_held_give(p->post.x->node->held, p->stream, baton, &url);
     p->stream = NULL;
-    hrana_json_end_pipeline(&p->json, open ? baton : NULL, url);
+    p->writer.form->end_pipeline(&p->writer, open ? baton : NULL, url);
     if (buf_status(&p->out) != ERR_OK) { /* the reserve is used up by very many errors */
         exchange_fail(p->post.x, 500, "RESPONSE_TOO_LARGE",
                       "the answer is over the size limit (http-answer-bytes)");
         return;
     }
-    exchange_answer(p->post.x, 200, "application/json", &p->out);
+    exchange_answer(p->post.x, 200, p->writer.form->content_type, &p->out);
 }
 
 /* Of a stream that its client closed in this pipeline. */
@@ -81,7 +94,7 @@ static void reply_without_stream(struct pipeline *p, const struct hrana_request 
     struct hrana_reply r = {.type = q->type};
     if (q->type != HRANA_CLOSE)
         r.error = hrana_error_new("STREAM_CLOSED", "the stream was closed before this request");
-    hrana_json_put_reply(&p->json, &r);
+    hrana_write_reply(&p->writer, &r);
     hrana_reply_fini(&r);
 }
 
@@ -117,7 +130,7 @@ static void on_reply(struct hrana_collect *c)
 {
     struct pipeline *p = c->ctx;
     thread_expect_loop();
-    hrana_json_put_reply(&p->json, &c->reply);
+    hrana_write_reply(&p->writer, &c->reply);
     hrana_collect_fini(c);
     hrana_post_count(&p->post, p->out.len);
     p->running = false;
@@ -125,10 +138,11 @@ static void on_reply(struct hrana_collect *c)
     go(p);
 }
 
-static void end(struct exchange *x, hrana_decoder *decode) ON_LOOP
+static void on_end(struct exchange *x)
 {
     struct pipeline *p = x->state;
-    if (!hrana_post_end(&p->post, decode))
+    thread_expect_loop();
+    if (!hrana_post_end(&p->post, p->writer.form->pipeline))
         return;
     const struct hrana_text *baton = &p->post.body.baton;
     struct hrana_error *error = hrana_held_take(x->node->held, baton, &p->stream);
@@ -136,31 +150,8 @@ static void end(struct exchange *x, hrana_decoder *decode) ON_LOOP
         hrana_post_fail(x, 400, error);
         return;
     }
-    p->json = json_writer_of(&p->out);
-    hrana_json_begin_pipeline(&p->json);
+    p->writer.form->begin_pipeline(&p->writer);
     go(p);
-}
-
-static enum err decode_2(const struct json *root, struct arena *arena, struct hrana_body *out)
-{
-    return hrana_json_pipeline(root, HRANA_2, arena, out);
-}
-
-static enum err decode_3(const struct json *root, struct arena *arena, struct hrana_body *out)
-{
-    return hrana_json_pipeline(root, HRANA_3, arena, out);
-}
-
-static void end_2(struct exchange *x)
-{
-    thread_expect_loop();
-    end(x, decode_2);
-}
-
-static void end_3(struct exchange *x)
-{
-    thread_expect_loop();
-    end(x, decode_3);
 }
 
 static void on_over(struct exchange *x)
@@ -176,9 +167,9 @@ static void on_over(struct exchange *x)
 }
 
 const struct handler hrana_pipeline_2 = {
-    .on_begin = on_begin, .on_body = on_body, .on_end = end_2, .on_over = on_over};
+    .on_begin = begin_2, .on_body = on_body, .on_end = on_end, .on_over = on_over};
 const struct handler hrana_pipeline_3 = {
-    .on_begin = on_begin, .on_body = on_body, .on_end = end_3, .on_over = on_over};
+    .on_begin = begin_3, .on_body = on_body, .on_end = on_end, .on_over = on_over};
 
 static void say_yes(struct exchange *x)
 {

@@ -1,5 +1,5 @@
 /* Room: node/http.   Thread: loop.   Owns: the decoded body.
- * Not here: what the requests are (hrana_json.h), how they are run (hrana_pipeline.c, hrana_v1.c,
+ * Not here: what the requests are (hrana_form.h), how they are run (hrana_pipeline.c, hrana_v1.c,
  * hrana_cursor_http.c). */
 #include "node/http/hrana_post.h"
 
@@ -7,7 +7,8 @@
 #include "node/http/hrana_wish.h"
 #include "node/node.h"
 
-bool hrana_post_begin(struct hrana_post *p, struct exchange *x)
+bool hrana_post_begin(struct hrana_post *p, struct exchange *x, const struct hrana_form *form,
+                      enum hrana_version version)
 {
     *p = (struct hrana_post){.x = x};
     if (hrana_wish_of(x, &p->wish) != ERR_OK) {
@@ -15,13 +16,13 @@ bool hrana_post_begin(struct hrana_post *p, struct exchange *x)
         return false;
     }
     arena_init(&p->arena, x->node->config->http_body_bytes * HRANA_ARENA_FACTOR);
-    p->reader = json_reader_new(&p->arena);
+    hrana_reader_init(&p->reader, form, version, &p->arena);
     return true;
 }
 
 void hrana_post_fini(struct hrana_post *p)
 {
-    json_reader_free(p->reader);
+    hrana_reader_fini(&p->reader);
     arena_fini(&p->arena);
     waiting_set(&p->x->node->waiting, &p->counted, 0);
 }
@@ -38,7 +39,7 @@ static void refuse(struct hrana_post *p, enum err e) ON_LOOP
 
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
 {
-    enum err e = json_feed(p->reader, bytes, n);
+    enum err e = hrana_reader_feed(&p->reader, bytes, n);
     size_t more = p->arena.used > p->counted ? p->arena.used - p->counted : 0;
     if (e != ERR_OK)
         refuse(p, e);
@@ -52,10 +53,7 @@ void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
 
 bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode)
 {
-    const struct json *root;
-    enum err e = json_end(p->reader, &root);
-    if (e == ERR_OK)
-        e = decode(root, &p->arena, &p->body);
+    enum err e = decode(&p->reader, &p->body);
     if (e != ERR_OK)
         refuse(p, e);
     return e == ERR_OK;

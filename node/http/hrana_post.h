@@ -1,13 +1,12 @@
-/* Room: node/http. What all of Hrana's POST requests begin with: the wishes in the head, and a JSON
+/* Room: node/http. What all of Hrana's POST requests begin with: the wishes in the head, and a
  * body, decoded. Thread: loop. */
 #ifndef NODE_HTTP_HRANA_POST_H
 #define NODE_HTTP_HRANA_POST_H
 
 #include "base/arena.h"
 #include "node/http/exchange.h"
-#include "node/http/hrana.h"
+#include "node/http/hrana_form.h"
 #include "node/http/hrana_stream.h"
-#include "node/http/json_read.h"
 
 /* What a body becomes in memory: a tree of small values takes about this much more. */
 #define HRANA_ARENA_FACTOR 8u
@@ -16,16 +15,14 @@ struct hrana_post {
     struct exchange *x;
     struct hrana_wish wish;
     struct arena arena; /* all of `body` lives there */
-    struct json_reader *reader;
+    struct hrana_reader reader;
     struct hrana_body body;
     size_t counted; /* of all that, in node.waiting */
 };
 
-typedef enum err hrana_decoder(const struct json *root, struct arena *arena,
-                               struct hrana_body *out);
-
 /* False: X was answered, and P needs no hrana_post_fini. */
-bool hrana_post_begin(struct hrana_post *p, struct exchange *x) ON_LOOP;
+bool hrana_post_begin(struct hrana_post *p, struct exchange *x, const struct hrana_form *form,
+                      enum hrana_version version) ON_LOOP;
 void hrana_post_fini(struct hrana_post *p) ON_LOOP;
 /* More of the body; what is wrong with it is answered, and on_over follows. */
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n) ON_LOOP;

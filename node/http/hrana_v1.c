@@ -13,7 +13,8 @@
 
 #include <stdlib.h>
 
-typedef void writer(struct json_writer *j, const struct hrana_reply *r, struct hrana_error **error);
+typedef void writer(struct hrana_writer *w, const struct hrana_reply *r,
+                    struct hrana_error **error);
 
 struct call {
     struct hrana_post post;
@@ -27,11 +28,11 @@ static void on_begin(struct exchange *x)
 {
     thread_expect_loop();
     struct call *c = MEM_NEW(struct call);
-    if (!hrana_post_begin(&c->post, x)) {
+    if (!hrana_post_begin(&c->post, x, &hrana_json, HRANA_1)) {
         free(c);
         return;
     }
-    buf_init(&c->out, x->node->config->http_answer_bytes + HRANA_JSON_RESERVE);
+    buf_init(&c->out, x->node->config->http_answer_bytes + HRANA_ANSWER_RESERVE);
     x->state = c;
 }
 
@@ -48,8 +49,8 @@ static void on_reply(struct hrana_collect *collect)
     struct exchange *x = c->post.x;
     struct hrana_error *error;
     thread_expect_loop();
-    struct json_writer j = json_writer_of(&c->out);
-    c->write(&j, &collect->reply, &error);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &c->out);
+    c->write(&w, &collect->reply, &error);
     hrana_stream_close(c->stream);
     c->stream = NULL;
     if (error == NULL && buf_status(&c->out) != ERR_OK)

@@ -3,8 +3,8 @@
  * Invariants: each request is answered once, or the WebSocket ends; what a request refers to by
  *   number is looked up when it comes, so a close_sql or close_stream behind it changes nothing for
  *   it; no message is read within a callback of a stream (hrana_ws_go_on).
- * Not here: how a stream runs its requests (hrana_ws_stream.c), the text of messages
- * (hrana_json.h).
+ * Not here: how a stream runs its requests (hrana_ws_stream.c), the form of messages
+ * (hrana_form.h).
  *
  * A stream is a struct and a number until something is asked of it, so a client may open one for
  * each of its calls, as drivers do. When the socket ends, its streams do: an open transaction is
@@ -120,11 +120,19 @@ void hrana_ws_request_free(struct hrana_ws *w, struct hrana_ws_request *r)
     free(r);
 }
 
+static void send_message(struct hrana_ws *w, struct buf *b) ON_LOOP
+{
+    if (w->form->binary)
+        websocket_send_binary(w->socket, b);
+    else
+        websocket_send_text(w->socket, b);
+}
+
 void hrana_ws_answered(struct hrana_ws *w, struct buf *b)
 {
     CHECK(w->n_flight > 0 && buf_status(b) == ERR_OK);
     w->n_flight--;
-    websocket_send_text(w->socket, b);
+    send_message(w, b);
     if (w->paused && w->n_flight <= HRANA_WS_FLIGHT_MAX / 2) {
         list_remove(&w->later);
         list_push_back(&w->node->hrana_sockets, &w->later);
@@ -134,10 +142,10 @@ void hrana_ws_answered(struct hrana_ws *w, struct buf *b)
 void hrana_ws_answer(struct hrana_ws *w, struct hrana_ws_request *r, struct hrana_reply *reply)
 {
     struct buf b;
-    buf_init(&b, w->node->config->http_answer_bytes + HRANA_JSON_RESERVE);
-    struct json_writer j = json_writer_of(&b);
+    buf_init(&b, w->node->config->http_answer_bytes + HRANA_ANSWER_RESERVE);
+    struct hrana_writer out = hrana_writer_of(w->form, &b);
     reply->type = r->q.type;
-    hrana_json_put_response(&j, r->id, reply);
+    hrana_write_response(&out, r->id, reply);
     hrana_ws_answered(w, &b);
     buf_fini(&b);
     hrana_reply_fini(reply);
@@ -275,9 +283,9 @@ static bool say_hello(struct hrana_ws *w) ON_LOOP
         return break_off(w, WEBSOCKET_POLICY, "a second hello is for hrana2 and higher");
     w->greeted = true; /* there is no authentication yet: all are who they say */
     buf_init(&b, 64);
-    struct json_writer j = json_writer_of(&b);
-    hrana_json_put_hello(&j, NULL);
-    websocket_send_text(w->socket, &b);
+    struct hrana_writer out = hrana_writer_of(w->form, &b);
+    out.form->put_hello(&out, NULL);
+    send_message(w, &b);
     buf_fini(&b);
     return true;
 }
@@ -310,14 +318,12 @@ static bool take_message(struct hrana_ws *w, const struct hrana_message *m,
 static enum err read_message(struct hrana_ws *w, struct arena *arena, const uint8_t *p, size_t n,
                              struct hrana_message *m, enum websocket_code *code) ON_LOOP
 {
-    const struct json *root = NULL;
-    struct json_reader *reader = json_reader_new(arena);
-    enum err e = json_feed(reader, p, n);
+    struct hrana_reader reader;
+    hrana_reader_init(&reader, w->form, w->version, arena);
+    enum err e = hrana_reader_feed(&reader, p, n);
     if (e == ERR_OK)
-        e = json_end(reader, &root);
-    json_reader_free(reader);
-    if (e == ERR_OK)
-        e = hrana_json_message(root, w->version, arena, m);
+        e = w->form->message(&reader, m);
+    hrana_reader_fini(&reader);
     *code = e == ERR_TOO_BIG ? WEBSOCKET_TOO_BIG : WEBSOCKET_BAD_TEXT;
     return e;
 }
@@ -328,8 +334,9 @@ static void on_message(struct websocket *socket, bool text, const uint8_t *p, si
     enum websocket_code code;
     thread_expect_loop();
     struct hrana_ws *w = websocket_state(socket);
-    if (!text) {
-        (void)break_off(w, WEBSOCKET_UNSUPPORTED, "messages are JSON, in text frames");
+    if (text == w->form->binary) {
+        (void)break_off(w, WEBSOCKET_UNSUPPORTED, "messages of this subprotocol are %s frames",
+                        text ? "binary" : "text");
         return;
     }
     struct hrana_ws_request *r = MEM_NEW(struct hrana_ws_request);
@@ -371,16 +378,26 @@ static bool on_ask(struct exchange *x, void **state)
     return true;
 }
 
-/* A client that names no subprotocol speaks the oldest. */
+/* A client that names none speaks the last. */
+static const char *const protocols[] = {"hrana3", "hrana2", "hrana1", NULL};
+static const struct {
+    const struct hrana_form *form;
+    enum hrana_version version;
+} spoken[] = {{&hrana_json, HRANA_3}, {&hrana_json, HRANA_2}, {&hrana_json, HRANA_1}};
+enum { SPOKEN = sizeof spoken / sizeof spoken[0] };
+_Static_assert(SPOKEN == sizeof protocols / sizeof protocols[0] - 1, "one for each protocol");
+
 static void on_open(struct websocket *socket)
 {
     thread_expect_loop();
     struct hrana_ws *w = websocket_state(socket);
     const char *protocol = websocket_protocol(socket);
+    size_t i = 0;
+    while (i + 1 < SPOKEN && strcmp(protocol, protocols[i]) != 0)
+        i++;
     w->socket = socket;
-    w->version = strcmp(protocol, "hrana3") == 0   ? HRANA_3
-                 : strcmp(protocol, "hrana2") == 0 ? HRANA_2
-                                                   : HRANA_1;
+    w->form = spoken[i].form;
+    w->version = spoken[i].version;
 }
 
 static void on_drain(struct websocket *socket)
@@ -420,8 +437,6 @@ void hrana_ws_go_on(struct node *n)
         websocket_resume(w->socket); /* W may be gone */
     }
 }
-
-static const char *const protocols[] = {"hrana3", "hrana2", "hrana1", NULL};
 
 const struct websocket_handler hrana_ws_handler = {.protocols = protocols,
                                                    .on_ask = on_ask,

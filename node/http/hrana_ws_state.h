@@ -5,7 +5,7 @@
 
 #include "base/arena.h"
 #include "base/list.h"
-#include "node/http/hrana.h"
+#include "node/http/hrana_form.h"
 #include "node/http/hrana_stream.h"
 #include "node/http/websocket.h"
 #include "node/table.h"
@@ -38,6 +38,7 @@ struct hrana_ws {
     struct websocket *socket;
     struct node *node;
     struct hrana_wish wish;
+    const struct hrana_form *form;
     enum hrana_version version;
     bool greeted;          /* hello came */
     bool paused;           /* nothing is read */
@@ -59,7 +60,7 @@ void hrana_ws_answer(struct hrana_ws *w, struct hrana_ws_request *r,
 /* The same for an error (taken); NULL: nothing but that it is done. */
 void hrana_ws_say(struct hrana_ws *w, struct hrana_ws_request *r,
                   struct hrana_error *error) ON_LOOP;
-/* B is a whole answer to R, which stays. */
+/* B is a whole answer to a request. */
 void hrana_ws_answered(struct hrana_ws *w, struct buf *b) ON_LOOP;
 void hrana_ws_request_free(struct hrana_ws *w, struct hrana_ws_request *r) ON_LOOP;
 

@@ -124,16 +124,16 @@ static void fetch(struct hrana_ws_stream *s) ON_LOOP
 {
     struct hrana_ws_request *r = s->running;
     struct hrana_cursor *c = s->cursor;
-    struct hrana_entries out;
     struct buf b;
     uint32_t max = r->q.max_count;
     if (max > 0 && !hrana_cursor_has_more(c) && !hrana_cursor_is_over(c))
         return;
     buf_init(&b, SIZE_MAX);
-    hrana_json_begin_fetched(&out, &b, r->id);
+    struct hrana_writer out = hrana_writer_of(s->ws->form, &b);
+    out.form->begin_fetched(&out, r->id);
     s->running = NULL; /* what comes while it is written waits for the next */
     (void)hrana_cursor_put(c, &out, max, FETCH_BYTES);
-    hrana_json_end_fetched(&out, hrana_cursor_is_over(c) && !hrana_cursor_has_more(c));
+    out.form->end_fetched(&out, hrana_cursor_is_over(c) && !hrana_cursor_has_more(c));
     hrana_ws_answered(s->ws, &b);
     buf_fini(&b);
     hrana_ws_request_free(s->ws, r);
@@ -201,8 +201,8 @@ static void open_cursor(struct hrana_ws_stream *s, struct hrana_ws_request *r) O
     s->cursor_request = r;
     s->cursor = hrana_cursor_open(s->stream, &r->q.batch, &s->ws->wish, on_more, s);
     buf_init(&b, SIZE_MAX);
-    struct json_writer j = json_writer_of(&b);
-    hrana_json_put_response(&j, r->id, &done);
+    struct hrana_writer out = hrana_writer_of(s->ws->form, &b);
+    hrana_write_response(&out, r->id, &done);
     hrana_ws_answered(s->ws, &b);
     buf_fini(&b);
 }

@@ -62,61 +62,39 @@ static void touch_request(const struct hrana_request *q)
     }
 }
 
-static enum err decode(uint8_t form, const struct json *root, struct arena *a)
+static enum err decode(uint8_t form, struct hrana_reader *r)
 {
+    static hrana_decoder *const decoders[] = {hrana_json_pipeline, hrana_json_pipeline,
+                                              hrana_json_cursor,   hrana_json_v1_execute,
+                                              hrana_json_v1_batch, hrana_json_statements};
     struct hrana_body body = {0};
     struct hrana_message m = {0};
-    if (form % 8 >= 6) {
-        TRY(hrana_json_message(root, form % 8 == 6 ? HRANA_1 : HRANA_3, a, &m));
+    if (form >= 6) {
+        TRY(hrana_json_message(r, &m));
         touch_text(&m.jwt);
         touch_request(&m.request);
         return ERR_OK;
     }
-    switch (form % 8) {
-    case 0:
-        TRY(hrana_json_pipeline(root, HRANA_2, a, &body));
-        break;
-    case 1:
-        TRY(hrana_json_pipeline(root, HRANA_3, a, &body));
-        break;
-    case 2:
-        TRY(hrana_json_cursor(root, a, &body));
-        break;
-    case 3:
-        TRY(hrana_json_v1_execute(root, a, &body));
-        break;
-    case 4:
-        TRY(hrana_json_v1_batch(root, a, &body));
-        break;
-    default:
-        TRY(hrana_json_statements(root, a, &body));
-        break;
-    }
+    TRY(decoders[form](r, &body));
     touch_text(&body.baton);
     for (uint32_t i = 0; i < body.n_requests; i++)
         touch_request(&body.requests[i]);
     return ERR_OK;
 }
 
-static enum err read_json(struct arena *a, const uint8_t *p, size_t n, const struct json **root)
-{
-    struct json_reader *r = json_reader_new(a);
-    enum err e = json_feed(r, p, n);
-    if (e == ERR_OK)
-        e = json_end(r, root);
-    json_reader_free(r);
-    return e;
-}
-
 static void read_message(uint8_t form, const uint8_t *p, size_t n)
 {
+    static const enum hrana_version versions[] = {HRANA_2, HRANA_3, HRANA_3, HRANA_1,
+                                                  HRANA_1, HRANA_1, HRANA_1, HRANA_3};
     struct arena a;
-    const struct json *root;
+    struct hrana_reader r;
     arena_init(&a, MIB(1));
-    enum err e = read_json(&a, p, n, &root);
+    hrana_reader_init(&r, &hrana_json, versions[form], &a);
+    enum err e = hrana_reader_feed(&r, p, n);
     if (e == ERR_OK)
-        e = decode(form, root, &a);
+        e = decode(form, &r);
     CHECK(e == ERR_OK || e == ERR_PROTOCOL || e == ERR_TOO_BIG);
+    hrana_reader_fini(&r);
     arena_fini(&a);
 }
 
@@ -128,7 +106,9 @@ static void is_json(struct buf *b)
     const struct json *root;
     CHECK(buf_status(b) == ERR_OK);
     arena_init(&a, MIB(64));
-    CHECK(read_json(&a, b->data, b->len, &root) == ERR_OK);
+    struct json_reader *r = json_reader_new(&a);
+    CHECK(json_feed(r, b->data, b->len) == ERR_OK && json_end(r, &root) == ERR_OK);
+    json_reader_free(r);
     arena_fini(&a);
     buf_reset(b);
 }
@@ -147,22 +127,22 @@ static void write_answer(const uint8_t *p, size_t n)
         {.type = HRANA_DESCRIBE, .description = frames},
     };
     struct hrana_error *error;
-    struct json_writer j = json_writer_of(&out);
-    hrana_json_begin_pipeline(&j);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+    w.form->begin_pipeline(&w);
     for (size_t i = 0; i < 3; i++)
-        hrana_json_put_reply(&j, &replies[i]);
-    hrana_json_end_pipeline(&j, NULL, NULL);
+        hrana_write_reply(&w, &replies[i]);
+    w.form->end_pipeline(&w, NULL, NULL);
     is_json(&out);
     for (size_t i = 0; i < 2; i++) {
-        j = json_writer_of(&out);
-        hrana_json_put_v1(&j, &replies[i], &error);
+        w = hrana_writer_of(&hrana_json, &out);
+        hrana_json_put_v1(&w, &replies[i], &error);
         CHECK(error == NULL || out.len == 0);
         if (error == NULL)
             is_json(&out);
         hrana_error_free(error);
     }
-    j = json_writer_of(&out);
-    hrana_json_put_statements(&j, &replies[1], &error);
+    w = hrana_writer_of(&hrana_json, &out);
+    hrana_json_put_statements(&w, &replies[1], &error);
     CHECK(error == NULL || out.len == 0);
     if (error == NULL)
         is_json(&out);
@@ -177,7 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const uint8_t *zero = memchr(data + 1, 0, size - 1);
     size_t n = zero == NULL ? size - 1 : (size_t)(zero - data - 1);
-    read_message(data[0], data + 1, n);
+    read_message(data[0] % 8, data + 1, n);
     if (zero != NULL)
         write_answer(zero + 1, size - n - 2);
     return 0;

@@ -54,8 +54,8 @@ static void put(struct buf *out, struct hrana_step_reply *steps, uint32_t n,
 {
     const struct hrana_reply reply = {.type = HRANA_BATCH, .steps = steps, .n_steps = n};
     buf_reset(out);
-    struct json_writer j = json_writer_of(out);
-    hrana_json_put_statements(&j, &reply, error);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, out);
+    hrana_json_put_statements(&w, &reply, error);
 }
 
 static bool is(const struct buf *out, const char *wanted)
@@ -128,8 +128,8 @@ TEST(oldest_form_fails_as_a_whole_when_it_is_not_committed)
     EXPECT(out.len == 0 && strcmp(error->code, "SQLITE_BUSY") == 0);
     hrana_error_free(error);
     const struct hrana_reply whole = {.type = HRANA_BATCH, .error = why};
-    struct json_writer j = json_writer_of(&out);
-    hrana_json_put_statements(&j, &whole, &error);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+    hrana_json_put_statements(&w, &whole, &error);
     EXPECT(out.len == 0 && strcmp(error->code, "SQLITE_BUSY") == 0);
     hrana_error_free(error);
     struct hrana_step_reply many[] = {{.result = write}, {.result = rows},  {.result = rows},

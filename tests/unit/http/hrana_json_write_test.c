@@ -89,11 +89,11 @@ TEST(hrana_json_writes_a_pipeline)
         {.type = HRANA_GET_AUTOCOMMIT},
         {.type = HRANA_CLOSE}};
     buf_init(&out, MIB(1));
-    struct json_writer j = json_writer_of(&out);
-    hrana_json_begin_pipeline(&j);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+    w.form->begin_pipeline(&w);
     for (size_t i = 0; i < sizeof replies / sizeof replies[0]; i++)
-        hrana_json_put_reply(&j, &replies[i]);
-    hrana_json_end_pipeline(&j, "b.1", "http://a:1");
+        hrana_write_reply(&w, &replies[i]);
+    w.form->end_pipeline(&w, "b.1", "http://a:1");
     EXPECT_TEXT(
         &out,
         "{\"results\":[{\"type\":\"ok\",\"response\":{\"type\":\"execute\",\"result\":" ALL_TYPES
@@ -109,9 +109,9 @@ TEST(hrana_json_writes_a_pipeline)
         "{\"type\":\"ok\",\"response\":{\"type\":\"get_autocommit\",\"is_autocommit\":false}},"
         "{\"type\":\"ok\",\"response\":{\"type\":\"close\"}}],"
         "\"baton\":\"b.1\",\"base_url\":\"http://a:1\"}");
-    j = json_writer_of(&out);
-    hrana_json_begin_pipeline(&j);
-    hrana_json_end_pipeline(&j, NULL, NULL);
+    w = hrana_writer_of(&hrana_json, &out);
+    w.form->begin_pipeline(&w);
+    w.form->end_pipeline(&w, NULL, NULL);
     EXPECT_TEXT(&out, "{\"results\":[],\"baton\":null,\"base_url\":null}");
     hrana_error_free(error);
     answer_free(result);
@@ -143,10 +143,10 @@ TEST(hrana_json_tells_what_a_write_changed)
         struct hrana_result *r = answer_write(cases[i].changes, cases[i].rowid, 9);
         struct hrana_step_reply step = {.result = r};
         const struct hrana_reply reply = {.type = HRANA_EXECUTE, .steps = &step, .n_steps = 1};
-        struct json_writer j = json_writer_of(&out);
+        struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
         struct hrana_error *error;
         r->read_only = cases[i].read_only;
-        hrana_json_put_v1(&j, &reply, &error);
+        hrana_json_put_v1(&w, &reply, &error);
         EXPECT(error == NULL);
         char wanted[200];
         (void)snprintf(wanted, sizeof wanted, "{\"result\":%s}", cases[i].wanted);
@@ -167,8 +167,8 @@ TEST(hrana_json_writes_a_batch_with_its_holes)
     const struct hrana_reply none = {.type = HRANA_BATCH},
                              whole = {.type = HRANA_BATCH, .error = error};
     buf_init(&out, MIB(1));
-    struct json_writer j = json_writer_of(&out);
-    hrana_json_put_response(&j, -1, &reply);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+    hrana_write_response(&w, -1, &reply);
     EXPECT_TEXT(
         &out,
         "{\"type\":\"response_ok\",\"request_id\":-1,\"response\":{\"type\":\"batch\","
@@ -177,16 +177,16 @@ TEST(hrana_json_writes_a_batch_with_its_holes)
             "\"5\"") ",null,null],"
                      "\"step_errors\":[null,{\"message\":\"busy\",\"code\":\"SQLITE_BUSY\"},null],"
                      "\"replication_index\":\"6\"}}}");
-    j = json_writer_of(&out);
-    hrana_json_put_v1(&j, &none, &refused);
+    w = hrana_writer_of(&hrana_json, &out);
+    hrana_json_put_v1(&w, &none, &refused);
     EXPECT(refused == NULL);
     EXPECT_TEXT(&out, "{\"result\":{\"step_results\":[],\"step_errors\":[],\"replication_index\":"
                       "null}}");
-    j = json_writer_of(&out);
-    hrana_json_put_v1(&j, &whole, &refused);
+    w = hrana_writer_of(&hrana_json, &out);
+    hrana_json_put_v1(&w, &whole, &refused);
     EXPECT(out.len == 0 && strcmp(refused->message, "busy") == 0);
     hrana_error_free(refused);
-    hrana_json_put_response(&j, 2, &whole);
+    hrana_write_response(&w, 2, &whole);
     EXPECT_TEXT(&out,
                 "{\"type\":\"response_error\",\"request_id\":2,\"error\":{\"message\":\"busy\","
                 "\"code\":\"SQLITE_BUSY\"}}");
@@ -202,8 +202,8 @@ TEST(hrana_json_writes_descriptions_and_plain_answers)
     buf_init(&out, MIB(1));
     buf_init(&reply.description, MIB(1));
     put_description(&reply.description, WIRE_STATEMENT_READONLY);
-    struct json_writer j = json_writer_of(&out);
-    hrana_json_put_reply(&j, &reply);
+    struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+    hrana_write_reply(&w, &reply);
     EXPECT_TEXT(&out, "{\"type\":\"ok\",\"response\":{\"type\":\"describe\",\"result\":{\"params\":"
                       "[{\"name\":\":a\"},{\"name\":null}],\"cols\":[{\"name\":\"n\",\"decltype\":"
                       "null}],\"is_explain\":false,\"is_readonly\":true}}}");
@@ -218,26 +218,26 @@ TEST(hrana_json_writes_descriptions_and_plain_answers)
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++) {
         const struct hrana_reply p = {.type = plain[i].type};
         char wanted[200];
-        j = json_writer_of(&out);
-        hrana_json_put_response(&j, 7, &p);
+        w = hrana_writer_of(&hrana_json, &out);
+        hrana_write_response(&w, 7, &p);
         (void)snprintf(wanted, sizeof wanted,
                        "{\"type\":\"response_ok\",\"request_id\":7,\"response\":{\"type\":\"%s\"}}",
                        plain[i].name);
         EXPECT_TEXT(&out, wanted);
     }
     struct hrana_error *error = hrana_error_new("AUTH", "no");
-    j = json_writer_of(&out);
-    hrana_json_put_hello(&j, NULL);
+    w = hrana_writer_of(&hrana_json, &out);
+    w.form->put_hello(&w, NULL);
     EXPECT_TEXT(&out, "{\"type\":\"hello_ok\"}");
-    j = json_writer_of(&out);
-    hrana_json_put_hello(&j, error);
+    w = hrana_writer_of(&hrana_json, &out);
+    w.form->put_hello(&w, error);
     EXPECT_TEXT(&out,
                 "{\"type\":\"hello_error\",\"error\":{\"message\":\"no\",\"code\":\"AUTH\"}}");
     hrana_error_free(error);
     buf_fini(&out);
 }
 
-static void put_entries(struct hrana_entries *c)
+static void put_entries(struct hrana_writer *c)
 {
     struct hrana_error *error = hrana_error_new("SQLITE_BUSY", "busy");
     struct hrana_result *r =
@@ -248,17 +248,17 @@ static void put_entries(struct hrana_entries *c)
     uint32_t n, rows;
     size_t used, more;
     EXPECT_OK(wire_next(r->frames.data, r->frames.len, KIB(4), &f, &used));
-    EXPECT_OK(hrana_json_put_step_begin(c, 0, &f, &n));
+    EXPECT_OK(hrana_write_step_begin(c, 0, &f, &n));
     EXPECT_OK(wire_next(r->frames.data + used, r->frames.len - used, KIB(4), &f, &more));
     EXPECT_OK(wire_get_rows(&f, n, &rows, &values));
     EXPECT(rows == 1);
-    EXPECT_OK(hrana_json_put_row(c, n, &values));
-    hrana_json_put_step_end(c, &(struct wire_done){.changes = 2, .last_insert_rowid = 7}, true);
-    EXPECT_OK(hrana_json_put_step_begin(c, 1, NULL, &n));
+    EXPECT_OK(hrana_write_row(c, n, &values));
+    c->form->put_step_end(c, &(struct wire_done){.changes = 2, .last_insert_rowid = 7}, true);
+    EXPECT_OK(hrana_write_step_begin(c, 1, NULL, &n));
     EXPECT(n == 0);
-    hrana_json_put_step_end(c, &(struct wire_done){.changes = 2, .last_insert_rowid = 7}, false);
-    hrana_json_put_step_error(c, 2, error);
-    hrana_json_put_cursor_error(c, error);
+    c->form->put_step_end(c, &(struct wire_done){.changes = 2, .last_insert_rowid = 7}, false);
+    c->form->put_step_error(c, 2, error);
+    c->form->put_cursor_error(c, error);
     hrana_error_free(error);
     answer_free(r);
 }
@@ -278,18 +278,20 @@ static void put_entries(struct hrana_entries *c)
 TEST(hrana_json_writes_a_cursor_in_lines_or_as_an_array)
 {
     struct buf out;
-    struct hrana_entries c;
     buf_init(&out, MIB(1));
-    hrana_json_begin_cursor(&c, &out, "b", NULL);
+    struct hrana_writer c = hrana_writer_of(&hrana_json, &out);
+    c.form->begin_cursor(&c, "b", NULL);
     put_entries(&c);
     EXPECT_TEXT(&out, "{\"baton\":\"b\",\"base_url\":null}\n" ENTRIES("\n") "\n");
-    hrana_json_begin_fetched(&c, &out, 4);
+    c = hrana_writer_of(&hrana_json, &out);
+    c.form->begin_fetched(&c, 4);
     put_entries(&c);
-    hrana_json_end_fetched(&c, true);
+    c.form->end_fetched(&c, true);
     EXPECT_TEXT(&out, "{\"type\":\"response_ok\",\"request_id\":4,\"response\":{\"type\":"
                       "\"fetch_cursor\",\"entries\":[" ENTRIES(",") "],\"done\":true}}");
-    hrana_json_begin_fetched(&c, &out, 5);
-    hrana_json_end_fetched(&c, false);
+    c = hrana_writer_of(&hrana_json, &out);
+    c.form->begin_fetched(&c, 5);
+    c.form->end_fetched(&c, false);
     EXPECT_TEXT(&out, "{\"type\":\"response_ok\",\"request_id\":5,\"response\":{\"type\":"
                       "\"fetch_cursor\",\"entries\":[],\"done\":false}}");
     buf_fini(&out);
@@ -322,12 +324,12 @@ TEST(hrana_json_replaces_an_answer_that_does_not_fit)
     bool whole = false, replaced = false;
     for (size_t max = 60; max < 1600; max++) {
         struct buf out;
-        buf_init(&out, HRANA_JSON_RESERVE + max);
-        struct json_writer j = json_writer_of(&out);
-        json_begin_array(&j);
-        hrana_json_put_reply(&j, &closed);
-        hrana_json_put_reply(&j, &reply);
-        json_end_array(&j);
+        buf_init(&out, HRANA_ANSWER_RESERVE + max);
+        struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+        json_begin_array(&w.json);
+        hrana_write_reply(&w, &closed);
+        hrana_write_reply(&w, &reply);
+        json_end_array(&w.json);
         EXPECT_OK(buf_status(&out));
         EXPECT(is_json(&out));
         whole = memmem(out.data, out.len, "-9223372036854775808", 20) != NULL;
@@ -364,18 +366,18 @@ TEST(hrana_json_survives_broken_frames)
         struct hrana_error *error;
         struct buf out;
         buf_init(&out, MIB(1));
-        struct json_writer j = json_writer_of(&out);
-        hrana_json_put_v1(&j, &reply, &error);
+        struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
+        hrana_json_put_v1(&w, &reply, &error);
         EXPECT(error == NULL ? is_json(&out)
                              : out.len == 0 && strcmp(error->code, "SQLITE_PROTOCOL") == 0);
         refused += error != NULL;
         hrana_error_free(error);
         buf_reset(&out);
-        j = json_writer_of(&out);
-        json_begin_array(&j);
-        hrana_json_put_reply(&j, &reply);
-        hrana_json_put_reply(&j, &describe);
-        json_end_array(&j);
+        w = hrana_writer_of(&hrana_json, &out);
+        json_begin_array(&w.json);
+        hrana_write_reply(&w, &reply);
+        hrana_write_reply(&w, &describe);
+        json_end_array(&w.json);
         EXPECT(buf_status(&out) == ERR_OK && is_json(&out));
         buf_fini(&out);
         free(bytes);

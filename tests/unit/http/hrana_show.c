@@ -148,62 +148,42 @@ void show_message(struct buf *out, const struct hrana_message *m)
     show_request(out, &m->request);
 }
 
-static enum err decode(enum show_form form, const struct json *root, struct arena *a,
-                       struct buf *out)
+static enum err decode(enum show_form form, struct hrana_reader *r, struct buf *out)
 {
+    static hrana_decoder *const decoders[] = {
+        [PIPELINE_2] = hrana_json_pipeline, [PIPELINE_3] = hrana_json_pipeline,
+        [CURSOR] = hrana_json_cursor,       [V1_EXECUTE] = hrana_json_v1_execute,
+        [V1_BATCH] = hrana_json_v1_batch,   [OLDEST] = hrana_json_statements};
     struct hrana_body body;
     struct hrana_message m;
-    enum err e = ERR_OK;
-    switch (form) {
-    case PIPELINE_2:
-    case PIPELINE_3:
-        e = hrana_json_pipeline(root, form == PIPELINE_2 ? HRANA_2 : HRANA_3, a, &body);
-        break;
-    case CURSOR:
-        e = hrana_json_cursor(root, a, &body);
-        break;
-    case V1_EXECUTE:
-        e = hrana_json_v1_execute(root, a, &body);
-        break;
-    case V1_BATCH:
-        e = hrana_json_v1_batch(root, a, &body);
-        break;
-    case OLDEST:
-        e = hrana_json_statements(root, a, &body);
-        break;
-    case WS_1:
-    case WS_2:
-    case WS_3:
-        e = hrana_json_message(root,
-                               form == WS_1   ? HRANA_1
-                               : form == WS_2 ? HRANA_2
-                                              : HRANA_3,
-                               a, &m);
-        if (e == ERR_OK)
-            show_message(out, &m);
-        return e;
-    }
-    if (e == ERR_OK)
+    if (form >= WS_1) {
+        TRY(r->form->message(r, &m));
+        show_message(out, &m);
+    } else {
+        TRY(decoders[form](r, &body));
         show_body(out, &body);
-    return e;
+    }
+    return ERR_OK;
 }
 
 enum err show_json(enum show_form form, const char *text, size_t n, size_t arena_max,
                    struct buf *out)
 {
+    static const enum hrana_version versions[] = {
+        [PIPELINE_2] = HRANA_2, [PIPELINE_3] = HRANA_3, [CURSOR] = HRANA_3,
+        [V1_EXECUTE] = HRANA_1, [V1_BATCH] = HRANA_1,   [OLDEST] = HRANA_1,
+        [WS_1] = HRANA_1,       [WS_2] = HRANA_2,       [WS_3] = HRANA_3};
     struct arena a;
-    const struct json *root = NULL;
+    struct hrana_reader r;
     arena_init(&a, arena_max);
-    struct json_reader *r = json_reader_new(&a);
-    enum err e = json_feed(r, text, n);
+    hrana_reader_init(&r, &hrana_json, versions[form], &a);
+    enum err e = hrana_reader_feed(&r, text, n);
     if (e == ERR_OK)
-        e = json_end(r, &root);
-    json_reader_free(r);
-    if (e == ERR_OK)
-        e = decode(form, root, &a, out);
+        e = decode(form, &r, out);
     if (e != ERR_OK)
         buf_printf(out, "error: %s", err_text());
     buf_put_u8(out, 0);
+    hrana_reader_fini(&r);
     arena_fini(&a);
     return e;
 }
