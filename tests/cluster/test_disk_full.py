@@ -9,6 +9,7 @@ from tests.cluster.test_catchup import fetches, serves
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
+from tests.lib.metrics import get, scrape, value
 
 MIB = 1 << 20
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
@@ -95,6 +96,11 @@ def state(node):
     return row["state"] if row else ""
 
 
+def readiness(node, query=""):
+    status, _, text = get(node, "/readyz" + query)
+    return status, text.strip()
+
+
 def try_write(c, timeout_ms=3000):
     """The error of one write through any node, or None."""
     try:
@@ -110,7 +116,7 @@ def try_write(c, timeout_ms=3000):
 
 @case(short=True, seconds=120)
 def test_below_the_reserve_writes_are_refused_and_reads_go_on():
-    with SmallDisks(40, disk_reserve="12MiB") as c:
+    with SmallDisks(40, disk_reserve="12MiB", http=True) as c:
         with c.client() as q:
             q.query(TABLE)
             q.query("INSERT INTO numbered(writer, number) VALUES (1, 1)")
@@ -135,10 +141,20 @@ def test_below_the_reserve_writes_are_refused_and_reads_go_on():
                 with node.client() as q:
                     expect_equal(q.query("SELECT writer FROM numbered", level=level).rows, [(1,)],
                                  f"a read at {node}, level {level}")
+            expect_equal(readiness(node), (200, "ready"), f"{node}, for reads")
+            c.wait(lambda n=node: readiness(n, "?writes")[0] == 503, f"{node}, for writes")
+            why = readiness(node, "?writes")[1]
+            if node is c.leader_now():
+                expect("the disk of node" in why and "disk-reserve" in why, why)
+            else:
+                expect_equal(why, "not ready: the leader's disk is full: it refuses writes", "why")
+            expect_equal(value(scrape(node), "lectern_disk_low"), 1, f"lectern_disk_low of {node}")
         for node in c.nodes:
             make_room(node)
         c.wait(lambda: try_write(c) is None, "writes go on without a restart")
         c.wait(lambda: all(state(n) == "ok" for n in c.nodes), "all is well")
+        c.wait(lambda: all(readiness(n, "?writes")[0] == 200 for n in c.nodes), "they say so")
+        expect(all(value(scrape(n), "lectern_disk_low") == 0 for n in c.nodes), "lectern_disk_low")
         c.check_equal()
 
 
@@ -163,7 +179,7 @@ def test_a_leader_without_room_hands_over():
 
 @case(seconds=180)
 def test_a_full_disk_of_a_follower_waits_and_goes_on():
-    with SmallDisks(24, disk_reserve=0) as c:
+    with SmallDisks(24, disk_reserve=0, http=True) as c:
         with c.client() as q:
             q.query(TABLE)
         victim = c.others(c.leader())[0]
@@ -171,6 +187,10 @@ def test_a_full_disk_of_a_follower_waits_and_goes_on():
             c.wait(lambda: w.acknowledged > 50, "some writes")
             fill(victim, 0)
             c.wait(lambda: "disk is full" in state(victim), "the follower says that it waits", 60)
+            expect_equal(readiness(victim, "?noleader"),
+                         (503, "not ready: the disk is full: what others write does not come in"),
+                         "readiness")
+            expect_equal(value(scrape(victim), "lectern_disk_waits"), 1, "lectern_disk_waits")
             seen = w.acknowledged
             c.wait(lambda: w.acknowledged > seen + 200, "the others go on")
             with victim.client() as q:
