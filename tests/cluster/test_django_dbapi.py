@@ -3,15 +3,14 @@
 import contextlib
 import datetime
 import decimal
-import json
 import os
-import socket
+import re
 import sys
 import threading
 import time
 import uuid
 
-from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal, free_port
+from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal
 
 sys.path.insert(0, os.path.join(ROOT, "client", "python"))
 import lectern  # noqa: E402  pylint: disable=wrong-import-position
@@ -32,6 +31,32 @@ def url(node):
 
 
 @case(seconds=60)
+def test_dbapi_is_one():
+    """What PEP 249 wants of the module, and what is wrong before a node is asked."""
+    expect_equal((lectern.apilevel, lectern.threadsafety, lectern.paramstyle), ("2.0", 1, "qmark"),
+                 "globals")
+    tree = {"Warning": Exception, "Error": Exception, "InterfaceError": lectern.Error,
+            "DatabaseError": lectern.Error, "DataError": lectern.DatabaseError,
+            "OperationalError": lectern.DatabaseError, "IntegrityError": lectern.DatabaseError,
+            "InternalError": lectern.DatabaseError, "ProgrammingError": lectern.DatabaseError,
+            "NotSupportedError": lectern.DatabaseError}
+    for name, base in tree.items():
+        expect_equal(getattr(lectern, name).__bases__, (base,), name)
+        expect(getattr(lectern.Connection, name) is getattr(lectern, name), name)
+    ticks = time.mktime((2001, 2, 3, 4, 5, 6, 0, 0, -1))
+    expect_equal((lectern.DateFromTicks(ticks), lectern.TimeFromTicks(ticks),
+                  lectern.TimestampFromTicks(ticks)),
+                 (lectern.Date(2001, 2, 3), lectern.Time(4, 5, 6),
+                  lectern.Timestamp(2001, 2, 3, 4, 5, 6)), "from ticks")
+    for where in ("", "ftp://x", "http://h:99999", "http://h:port", []):
+        fails(lectern.InterfaceError, lambda w=where: lectern.connect(w))
+    version = int(re.search(r"LECTERN_VERSION_NUMBER (\d+)", open(  # of the library
+        os.path.join(ROOT, "client", "lectern.h"), encoding="ascii").read()).group(1))
+    expect_equal(tuple(int(part) for part in lectern.__version__.split(".")),
+                 (version // 1000000, version // 1000 % 1000, version % 1000), "version")
+
+
+@case(seconds=60)
 def test_dbapi_values_and_errors():
     with Cluster(1, http=True) as c:
         with lectern.connect(url(c.node(1)), isolation_level=None, detect_types=3) as db:
@@ -47,6 +72,16 @@ def test_dbapi_values_and_errors():
                           b"ab", None), "adapted")
             expect_equal(db.execute("SELECT :a, :b", {"b": 2, "c": 3, "a": 1}).fetchone(), (1, 2),
                          "names")
+            expect_equal(db.execute("SELECT ':a', \"@a\", :b -- $a\n, /* :a */ [:a] FROM (SELECT 5 "
+                                    "AS '@a', 6 AS ':a')", {"a": 1, "b": 2}).fetchone(),
+                         (":a", 5, 2, 6), "what only looks like a name")
+            fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?, ?", {1, 2}))
+            for raised, value in ((OverflowError, 2 ** 63), (UnicodeEncodeError, "\ud800")):
+                try:
+                    db.execute("SELECT ?", (value,))
+                    raise AssertionError(f"{value!r} was taken")
+                except raised:
+                    pass
             db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, b bool, d date, s timestamp, "
                        "u varchar(9) UNIQUE)")
             cursor = db.execute("INSERT INTO t(b, d, s, u) VALUES (?, ?, ?, 'x')", adapted[:1] +
@@ -108,6 +143,15 @@ def test_dbapi_transactions():
         db.execute("PRAGMA foreign_keys = OFF")
         expect_equal(db.execute("PRAGMA foreign_keys").fetchone(), (0,), "outside of one")
         expect_equal(other.execute("PRAGMA foreign_keys").fetchone(), (1,), "of another")
+        db.execute("CREATE TABLE child(a REFERENCES t(a) DEFERRABLE INITIALLY DEFERRED)")
+        db.execute("PRAGMA foreign_keys = ON")
+
+        def break_constraint():
+            with db:
+                db.execute("BEGIN")
+                db.execute("INSERT INTO child VALUES ('nobody')")
+        fails(lectern.IntegrityError, break_constraint, "FOREIGN KEY")
+        expect_equal(db.in_transaction, False, "a COMMIT that failed in `with` is rolled back")
         db.executescript("CREATE TABLE u(a); INSERT INTO u VALUES (1); INSERT INTO u VALUES (2);")
         expect_equal(db.execute("SELECT count(*) FROM u").fetchone(), (2,), "of a script")
         db.execute("BEGIN")
@@ -160,6 +204,45 @@ NUMBERS = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE
            "SELECT i FROM n")
 
 
+def in_child(action):
+    """The status of a child process that does ACTION."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            action()
+            status = 0
+        os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def forked(db, rows):
+    """The child makes its own connections, and leaves the parent's and its transaction alone."""
+    fails(lectern.OperationalError, rows.fetchall)
+    fails(lectern.TransactionLost, lambda: db.execute("INSERT INTO t VALUES (2)"), "forked")
+    db.rollback()
+    expect_equal(db.execute("SELECT count(*) FROM t").fetchone(), (9,), "not in the transaction")
+    db.close()
+
+
+@case(seconds=60)
+def test_dbapi_requests_that_are_large():
+    """Over http-body-bytes: many rows are sent in parts; one that is too large is refused, and the
+    transaction goes on."""
+    with Cluster(1, http=True, http_body_bytes="3MiB") as c:
+        db = lectern.connect(url(c.node(1)), isolation_level=None)
+        db.execute("CREATE TABLE t(a)")
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO t VALUES (?)", ((bytes(900000),) for _ in range(8)))
+        for size in (4 << 20, 40 << 20):
+            fails(lectern.DataError,
+                  lambda s=size: db.execute("INSERT INTO t VALUES (?)", ("x" * s,)))
+        db.commit()
+        expect_equal(db.execute("SELECT count(*), sum(length(a)) FROM t").fetchone(), (8, 7200000),
+                     "rows")
+        db.close()
+
+
 @case(seconds=60)
 def test_dbapi_streams_what_is_large():
     """Answers over http-answer-bytes: rows come while they are fetched, beside other statements."""
@@ -178,6 +261,8 @@ def test_dbapi_streams_what_is_large():
             left.fetchone()
             left.close()
             expect_equal(db.execute("SELECT count(*) FROM t").fetchone(), (int(inside),), "after")
+            long = db.execute("SELECT zeroblob(3000000), 1 UNION ALL SELECT 'x', 2").fetchall()
+            expect_equal(([len(row[0]) for row in long], long[1]), ([3000000, 1], ("x", 2)), "long")
             two = [db.execute(NUMBERS), db.execute(NUMBERS + " ORDER BY i DESC")]
             expect_equal([[next(r)[0] for r in two], [sum(1 for _ in r) for r in two]],
                          [[1, 20000], [19999, 19999]], "two at once")
@@ -189,161 +274,11 @@ def test_dbapi_streams_what_is_large():
             "INSERT INTO t SELECT printf('%09000d', value) FROM json_each('[1,2,3,4,5,6,7,8]') "
             "RETURNING a"))
         expect_equal(db.execute("SELECT count(*) FROM t").fetchone(), (9,), "not repeated")
-        pid = os.fork()  # the child makes its own connection, and leaves the parent's alone
-        if pid == 0:
-            status = 1
-            with contextlib.suppress(BaseException):
-                status = 0 if db.execute("SELECT 8").fetchone() == (8,) else 2
-            os._exit(status)
-        expect_equal(os.waitpid(pid, 0)[1], 0, "status of the child")
-        expect_equal(db.execute("SELECT 9").fetchone(), (9,), "after a fork")
-        db.close()
-
-
-# --- scripted nodes -------------------------------------------------------------------------------
-
-OK, NOT_READ, BUSY, DIE, LATE = "ok", "not read", "busy", "die", "late"
-LOST, FULL, STRANGER = "lost", "full", "stranger"
-
-
-class Scripted:
-    """A node that does with each request what its script says, and notes the SQL of all."""
-
-    def __init__(self, *script):
-        self.script, self.heard = list(script), []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.in_transaction = False
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self.socket.accept()
-                threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
-
-    def serve(self, connection):
-        with connection, contextlib.suppress(OSError, ValueError), \
-                connection.makefile("rb") as file:
-            while self.one(connection, file):
-                pass
-
-    def one(self, connection, file):
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            line = file.readline()
-            if not line:
-                return False
-            head += line
-        length = int(head.lower().split(b"content-length:")[1].split()[0])
-        request = json.loads(file.read(length))
-        todo = self.script.pop(0) if self.script else OK
-        sql = request["requests"][0].get("stmt", {}).get("sql", "")
-        self.heard.append(sql)
-        if todo == DIE:
-            return False
-        if todo == LATE:
-            time.sleep(60)
-        status, body = self.answer(todo, sql, request)
-        body = json.dumps(body).encode()
-        connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
-                           + body)
-        return True
-
-    def answer(self, todo, sql, request):
-        if todo == FULL:
-            return 503, {"code": "BUSY", "message": "no room"}
-        if todo == STRANGER:
-            return 400, {"code": "BATON_INVALID", "message": "not of this cluster"}
-        failed = {BUSY: "SQLITE_BUSY", LOST: "TRANSACTION_CLOSED"}.get(todo)
-        if todo == LOST or sql in ("COMMIT", "ROLLBACK"):
-            self.in_transaction = False
-        elif sql.startswith("BEGIN") and failed is None:
-            self.in_transaction = True
-        result = {"cols": [], "rows": [], "affected_row_count": 1, "last_insert_rowid": None}
-        first = ({"type": "error", "error": {"code": failed, "message": "so it is"}} if failed else
-                 {"type": "ok", "response": {"type": "execute", "result": result}})
-        state = {"type": "get_autocommit", "is_autocommit": not self.in_transaction}
-        return 200, {"baton": f"b{len(self.heard)}" if request else None, "base_url": None,
-                     "results": [first, {"type": "ok", "response": state}]}
-
-
-class Nobody:
-    def __init__(self):
-        self.url = f"http://127.0.0.1:{free_port()}"
-
-
-def connect(*nodes, timeout=5.0):
-    return lectern.connect([n.url for n in nodes], isolation_level=None, timeout=timeout)
-
-
-@case(seconds=60)
-def test_dbapi_sends_again_only_what_was_not_run():
-    read, write = "SELECT 1", "INSERT INTO t VALUES (1)"
-    a, b = Scripted(DIE), Scripted()
-    connect(a, b).execute(read)
-    expect_equal((a.heard, b.heard), ([read], [read]), "a read goes to the next node")
-
-    a, b = Scripted(DIE), Scripted()
-    db = connect(a, b)
-    fails(lectern.UnknownOutcome, lambda: db.execute(write), "not known")
-    expect_equal((a.heard, b.heard), ([write], []), "a write is sent once")
-    db.execute(write)
-    expect_equal((a.heard, b.heard), ([write], [write]), "the next one goes elsewhere")
-
-    for refusal in (BUSY, FULL, STRANGER):
-        a, b = Scripted(OK, refusal), Scripted()
-        db = connect(a, b)
-        db.execute(read)
-        db.execute(write)
-        expect_equal(a.heard.count(write) + b.heard.count(write), 2, f"{refusal}: again")
-
-    a, gone = Scripted(), Nobody()
-    connect(gone, a).execute(write)
-    expect_equal(a.heard, [write], "nobody listens there")
-    fails(lectern.OperationalError, lambda: connect(gone, timeout=0.3).execute(write),
-          "no node answered within 0.3 s")
-
-    a = Scripted(*[BUSY] * 1000)
-    began = time.monotonic()
-    e = fails(lectern.OperationalError, lambda: connect(a, timeout=0.4).execute(write))
-    expect(e.code == "SQLITE_BUSY" and 2 < len(a.heard) < 30 and time.monotonic() - began < 5,
-           f"{e!r} after {len(a.heard)} tries")
-
-
-@case(seconds=60)
-def test_dbapi_transaction_that_is_lost():
-    write = "INSERT INTO t VALUES (1)"
-    for script in ((OK, OK, DIE), (OK, OK, LOST)):
-        a, b = Scripted(*script), Scripted()
-        db = connect(a, b)
+        rows = db.execute(NUMBERS)
         db.execute("BEGIN")
-        db.execute(write)
-        fails(lectern.TransactionLost, lambda d=db: d.execute(write))
-        before = len(a.heard) + len(b.heard)
-        fails(lectern.TransactionLost, lambda d=db: d.execute(write))
-        fails(lectern.TransactionLost, lambda d=db: d.executemany(write, [()]))
-        fails(lectern.TransactionLost, lambda d=db: d.execute("ROLLBACK TO s"))
-        expect_equal(len(a.heard) + len(b.heard), before, "nothing runs outside of it")
-        db.rollback()
-        expect_equal(db.in_transaction, False, "rolled back")
-        db.execute(write)
-
-    a, b = Scripted(OK, OK, DIE), Scripted()
-    db = connect(a, b)
-    db.execute("BEGIN")
-    db.execute(write)
-    fails(lectern.UnknownOutcome, db.commit, "whether the transaction was committed")
-    expect_equal((a.heard[-1], b.heard, db.in_transaction), ("COMMIT", [], False), "sent once")
-
-    a, b = Scripted(DIE), Scripted()
-    connect(a, b).execute("BEGIN")
-    expect_equal((a.heard, b.heard), (["BEGIN"], ["BEGIN"]), "BEGIN may be sent again")
-
-    a, b = Scripted(OK, OK, LOST), Scripted()
-    db = connect(a, b)
-    db.execute("BEGIN")
-    db.execute(write)
-    fails(lectern.TransactionLost, db.commit)
-    expect_equal(db.in_transaction, False, "after a COMMIT that says that it is lost")
-    db.execute(write)
+        db.execute("INSERT INTO t VALUES (1)")
+        expect_equal(in_child(lambda: forked(db, rows)), 0, "status of the child")
+        expect_equal(sum(1 for _ in rows), 20000, "rows of the parent")
+        db.commit()  # that the child has not ended
+        expect_equal(db.execute("SELECT count(*) FROM t").fetchone(), (10,), "after a fork")
+        db.close()

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from .errors import InterfaceError
 
-IDLE_SECONDS = 60.0  # a connection that was not used for longer is not trusted any more
+IDLE_SECONDS = 60.0    # a connection that was not used for longer is not trusted any more
+GRACE_SECONDS = 5.0    # in which a node says that the time is over, before it is taken for dead
+SILENCE_SECONDS = 5.0  # after them a node that does not answer is asked whether it still lives
 
 BLOCK_BYTES = 1 << 18
 
@@ -44,18 +46,30 @@ def urls_of(where):
         pieces = urlsplit(url)
         if pieces.scheme not in ("http", "https") or not pieces.hostname:
             raise InterfaceError(f"{part!r} is not the URL of a node: http://HOST:PORT")
+        try:
+            pieces.port
+        except ValueError as e:
+            raise InterfaceError(f"{part!r}: {e}") from e
         urls.append(url.rstrip("/"))
     if not urls:
         raise InterfaceError("no URL of a node was given")
     return urls
 
 
+def http_connection(url, seconds):
+    """To the node of URL, not yet open."""
+    pieces = urlsplit(url)
+    kind = (http.client.HTTPSConnection if pieces.scheme == "https"
+            else http.client.HTTPConnection)
+    return kind(pieces.hostname, pieces.port, timeout=seconds)
+
+
 class Door:
     """Not for several threads at once."""
 
-    def __init__(self, where, timeout, connect_timeout, headers=None):
+    def __init__(self, where, connect_timeout, headers=None):
         self.urls = urls_of(where)
-        self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.connect_timeout = connect_timeout
         self.headers = {"Content-Type": "application/json", **(headers or {})}
         self.at = 0
         self._http = None
@@ -70,7 +84,7 @@ class Door:
 
     def another(self):
         """A door to the same node, with a connection of its own."""
-        other = Door(self.urls, self.timeout, self.connect_timeout, self.headers)
+        other = Door(self.urls, self.connect_timeout, self.headers)
         other.at = self.at
         return other
 
@@ -102,25 +116,50 @@ class Door:
             self.close()
         if self._http is not None:
             return
-        pieces = urlsplit(url)
-        kind = (http.client.HTTPSConnection if pieces.scheme == "https"
-                else http.client.HTTPConnection)
-        connection = kind(pieces.hostname, pieces.port, timeout=self.connect_timeout)
+        connection = http_connection(url, self.connect_timeout)
         try:
             connection.connect()
         except OSError as e:
             raise NotSent(f"{url}: {e}") from e
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.sock.settimeout(self.timeout)
         self._http, self._url, self._process = connection, url, os.getpid()
 
-    def _send(self, path, request, url):
+    def _send(self, path, request, seconds, url):
         """Posts REQUEST; the head of its answer is here."""
         body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {"lectern-timeout": str(max(1, int(seconds * 1000))), **self.headers}
         self._connect(url)
+        self._http.sock.settimeout(seconds + GRACE_SECONDS)
         with self._telling(url):
-            self._http.request("POST", urlsplit(url).path + path, body, self.headers)
+            try:
+                self._http.request("POST", urlsplit(url).path + path, body, headers)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it may have said why before it had read all
+            else:
+                self._await(url, seconds + GRACE_SECONDS)
             return self._http.getresponse()
+
+    def _await(self, url, seconds):
+        """Until an answer begins. A paused process, or one behind a broken line, keeps its
+        connections open: after a silence it is asked on another one."""
+        poll = select.poll()
+        poll.register(self._http.sock, select.POLLIN)
+        end = time.monotonic() + seconds
+        while not poll.poll(1000 * min(SILENCE_SECONDS, max(0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                raise TimeoutError("timed out")
+            if not self._lives(url):
+                raise TimeoutError("the node does not answer, not even to /livez")
+
+    def _lives(self, url):
+        connection = http_connection(url, SILENCE_SECONDS)
+        try:
+            connection.request("GET", urlsplit(url).path + "/livez")
+            return connection.getresponse().status > 0
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     @contextlib.contextmanager
     def _telling(self, url):
@@ -142,31 +181,35 @@ class Door:
             self.close()
         return body
 
-    def post(self, path, request, url=None):
+    def post(self, path, request, seconds, url=None):
         """Posts REQUEST (JSON) to PATH at URL, or at the present node; returns the answer's JSON.
+        The node is given SECONDS for it.
 
         Raises NotSent, NoAnswer or Refused; after the first two the connection is closed.
         """
         url = url or self.urls[self.at]
-        answer = self._send(path, request, url)
+        answer = self._send(path, request, seconds, url)
         return self._judge(url, answer.status, self._read(answer, url))
 
-    def lines(self, path, request, url=None):
+    def lines(self, path, request, seconds, url=None):
         """As post(), but yields the answer's lines, as a list of JSON, while they come. It must be
         read to its end before the next request."""
         url = url or self.urls[self.at]
-        answer = self._send(path, request, url)
+        answer = self._send(path, request, seconds, url)
         if answer.status != 200:
             self._judge(url, answer.status, self._read(answer, url))
         with self._telling(url):
-            rest = b""
-            while True:
+            rest, block = [], b"\n"
+            while block:
+                if self._process != os.getpid():
+                    raise NoAnswer(f"{url}: the rows are those of the process that has forked")
                 block = answer.read1(BLOCK_BYTES)
-                lines, newline, rest = (rest + block).rpartition(b"\n")
+                lines, newline, end = block.rpartition(b"\n")
                 if newline:
+                    lines = b"".join([*rest, lines])
+                    rest = []
                     yield json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
-                if not block:
-                    break
+                rest.append(end)
         self._used = time.monotonic()
         if answer.will_close:
             self.close()

@@ -95,8 +95,8 @@ def sqlite_text(message):
     return message
 
 
-def error_of(code, message):
-    """The exception for what the server said."""
-    error = CLASSES.get(code, OperationalError)(sqlite_text(message))
+def error_of(code, message, kind=None):
+    """The exception for what the server said: of the class that CODE has, or of KIND."""
+    error = (kind or CLASSES.get(code, OperationalError))(sqlite_text(message))
     error.code = code
     return error

@@ -6,27 +6,31 @@ before the next statement is sent.
 """
 
 from .door import NoAnswer
-from .errors import OperationalError, error_of
+from .errors import Error, OperationalError, error_of
 
 CURSOR = "/v3/cursor"
 
 
 class RowStream:
-    """An iterator of rows as Hrana has them. `cols` are known from the beginning."""
+    """An iterator of rows as Hrana has them. `cols` are known after begin()."""
 
-    def __init__(self, door, baton, stmt, url, own):
+    def __init__(self, door, baton, stmt, seconds, url=None, own=False):
         self._door, self._own = door, own
         request = {"baton": baton, "batch": {"steps": [{"stmt": stmt}]}}
-        self._blocks = door.lines(CURSOR, request, url)
+        self._blocks = door.lines(CURSOR, request, seconds, url)
         self._lines = iter(next(self._blocks, ()))
-        self._kept = iter(())
-        self.over = False
+        self._kept, self._broken = iter(()), None
+        self.cols, self.over = [], False
         first = next(self._lines, None)
         if first is None:
             raise NoAnswer(f"{door.url}: an answer without a line")
         self.baton, self.base_url = first.get("baton"), first.get("base_url")
+
+    def begin(self):
+        """Takes the columns; an error of the statement is raised."""
         entry = self._entry()
         self.cols = [] if entry is None else entry["cols"]
+        return self
 
     def _line(self):
         """The next one, or None."""
@@ -71,6 +75,8 @@ class RowStream:
         row = next(self._kept, None)
         if row is not None:
             return row
+        if self._broken is not None:
+            raise self._broken
         try:
             entry = self._entry()
         except NoAnswer as e:
@@ -80,18 +86,25 @@ class RowStream:
         return entry["row"]
 
     def keep(self):
-        """Reads the rest into memory: the connection is wanted."""
-        if not self.over:
-            self._kept = iter(list(self))
+        """Reads the rest into memory: the connection is wanted. What fails is told to who fetches
+        that far."""
+        if self.over:
+            return
+        kept = []
+        try:
+            kept.extend(self)
+        except Error as e:
+            self._broken = e
+        self._kept = iter(kept)
 
     def abandon(self):
         """Nobody wants the rest."""
-        self._kept = iter(())
+        self._kept, self._broken = iter(()), None
         if self.over:
             return
         if self._own:
             self.over = True
             self._door.close()
         else:  # without its end the node would give the transaction up
-            for _ in self:
-                pass
+            self.keep()
+            self._kept, self._broken = iter(()), None

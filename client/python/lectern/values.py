@@ -10,17 +10,15 @@ import binascii
 import datetime
 import decimal
 import math
-import re
 import uuid
 
+from . import statements
 from .errors import OperationalError, ProgrammingError
 
 PARSE_DECLTYPES, PARSE_COLNAMES = 1, 2
 # JSON has no word for an infinite number. This one is read as infinite by any double.
 BEYOND = 10 ** 400
 INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
-
-_NAME = re.compile(r"[:@$](\w+)")
 
 adapters = {}
 converters = {}
@@ -73,13 +71,21 @@ def encode(value):
 def arguments(sql, parameters):
     """The part of a Hrana statement that carries PARAMETERS: a sequence, or a mapping of names, of
     which SQL need not use all."""
-    if not parameters:
-        return {}
     if hasattr(parameters, "keys"):
-        used = set(_NAME.findall(sql))
-        return {"named_args": [{"name": str(k), "value": encode(parameters[k])}
-                               for k in parameters.keys() if str(k) in used]}
-    return {"args": [encode(v) for v in parameters]}
+        used = statements.names(sql)
+        found = [{"name": str(k), "value": encode(parameters[k])}
+                 for k in parameters.keys() if str(k) in used]
+        return {"named_args": found} if found else {}
+    if not hasattr(parameters, "__getitem__"):  # a set, which has no order
+        raise ProgrammingError("parameters are of unsupported type")
+    return {"args": [encode(v) for v in parameters]} if len(parameters) > 0 else {}
+
+
+def size_of(stmt):
+    """About how many bytes a Hrana statement takes in a request."""
+    given = [a["value"] for a in stmt.get("named_args", ())] + stmt.get("args", [])
+    values = (v.get("value") or v.get("base64") or "" for v in given)
+    return len(stmt["sql"]) + sum(len(v) if isinstance(v, str) else 24 for v in values)
 
 
 # --- from the server ------------------------------------------------------------------------------

@@ -7,18 +7,15 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.client import BaseDatabaseClient
 
-from ..door import urls_of
+from ..door import http_connection, urls_of
 
 
 def native_addresses(where):
     """HOST:PORT of the nodes for the native protocol, with commas, as GET /nodes tells them."""
     for url in urls_of(where):
-        pieces = urlsplit(url)
-        kind = (http.client.HTTPSConnection if pieces.scheme == "https"
-                else http.client.HTTPConnection)
-        connection = kind(pieces.hostname, pieces.port, timeout=5)
+        connection = http_connection(url, 5)
         try:
-            connection.request("GET", pieces.path + "/nodes")
+            connection.request("GET", urlsplit(url).path + "/nodes")
             nodes = json.loads(connection.getresponse().read())["nodes"]
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             continue
