@@ -247,7 +247,7 @@ $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
 $(B)/tests/check-consensus: $(call objs,$(SIM_SRC))
 $(B)/tests/check-client: | $(B)/lectern
 
-$(B)/node/http/http_conn.o: private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
+$(B)/node/http/http_conn.o $(B)/node/http/http_head.o: private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
 # No prerequisite: on a fresh machine the package comes with `deps`.
 $(LLHTTP_OBJS): $(B)/llhttp/%.o: $(B)/.flags | deps
 	@mkdir -p $(@D)

@@ -1,18 +1,20 @@
 /* Room: node/http.   Thread: loop.
  * Owns: the connection, its bytes that are not parsed yet, and the open exchange (a *turn*).
  * Invariants: a handler is called only from run(); nothing is freed while run() is on the stack,
- * but at its end; a head is given to llhttp whole, after its lines were looked at: one request has
- * one reading, whoever stands between its client and us; an idle connection keeps no buffer.
- * Not here: what an answer looks like (exchange.c), who gives it (router.c).
+ * but at its end; an idle connection keeps no buffer.
+ * Not here: what an answer looks like (exchange.c), who gives it (router.c), what a head says
+ * (http_head.c).
  *
- * A head is collected until its empty line, checked byte by byte (scan_head), and parsed in place.
- * A body goes through llhttp as it comes. When the stream of bytes cannot be trusted any more, the
- * connection ends behind the error's answer: nothing that follows is read as a request. */
+ * A head is collected until its empty line. A body goes through llhttp as it comes, up to its last
+ * chunk: the trailers behind it are looked at as a head's lines are, and dropped. When the stream
+ * of bytes cannot be trusted any more, the connection ends behind the error's answer: nothing that
+ * follows is read as a request. */
 #include "node/http/http_conn.h"
 
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/http/http_head.h"
 #include "node/http/router.h"
 #include "node/tcp.h"
 #include "node/waiting.h"
@@ -20,7 +22,6 @@
 #include <llhttp/llhttp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 /* Kept of what a client sends ahead of its answers; then it is read no more. */
 #define AHEAD_MAX KIB(64)
@@ -38,13 +39,12 @@ enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_ANSWER, CONN_UPGRADED, C
 struct turn {
     struct exchange x; /* first: one is the other */
     llhttp_t parser;
+    struct http_head head;
     uint64_t body;     /* bytes of it that came */
     size_t extras;     /* bytes of chunk extensions and trailers */
-    uint64_t length;   /* what it says to be, when it is not chunked */
+    bool trailers;     /* its last chunk was read */
     bool complete;     /* the request was read, or nothing more of it is */
     bool told_end;     /* on_end was called */
-    bool keep;         /* its client wants the connection kept */
-    bool expects;      /* 100-continue is owed */
     bool too_big, bad; /* of a body */
 };
 
@@ -53,8 +53,10 @@ struct http_conn {
     struct http_listener *listener;
     struct tcp *tcp;
     struct turn *turn;
-    struct buf in;  /* came and is not parsed */
-    size_t scanned; /* bytes of IN that scan_head has seen */
+    struct buf in; /* came and is not parsed */
+    struct http_lines
+        lines; /* of a head, of which SCANNED bytes of IN were looked at; of trailers */
+    size_t scanned;
     const struct http_takeover *takeover;
     size_t held;    /* by it */
     size_t counted; /* in options.waiting */
@@ -137,84 +139,6 @@ static void end(struct http_conn *c, enum tcp_end how) ON_LOOP
         reap(c);
 }
 
-/* --- the head --- */
-
-enum scan { SCAN_MORE, SCAN_WHOLE, SCAN_BAD };
-
-/* Looks for the end of the head in N bytes, of which *AT were seen. Lines end with CR LF and with
- * nothing else, and none begins with a space: on both, readers of HTTP disagree (RFC 9112, 2.2 and
- * 5.2). Nor with a colon: llhttp lets a header without a name pass. */
-static enum scan scan_head(const uint8_t *p, size_t n, size_t *at)
-{
-    for (size_t i = *at; i < n; i++) {
-        uint8_t b = p[i], before = i == 0 ? 0 : p[i - 1];
-        if (b == '\n') {
-            if (before != '\r')
-                return SCAN_BAD;
-            if (i >= 2 && p[i - 2] == '\n') {
-                *at = i + 1;
-                return SCAN_WHOLE;
-            }
-        } else if (before == '\r' || (before == '\n' && (b == ' ' || b == '\t' || b == ':')) ||
-                   (b < 0x20 && b != '\t' && b != '\r') || b == 0x7f ||
-                   (i == 0 && !(b >= 'A' && b <= 'Z'))) {
-            return SCAN_BAD;
-        }
-    }
-    *at = n;
-    return SCAN_MORE;
-}
-
-/* What llhttp finds in a head: parser.data while it is read. */
-struct head {
-    struct exchange *x;
-    const char *url;
-    size_t url_len;
-    bool too_many;
-    uint16_t name_len[HTTP_HEADERS_MAX], value_len[HTTP_HEADERS_MAX];
-};
-
-static int on_url(llhttp_t *parser, const char *p, size_t n)
-{
-    struct head *h = parser->data;
-    h->url = p;
-    h->url_len = n;
-    return 0;
-}
-
-static int on_name(llhttp_t *parser, const char *p, size_t n)
-{
-    struct head *h = parser->data;
-    uint32_t i = h->x->n_headers;
-    if (i == HTTP_HEADERS_MAX) {
-        h->too_many = true;
-        return HPE_USER;
-    }
-    h->x->headers[i].name = (uint16_t)(p - h->x->head);
-    h->name_len[i] = (uint16_t)n;
-    h->x->headers[i].value = (uint16_t)(p - h->x->head + (ptrdiff_t)n);
-    h->value_len[i] = 0;
-    h->x->n_headers++;
-    return 0;
-}
-
-static int on_value(llhttp_t *parser, const char *p, size_t n)
-{
-    struct head *h = parser->data;
-    uint32_t i = h->x->n_headers - 1;
-    if (h->x->n_headers == 0)
-        return HPE_USER;
-    h->x->headers[i].value = (uint16_t)(p - h->x->head);
-    h->value_len[i] = (uint16_t)n;
-    return 0;
-}
-
-static int on_head_complete(llhttp_t *parser)
-{
-    parser->upgrade = 0; /* is our affair: h2c is not spoken, WebSockets are the router's */
-    return HPE_PAUSED;
-}
-
 /* --- the body --- */
 
 static int on_extras(llhttp_t *parser, const char *p, size_t n)
@@ -248,6 +172,13 @@ static int on_body(llhttp_t *parser, const char *p, size_t n)
     return c->state == CONN_OVER ? HPE_USER : 0;
 }
 
+static int on_chunk(llhttp_t *parser)
+{
+    struct turn *t = parser->data;
+    t->trailers = parser->content_length == 0;
+    return t->trailers ? HPE_PAUSED : 0;
+}
+
 static int on_complete(llhttp_t *parser)
 {
     struct turn *t = parser->data;
@@ -255,149 +186,11 @@ static int on_complete(llhttp_t *parser)
     return HPE_PAUSED;
 }
 
-static const llhttp_settings_t head_settings = {.on_url = on_url,
-                                                .on_header_field = on_name,
-                                                .on_header_value = on_value,
-                                                .on_headers_complete = on_head_complete};
 static const llhttp_settings_t body_settings = {.on_body = on_body,
-                                                .on_header_field = on_extras,
-                                                .on_header_value = on_extras,
+                                                .on_chunk_header = on_chunk,
                                                 .on_chunk_extension_name = on_extras,
                                                 .on_chunk_extension_value = on_extras,
                                                 .on_message_complete = on_complete};
-
-/* --- judging a head --- */
-
-struct verdict {
-    int status; /* 0: nothing is wrong */
-    const char *code, *message;
-};
-
-static const struct verdict fine;
-
-static struct verdict bad(const char *message)
-{
-    return (struct verdict){400, "BAD_REQUEST", message};
-}
-
-/* Zeros behind names and values, names in lower case. Only now: llhttp has read it all. */
-static void cut_headers(struct exchange *x, const struct head *h)
-{
-    for (uint32_t i = 0; i < x->n_headers; i++) {
-        char *name = x->head + x->headers[i].name, *value = x->head + x->headers[i].value;
-        size_t n = h->value_len[i];
-        for (size_t k = 0; k < h->name_len[i]; k++)
-            name[k] = (char)(name[k] >= 'A' && name[k] <= 'Z' ? name[k] | 0x20 : name[k]);
-        while (n > 0 && (value[n - 1] == ' ' || value[n - 1] == '\t'))
-            n--;
-        name[h->name_len[i]] = 0;
-        value[n] = 0;
-    }
-}
-
-/* The path and the query of a target: /path?query, http://host/path?query, or * of OPTIONS. */
-static struct verdict cut_url(struct exchange *x, char *url)
-{
-    if (strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0) {
-        char *path = strstr(url, "://") + 3;
-        path += strcspn(path, "/?");
-        if (*path != '/') /* http://host, http://host?query */
-            *--path = '/';
-        url = path;
-    }
-    if (url[0] != '/' && !(strcmp(url, "*") == 0 && x->verb == HTTP_VERB_OPTIONS))
-        return bad("the target of the request is no path");
-    char *query = strchr(url, '?');
-    x->path = url;
-    x->query = query == NULL ? "" : query + 1;
-    if (query != NULL)
-        *query = 0;
-    return fine;
-}
-
-static unsigned count_header(const struct exchange *x, const char *name)
-{
-    unsigned n = 0;
-    for (uint32_t i = 0; i < x->n_headers; i++)
-        n += strcmp(x->head + x->headers[i].name, name) == 0;
-    return n;
-}
-
-/* Where the body ends: said once and in one way, or refused (RFC 9112, 6). */
-static struct verdict judge_length(const struct turn *t, size_t body_max) ON_LOOP
-{
-    const struct exchange *x = &t->x;
-    const char *length = exchange_header(x, "content-length");
-    const char *coding = exchange_header(x, "transfer-encoding");
-    if (count_header(x, "content-length") > 1 || count_header(x, "transfer-encoding") > 1)
-        return bad("two headers say how long the body is");
-    if (length != NULL && coding != NULL)
-        return bad("content-length and transfer-encoding exclude each other");
-    if (coding != NULL && x->old)
-        return bad("HTTP/1.0 has no transfer-encoding");
-    if (coding != NULL && strcasecmp(coding, "chunked") != 0)
-        return (struct verdict){501, "NOT_IMPLEMENTED", "the one transfer-encoding is chunked"};
-    if ((coding != NULL) != ((t->parser.flags & F_CHUNKED) != 0))
-        return bad("transfer-encoding is not understood");
-    if (length != NULL && (*length == 0 || length[strspn(length, "0123456789")] != 0))
-        return bad("content-length is no number");
-    if (length != NULL && t->parser.content_length > body_max)
-        return (struct verdict){413, "BODY_TOO_LARGE",
-                                "the body is larger than this node takes (http-body-bytes)"};
-    return fine;
-}
-
-static struct verdict judge(struct turn *t, char *url, size_t body_max) ON_LOOP
-{
-    struct exchange *x = &t->x;
-    unsigned hosts = count_header(x, "host");
-    const char *host = exchange_header(x, "host");
-    const char *expect = exchange_header(x, "expect");
-    if (t->parser.http_major != 1)
-        return (struct verdict){505, "HTTP_VERSION", "this is a port for HTTP/1.1"};
-    if (hosts > 1 || (hosts == 0 && !x->old))
-        return bad("one header `host` is needed");
-    if (host != NULL && strpbrk(host, " \t,/@") != NULL)
-        return bad("the header `host` is no host");
-    if (t->parser.method == HTTP_CONNECT)
-        return (struct verdict){501, "NOT_IMPLEMENTED", "this is no proxy"};
-    struct verdict v = cut_url(x, url);
-    if (v.status == 0)
-        v = judge_length(t, body_max);
-    if (v.status == 0 && expect != NULL && !x->old && strcasecmp(expect, "100-continue") != 0)
-        return (struct verdict){417, "EXPECTATION_FAILED", "the one expectation is 100-continue"};
-    t->length = t->parser.content_length;
-    t->expects = expect != NULL && !x->old &&
-                 (t->parser.content_length > 0 || (t->parser.flags & F_CHUNKED) != 0);
-    return v;
-}
-
-static enum http_verb verb_of(const llhttp_t *parser)
-{
-    switch (parser->method) {
-    case HTTP_GET:
-        return HTTP_VERB_GET;
-    case HTTP_HEAD:
-        return HTTP_VERB_HEAD;
-    case HTTP_POST:
-        return HTTP_VERB_POST;
-    case HTTP_OPTIONS:
-        return HTTP_VERB_OPTIONS;
-    default:
-        return HTTP_VERB_OTHER;
-    }
-}
-
-static struct verdict judge_failure(const struct head *h, enum llhttp_errno e)
-{
-    if (h->too_many)
-        return (struct verdict){431, "HEAD_TOO_LARGE", "the request has more than 100 headers"};
-    if (e == HPE_INVALID_VERSION || e == HPE_PAUSED_H2_UPGRADE)
-        return (struct verdict){505, "HTTP_VERSION", "this is a port for HTTP/1.1"};
-    if (e == HPE_INVALID_METHOD)
-        return (struct verdict){501, "NOT_IMPLEMENTED", "the method is unknown"};
-    return bad("the request is not HTTP/1.1");
-}
 
 /* --- a turn --- */
 
@@ -420,7 +213,7 @@ static struct turn *begin_turn(struct http_conn *c, const uint8_t *head, size_t 
 }
 
 /* Answers the open turn with an error and ends the connection behind it. */
-static void refuse_turn(struct http_conn *c, struct verdict v) ON_LOOP
+static void refuse_turn(struct http_conn *c, struct http_verdict v) ON_LOOP
 {
     struct turn *t = c->turn;
     c->state = CONN_ANSWER;
@@ -433,59 +226,62 @@ static void refuse_turn(struct http_conn *c, struct verdict v) ON_LOOP
 static void refuse(struct http_conn *c, int status, const char *code, const char *message) ON_LOOP
 {
     (void)begin_turn(c, NULL, 0);
-    refuse_turn(c, (struct verdict){status, code, message});
+    refuse_turn(c, (struct http_verdict){status, code, message});
+}
+
+/* The rest of the body is not what its head says, or too large: nothing behind it is read. */
+static void refuse_body(struct http_conn *c) ON_LOOP
+{
+    struct turn *t = c->turn;
+    if (!t->x.answered) {
+        refuse_turn(c, t->too_big ? http_too_large
+                                  : http_bad_request("the body is not what its head says"));
+    } else {
+        c->state = CONN_ANSWER;
+        t->complete = true;
+        t->x.closes = true; /* the answer says so, or not: what follows is no request */
+    }
+}
+
+static size_t feed_trailers(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
+{
+    struct turn *t = c->turn;
+    size_t used = n;
+    enum http_scan scan = http_lines_scan(&c->lines, p, n, &used);
+    t->extras += used;
+    t->complete = scan == HTTP_SCAN_WHOLE;
+    if (scan == HTTP_SCAN_BAD || t->extras > CHUNK_EXTRAS_MAX)
+        refuse_body(c);
+    else if (t->complete)
+        c->state = CONN_ANSWER;
+    return used;
 }
 
 /* Gives N bytes of a body, or of the end of a head, to llhttp. Returns how many it took. */
 static size_t feed(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
 {
     struct turn *t = c->turn;
+    if (t->trailers)
+        return feed_trailers(c, p, n);
     enum llhttp_errno e = llhttp_execute(&t->parser, (const char *)p, n);
     if (c->state == CONN_OVER || e == HPE_OK)
         return n;
-    if (t->complete) {
-        c->state = CONN_ANSWER;
-        return (size_t)(llhttp_get_error_pos(&t->parser) - (const char *)p);
+    if (e != HPE_PAUSED) {
+        refuse_body(c);
+        return n;
     }
-    struct verdict v = bad("the body is not what its head says");
-    if (t->too_big)
-        v = (struct verdict){413, "BODY_TOO_LARGE",
-                             "the body is larger than this node takes (http-body-bytes)"};
-    if (!t->x.answered) {
-        refuse_turn(c, v);
-    } else {
+    CHECK(t->complete || t->trailers);
+    if (t->complete)
         c->state = CONN_ANSWER;
-        t->complete = true;
-        t->x.closes = true; /* the answer says so, or not: what follows is no request */
-    }
-    return n;
+    c->lines = (struct http_lines){0};
+    return (size_t)(llhttp_get_error_pos(&t->parser) - (const char *)p);
 }
 
 /* The head is whole: N bytes at P. */
 static void open_turn(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
 {
     struct turn *t = begin_turn(c, p, n);
-    struct head h = {.x = &t->x};
-    llhttp_init(&t->parser, HTTP_REQUEST, &head_settings);
-    t->parser.data = &h;
-    enum llhttp_errno e = llhttp_execute(&t->parser, t->x.head, n);
-    if (e != HPE_PAUSED || h.url == NULL) {
-        refuse_turn(c, judge_failure(&h, e));
-        return;
-    }
-    size_t used = (size_t)(llhttp_get_error_pos(&t->parser) - t->x.head);
-    uint8_t rest[2];
-    CHECK(n - used <= sizeof rest);
-    memcpy(rest, t->x.head + used, n - used);
-    t->x.verb = verb_of(&t->parser);
-    t->x.old = t->parser.http_major == 1 && t->parser.http_minor == 0;
-    t->keep = llhttp_should_keep_alive(&t->parser) == 1;
-    char *url = t->x.head + (h.url - t->x.head);
-    cut_headers(&t->x, &h);
-    url[h.url_len] = 0;
-    struct verdict v = h.url_len > HTTP_URL_MAX
-                           ? (struct verdict){414, "URL_TOO_LONG", "the URL is too long"}
-                           : judge(t, url, options_of(c)->body_max);
+    struct http_verdict v = http_head_read(&t->x, &t->parser, n, options_of(c)->body_max, &t->head);
     if (v.status != 0) {
         refuse_turn(c, v);
         return;
@@ -496,14 +292,14 @@ static void open_turn(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
     router_route(options_of(c)->router, &t->x);
     if (c->state == CONN_BODY && !t->x.answered && t->x.handler->on_begin != NULL)
         t->x.handler->on_begin(&t->x);
-    if (c->state == CONN_BODY && !t->x.answered && t->expects) {
-        t->expects = false;
+    if (c->state == CONN_BODY && !t->x.answered && t->head.expects) {
+        t->head.expects = false;
         buf_printf(&t->x.out, "HTTP/1.1 100 Continue\r\n\r\n");
         http_conn_send(c, &t->x.out);
     }
     if (c->state == CONN_BODY) {
         llhttp_resume(&t->parser);
-        (void)feed(c, rest, n - used);
+        (void)feed(c, t->head.rest, t->head.n_rest);
     }
 }
 
@@ -517,19 +313,20 @@ static size_t take_head(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
             return skip;
         c->state = CONN_HEAD;
         c->scanned = 0;
+        c->lines = (struct http_lines){0};
         p += skip;
         n -= skip;
     }
-    size_t limit = n < HTTP_HEAD_MAX ? n : HTTP_HEAD_MAX;
-    switch (scan_head(p, limit, &c->scanned)) {
-    case SCAN_WHOLE:
-        open_turn(c, p, c->scanned);
-        return skip + c->scanned;
-    case SCAN_BAD:
+    size_t limit = n < HTTP_HEAD_MAX ? n : HTTP_HEAD_MAX, used;
+    enum http_scan scan = http_lines_scan(&c->lines, p + c->scanned, limit - c->scanned, &used);
+    c->scanned += used;
+    if (scan == HTTP_SCAN_BAD || p[0] < 'A' || p[0] > 'Z') {
         refuse(c, 400, "BAD_REQUEST", "the request is not HTTP/1.1");
         return skip + n;
-    case SCAN_MORE:
-        break;
+    }
+    if (scan == HTTP_SCAN_WHOLE) {
+        open_turn(c, p, c->scanned);
+        return skip + c->scanned;
     }
     if (limit < HTTP_HEAD_MAX)
         return skip;
@@ -792,7 +589,7 @@ void http_conn_wind_down(struct http_conn *c)
 
 void http_conn_expire(struct http_conn *c)
 {
-    static const struct verdict slow = {408, "TIMEOUT", "the request did not come in time"};
+    static const struct http_verdict slow = {408, "TIMEOUT", "the request did not come in time"};
     if (c->wait == HTTP_WAIT_TAKE && tcp_bytes_taken(c->tcp) - c->mark >= PROGRESS_BYTES) {
         c->rearm = true;
         c->mark = tcp_bytes_taken(c->tcp);
@@ -813,13 +610,13 @@ void http_conn_expire(struct http_conn *c)
 bool http_conn_keeps(const struct http_conn *c)
 {
     const struct turn *t = c->turn;
-    if (!t->keep || c->eof || http_listener_is_winding_down(c->listener))
+    if (!t->head.keep || c->eof || http_listener_is_winding_down(c->listener))
         return false;
     if (t->complete)
         return true;
     /* The rest of the body is to be read and dropped: how much is that? A client that waits for
      * 100-continue may send it or not. */
-    return !t->expects && (t->parser.flags & F_CHUNKED) == 0 && t->length - t->body <= DROP_MAX;
+    return !t->head.expects && !t->head.chunked && t->head.length - t->body <= DROP_MAX;
 }
 
 void http_conn_send(struct http_conn *c, struct buf *b)

@@ -86,6 +86,19 @@ static const struct {
     {"a CR in a quoted extension", CHUNK "3;a=\"b\rc\"\r\nabc\r\n0\r\n\r\n", 400},
     {"a LF in an extension's value", CHUNK "3;a=b\nc\r\nabc\r\n0\r\n\r\n", 400},
     {"a bare LF behind the last chunk", CHUNK "0\n\r\n", 400},
+    {"a bare LF for the trailers", CHUNK "0\r\n\n", 400},
+    {"a bare LF behind the trailers", CHUNK "0\r\nX: y\r\n\n", 400},
+    {"a trailer that ends with LF", CHUNK "0\r\nX: y\n\r\n", 400},
+    {"a bare CR in a trailer", CHUNK "0\r\nX: y\rz\r\n\r\n", 400},
+    {"a folded trailer", CHUNK "0\r\nX: y\r\n z\r\n\r\n", 400},
+    {"a trailer without a name", CHUNK "0\r\n: y\r\n\r\n", 400},
+    {"two spaces before the target", "GET  /echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+    {"two spaces before the version", "GET /echo  HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+    {"another protocol", "GET /echo RTSP/1.0\r\nHost: h\r\n\r\n", 400},
+    {"a target without a host", "GET http:///echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
+    {"a host that is a path", "GET /echo HTTP/1.1\r\nHost: h?x\r\n\r\n", 400},
+    {"two expectations", POST "Expect: 100-continue\r\nExpect: x\r\nContent-Length: 3\r\n\r\nabc",
+     417},
 };
 
 /* The whole answer to REQUEST and, behind it, a second request. */
@@ -138,8 +151,8 @@ TEST(http_ignores_trailers)
     o.router = &test_router;
     stage_open(&s, o);
     int fd = client_dial(&s);
-    client_say_text(&s, fd,
-                    CHUNK "3\r\nabc\r\n0\r\nContent-Length: 50\r\nHost: x\r\n fold\r\n\r\n" NEXT);
+    client_say_text(
+        &s, fd, CHUNK "3\r\nabc\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\n\r\n" NEXT);
     char *a = client_hear(&s, fd, "query=smuggled body=", NULL);
     EXPECT(strstr(a, "body=abcHTTP/1.1 200 OK") != NULL);
     free(a);
