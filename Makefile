@@ -308,7 +308,7 @@ faults: all programs ## long runs of kills, pauses and cuts; T=NAME picks some
 
 clients: all ## drivers and ORMs of others, from npm and Debian, through kills of the leader
 	@deploy/install-deps.sh --clients
-	$(Q)$(RUN) --only test_drivers --only test_django cluster:$(B)
+	$(Q)$(RUN) --only test_drivers --only test_django cluster:$(B) faults:$(B)
 
 power: all $(B)/power_recorder.so ## a power cut around every sync of a run; half an hour
 	$(Q)LECTERN_LONG=1 $(RUN) power:$(B)

@@ -76,7 +76,7 @@ await run({
     },
 
     async generate() {
-        const { PrismaClient } = await generate();
+        const { PrismaClient } = await generate("schema", "prisma-client");
         prisma = new PrismaClient({ adapter });
     },
 

@@ -79,8 +79,9 @@ class Program:
     def __init__(self, name, *arguments):
         self.name = name
         self.dir = tempfile.mkdtemp(prefix="lectern-client-")
-        for path in glob.glob(os.path.join(HERE, "*.mjs")) + [os.path.join(HERE, "schema.prisma")]:
-            shutil.copy(path, self.dir)
+        for pattern in ("*.mjs", "*.prisma"):
+            for path in glob.glob(os.path.join(HERE, pattern)):
+                shutil.copy(path, self.dir)
         os.symlink(os.path.join(PACKAGES, "node_modules"), os.path.join(self.dir, "node_modules"))
         self.out = open(os.path.join(self.dir, "output"), "w+", encoding="utf-8")
         self.process = subprocess.Popen(
@@ -102,6 +103,10 @@ class Program:
     def text(self):
         with open(os.path.join(self.dir, "output"), encoding="utf-8") as f:
             return f.read()
+
+    def expect_running(self):
+        if self.process.poll() is not None:
+            raise Failure(f"{self.name} ended with {self.process.returncode}:\n{self.text()}")
 
     def stop(self):
         """The end of its input: a program that runs until it is told ends by itself."""
