@@ -1,8 +1,11 @@
 /* Room: node/http.   Thread: loop.   Owns: the reply, until its caller empties it.
- * Invariants: what is collected is taken at once, so the stream never waits for us.
+ * Invariants: what is collected is taken at once, so the stream never waits for us. What is
+ *   collected is in node.waiting.
  *
- * Rows beyond the limit end the statement, and are forgotten. If it wrote, that is done all the
- * same (unless in a transaction that is rolled back), and the error says so. */
+ * Rows beyond the limit end the statement, and are forgotten at once, so that the room goes to the
+ * answers that are left: of many that grow side by side only as many fail as there is no room for.
+ * If it wrote, that is done all the same (unless in a transaction that is rolled back), and the
+ * error says so. */
 #include "node/http/hrana_collect.h"
 #include "node/http/hrana_state.h"
 
@@ -58,9 +61,27 @@ static struct hrana_result *result_of(struct hrana_collect *c, uint32_t step) ON
     return s->result;
 }
 
+static void drop_result(struct hrana_collect *c, uint32_t step) ON_LOOP
+{
+    struct hrana_step_reply *s = &c->reply.steps[step];
+    if (s->result == NULL)
+        return;
+    waiting_set(c->waiting, &c->counted, c->counted - s->result->frames.len);
+    free_result(s->result);
+    s->result = NULL;
+}
+
 static void put_frame(struct buf *b, const struct wire_frame *f) ON_LOOP
 {
     buf_put(b, f->body.p - WIRE_HEAD_BYTES, hrana_rows_bytes(f)); /* with its head */
+}
+
+static void put_result(struct hrana_collect *c, uint32_t step, const struct wire_frame *f) ON_LOOP
+{
+    struct buf *frames = &result_of(c, step)->frames;
+    size_t before = frames->len;
+    put_frame(frames, f);
+    waiting_set(c->waiting, &c->counted, c->counted + frames->len - before);
 }
 
 static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
@@ -68,7 +89,7 @@ static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
     struct hrana_collect *c = ctx;
     thread_expect_loop();
     c->bytes += hrana_rows_bytes(f);
-    put_frame(&result_of(c, step)->frames, f);
+    put_result(c, step, f);
 }
 
 static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
@@ -79,10 +100,10 @@ static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
     c->bytes += n;
     c->too_large = c->too_large || c->bytes > c->max;
     c->no_room = c->no_room || !waiting_has_room(c->waiting, c->counted, n);
-    if (!c->too_large && !c->no_room) { /* else it is taken, and dropped */
-        put_frame(&result_of(c, step)->frames, f);
-        waiting_set(c->waiting, &c->counted, c->counted + n);
-    }
+    if (c->too_large || c->no_room)
+        drop_result(c, step); /* what comes of it is taken all the same */
+    else
+        put_result(c, step, f);
     hrana_stream_took(c->stream, n);
 }
 
@@ -91,8 +112,9 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
     struct hrana_collect *c = ctx;
     struct hrana_step_reply *s = &c->reply.steps[step];
     thread_expect_loop();
-    free_result(s->result);
-    *s = (struct hrana_step_reply){.error = e};
+    drop_result(c, step);
+    hrana_error_free(s->error);
+    s->error = e;
 }
 
 /* A write is not to be sent again: it is done. */
@@ -134,13 +156,13 @@ static void on_restart(void *ctx)
     struct hrana_collect *c = ctx;
     thread_expect_loop();
     for (uint32_t i = 0; i < c->reply.n_steps; i++) {
-        free_result(c->reply.steps[i].result);
+        drop_result(c, i);
         hrana_error_free(c->reply.steps[i].error);
         c->reply.steps[i] = (struct hrana_step_reply){0};
     }
+    CHECK(c->counted == 0);
     c->bytes = 0;
     c->too_large = c->no_room = false;
-    waiting_set(c->waiting, &c->counted, 0);
 }
 
 static void on_over(void *ctx, struct hrana_error *error)
