@@ -5,8 +5,9 @@
 
 counter.mjs works with each driver, all beside each other, at the first of the nodes that they are
 given, and goes to the next one when that is lost. A leader is killed, paused or ended in good
-order; the others go on; it comes back. In the end each row that was acknowledged is there once, what is in
-doubt at most once, nothing else, and no error was seen after which a program cannot go on.
+order; the others go on; it comes back. In the end each row that was acknowledged is there once,
+what is in doubt at most once, nothing else, and no error was seen after which a program cannot go
+on.
 """
 
 import contextlib
