@@ -2,8 +2,9 @@
  * Owns: the connections to leaders (node.leader_links), and the numbers of their streams.
  * Invariants: the streams of a connection are all alike, for what a session carries travels with
  *   each request: one that is done with is used again by another session; one that is given up is
- *   closed, and its number never used again. No more sessions have a place than the leader takes
- *   streams. What the leader has not taken is in node.waiting, also when its session is gone.
+ *   closed, and its number never used again; those that nobody needed for a while are given back.
+ *   No more sessions have a place than the leader takes streams. What the leader has not taken is
+ * in node.waiting, also when its session is gone.
  *
  *   connecting --> greeting --> ready --> lost
  *
@@ -23,6 +24,7 @@
 #define QUIET_MS    1000 /* nothing came, though something is awaited: PING */
 #define DEAD_MS     4000 /* and still nothing */
 #define LATE_MS     5000 /* after its deadline a request is answered, or never */
+#define SPARE_MS    2000 /* streams that nobody needed for so long are closed */
 #define OWN_LINKS   16u  /* connections to a leader for one client each */
 #define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
 #define NUMBERS_MAX (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
@@ -33,6 +35,7 @@ void upstream_take_stream(struct leader_link *l, struct upstream *u)
 {
     if (l->n_idle > 0) {
         u->stream = l->idle[--l->n_idle];
+        l->n_spare = l->n_idle < l->n_spare ? l->n_idle : l->n_spare;
     } else {
         u->stream = ++l->newest;
         l->n_streams++;
@@ -48,6 +51,25 @@ void upstream_give_stream(struct leader_link *l, uint32_t stream)
         l->idle = mem_realloc(l->idle, l->idle_size * sizeof *l->idle);
     }
     l->idle[l->n_idle++] = stream;
+}
+
+/* After a peak they would hold the leader's memory for ever. Another one costs no round trip. */
+static void close_spare(struct leader_link *l, uint64_t now_ms) ON_LOOP
+{
+    struct buf b;
+    if (now_ms < l->spare_ms + SPARE_MS)
+        return;
+    buf_init(&b, SIZE_MAX);
+    for (uint32_t n = l->n_spare; n > 0; n--) {
+        wire_put_close(&b, l->idle[--l->n_idle]);
+        l->n_streams--;
+    }
+    l->n_spare = l->n_idle;
+    l->spare_ms = now_ms;
+    if (b.len > 0)
+        upstream_put(l, &b);
+    else
+        buf_fini(&b);
 }
 
 void upstream_put(struct leader_link *l, struct buf *b)
@@ -196,7 +218,7 @@ static struct leader_link *open_link(struct node *n, uint64_t leader_id, uint64_
     l->node = n;
     l->leader_id = leader_id;
     l->owner = owner;
-    l->since_ms = clock_mono_ms();
+    l->since_ms = l->spare_ms = clock_mono_ms();
     list_init(&l->places);
     table_init(&l->streams);
     l->framed = framed_connect(&n->loop, address, &events);
@@ -278,16 +300,18 @@ static void look_after(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
     bool deposed = l->leader_id != l->node->leader_id;
     l->deposed_ms = !deposed ? 0 : l->deposed_ms == 0 ? now_ms : l->deposed_ms;
-    if ((deposed || l->owner != 0) && list_empty(&l->places))
+    if ((deposed || l->owner != 0) && list_empty(&l->places)) {
         free_link(l);
-    else if (l->state < READY && now_ms > l->since_ms + CONNECT_MS)
+    } else if (l->state < READY && now_ms > l->since_ms + CONNECT_MS) {
         lose(l, "the leader does not answer");
-    else if (deposed && now_ms > l->deposed_ms + DEPOSED_MS)
+    } else if (deposed && now_ms > l->deposed_ms + DEPOSED_MS) {
         lose(l, "another node leads now, and the old leader is silent");
-    else if (l->state == READY && !listen_to(l, now_ms))
+    } else if (l->state == READY && !listen_to(l, now_ms)) {
         lose(l, "the leader is silent");
-    else
+    } else {
+        close_spare(l, now_ms);
         end_late(l, now_ms);
+    }
 }
 
 void upstream_timer(struct node *n, uint64_t now_ms)

@@ -27,6 +27,8 @@ struct leader_link {
     uint32_t newest;               /* number given to a stream */
     uint32_t *idle;                /* streams without a session: a stack */
     uint32_t n_idle, idle_size;
+    uint32_t n_spare;  /* that many were idle all the time since */
+    uint64_t spare_ms; /* this moment */
 };
 
 /* A session's place. */

@@ -340,6 +340,20 @@ def test_metrics_of_what_is_passed_on():
         expect_equal(value(here, "lectern_connections", kind="node"), 1, "to the leader")
         expect(value(here, "lectern_sent_bytes_total", door="node") > 300, "bytes to the leader")
 
+        # What a peak needed at the leader is given back.
+        def sessions():
+            return value(scrape(leader), "lectern_sessions")
+        with follower.client() as q:
+            streams = [q.stream() for _ in range(300)]
+            for s in streams:
+                s.begin("INSERT INTO t VALUES (1)")
+            for s in streams:
+                s.finish()
+            expect(sessions() > 50, f"a peak of {sessions()} streams")
+        c.wait(lambda: sessions() == 0, "the leader holds no stream of nobody's", 15)
+        with follower.client() as q:
+            q.query("INSERT INTO t VALUES (1)")
+
 
 @case(short=True)
 def test_metrics_of_what_comes_over_http():
