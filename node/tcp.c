@@ -2,7 +2,8 @@
  * Owns: the handles and the backlog of each connection.
  * Invariants: after tcp_close no event is called; the struct is freed when libuv let go of the
  * handles; what it counts in events.waiting is its backlog, nothing once it is closed. Input goes
- * through one scratch buffer shared by all connections: the loop reads one at a time.
+ * through one scratch buffer shared by all connections: the loop reads one at a time, and no more
+ * than that of a connection before it has looked at the others.
  * Not here: what the bytes mean (framed.c, http/). */
 #include "node/tcp.h"
 
@@ -10,13 +11,14 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#define SCRATCH         KIB(256)
+#define SCRATCH         KIB(64)
 #define FLUSH_MS        2000
 #define KEEPALIVE_S     15
 #define ACCEPTS         1024 /* the kernel's queue of new connections */
@@ -31,7 +33,7 @@ struct dial {
 
 struct tcp {
     uv_tcp_t tcp;
-    uv_timer_t timer; /* of the end, or of a failure that must not be told at once */
+    uv_timer_t timer; /* of the end, of what must not be told at once, or of the next turn */
     struct tcp_events events;
     struct dial *dial;
     const char *later; /* told by the timer */
@@ -39,6 +41,7 @@ struct tcp {
     size_t counted; /* in events.waiting */
     uint64_t bytes_read, bytes_sent;
     bool opened, paused, looking_up;
+    bool waits;       /* for the loop's next turn, before more is read */
     bool ended, lost; /* on_eof or on_close was called; on_close was */
     bool closing;
     enum tcp_end how; /* CLOSING */
@@ -75,15 +78,26 @@ static void on_handle_closed(uv_handle_t *h)
     free(t);
 }
 
-/* Closes the handles; the struct goes when libuv has let go. */
+/* Whatever was sent and not taken is dropped, and the other side sees a break. */
+static void break_off(struct tcp *t)
+{
+    struct linger l = {.l_onoff = 1};
+    uv_os_fd_t fd;
+    if (uv_fileno((uv_handle_t *)&t->tcp, &fd) == 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+}
+
+/* Closes the handles; the struct goes when libuv has let go. What ends before all was taken ends
+ * with a break: a client must not take a part for the whole. */
 static void shut(struct tcp *t) ON_LOOP
 {
     if (uv_is_closing((uv_handle_t *)&t->tcp))
         return;
+    if (t->how == TCP_RESET || (t->how != TCP_NOW && t->backlog > 0))
+        break_off(t);
     count(t, 0); /* libuv frees the backlog at once */
     t->events.waiting = NULL;
-    if (t->how != TCP_RESET || uv_tcp_close_reset(&t->tcp, on_handle_closed) != 0)
-        uv_close((uv_handle_t *)&t->tcp, on_handle_closed);
+    uv_close((uv_handle_t *)&t->tcp, on_handle_closed);
     uv_close((uv_handle_t *)&t->timer, on_handle_closed);
 }
 
@@ -102,6 +116,47 @@ static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
     (void)h;
     (void)suggested;
     *buf = uv_buf_init((char *)scratch, SCRATCH);
+}
+
+/* Told from the loop: its caller does not expect to be called back. */
+static void on_later(uv_timer_t *timer)
+{
+    struct tcp *t = timer->data;
+    thread_expect_loop();
+    lose(t, t->later);
+}
+
+static void lose_later(struct tcp *t, const char *why)
+{
+    t->waits = true; /* nothing more is read */
+    t->later = why;
+    (void)uv_timer_start(&t->timer, on_later, 0, 0);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
+
+/* Reads, unless something is against it. */
+static void read_on(struct tcp *t) ON_LOOP
+{
+    if (t->opened && !t->paused && !t->ended && !t->waits &&
+        uv_read_start(stream_of(t), on_alloc, on_read) != 0)
+        lose_later(t, "the connection cannot be read");
+}
+
+static void on_turn(uv_timer_t *timer)
+{
+    struct tcp *t = timer->data;
+    thread_expect_loop();
+    t->waits = false;
+    read_on(t);
+}
+
+/* There may be more to read: libuv would go on for 32 times, while all others wait. */
+static void await_turn(struct tcp *t)
+{
+    (void)uv_read_stop(stream_of(t));
+    t->waits = true;
+    (void)uv_timer_start(&t->timer, on_turn, 0, 0);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -125,22 +180,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     } else if (n > 0) {
         t->bytes_read += (uint64_t)n;
         meters_received(t->events.door, (uint64_t)n);
+        if (n == SCRATCH)
+            await_turn(t);
         t->events.on_bytes(t->events.ctx, (const uint8_t *)buf->base, (size_t)n);
     }
-}
-
-/* Told from the loop: its caller does not expect to be called back. */
-static void on_later(uv_timer_t *timer)
-{
-    struct tcp *t = timer->data;
-    thread_expect_loop();
-    lose(t, t->later);
-}
-
-static void lose_later(struct tcp *t, const char *why)
-{
-    t->later = why;
-    (void)uv_timer_start(&t->timer, on_later, 0, 0);
 }
 
 static void set_options(struct tcp *t)
@@ -225,14 +268,13 @@ static void on_connected(uv_connect_t *req, int status)
     thread_expect_loop();
     if (t->closing)
         return;
-    if (status == 0 && !t->paused)
-        status = uv_read_start(stream_of(t), on_alloc, on_read);
     if (status != 0) {
         lose(t, uv_strerror(status));
         return;
     }
     t->opened = true;
     set_options(t);
+    read_on(t);
     t->events.on_open(t->events.ctx);
 }
 
@@ -282,8 +324,7 @@ void tcp_resume(struct tcp *t)
     if (!t->paused)
         return;
     t->paused = false;
-    if (t->opened && !t->ended && uv_read_start(stream_of(t), on_alloc, on_read) != 0)
-        lose_later(t, "the connection cannot be read");
+    read_on(t);
 }
 
 /* All is out: what is left is the other side's end, or nothing. */
@@ -325,13 +366,13 @@ static void on_written(uv_write_t *req, int status)
     }
     if (status != 0)
         lose(t, uv_strerror(status));
-    else if (t->backlog == 0)
+    else if (t->backlog == 0 && !t->lost)
         t->events.on_drain(t->events.ctx);
 }
 
 void tcp_send(struct tcp *t, struct buf *b)
 {
-    CHECK(!t->closing && buf_status(b) == ERR_OK);
+    CHECK(!t->closing && buf_status(b) == ERR_OK && b->len <= INT_MAX); /* as libuv counts */
     size_t done = 0;
     t->bytes_sent += b->len;
     meters_sent(t->events.door, b->len);

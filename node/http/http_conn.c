@@ -32,6 +32,8 @@
 #define CHUNK_EXTRAS_MAX KIB(4)
 /* Less than that is no progress of a body, or of a client that takes its answer. */
 #define PROGRESS_BYTES KIB(1)
+/* Requests that came together are run so long; then the others have their turn. */
+#define TURN_NS 2000000
 
 enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_ANSWER, CONN_UPGRADED, CONN_OVER };
 
@@ -49,7 +51,8 @@ struct turn {
 };
 
 struct http_conn {
-    struct list link; /* in one of the listener's lists */
+    struct list link;  /* in one of the listener's lists */
+    struct list again; /* in the listener's list of those who go on in the next turn */
     struct http_listener *listener;
     struct tcp *tcp;
     struct turn *turn;
@@ -131,6 +134,7 @@ static void end(struct http_conn *c, enum tcp_end how) ON_LOOP
         return;
     c->state = CONN_OVER;
     list_remove(&c->link);
+    list_remove(&c->again);
     if (options_of(c)->waiting != NULL)
         waiting_set(options_of(c)->waiting, &c->counted, 0);
     tcp_close(c->tcp, how);
@@ -458,7 +462,7 @@ static void keep(struct http_conn *c, const uint8_t *p, size_t used, size_t n) O
         buf_fini(&c->in);
     if (c->in.len == 0)
         buf_init(&c->in, IN_MAX);
-    if (c->paused || (c->in.len >= AHEAD_MAX && c->state != CONN_HEAD))
+    if (c->paused || !list_empty(&c->again) || (c->in.len >= AHEAD_MAX && c->state != CONN_HEAD))
         tcp_pause(c->tcp);
     else
         tcp_resume(c->tcp);
@@ -468,7 +472,9 @@ static void keep(struct http_conn *c, const uint8_t *p, size_t used, size_t n) O
 static void run(struct http_conn *c, const uint8_t *p, size_t n)
 {
     size_t at = 0;
+    uint64_t begun = uv_hrtime();
     CHECK(!c->running);
+    list_remove(&c->again);
     if (c->in.len > 0) {
         if (n > 0)
             buf_put(&c->in, p, n);
@@ -480,6 +486,10 @@ static void run(struct http_conn *c, const uint8_t *p, size_t n)
         end(c, TCP_NOW);
     for (bool moved = true; moved && c->state != CONN_OVER;) {
         size_t used = 0;
+        if (uv_hrtime() - begun > TURN_NS) {
+            http_listener_again(c->listener, &c->again);
+            break;
+        }
         moved = step(c, p + at, n - at, &used);
         at += used;
         tell_end(c);
@@ -490,7 +500,7 @@ static void run(struct http_conn *c, const uint8_t *p, size_t n)
         bool waits = c->state == CONN_ANSWER;
         if (buf_status(&c->in) != ERR_OK)
             end(c, TCP_NOW);
-        else if (c->eof && !waits && http_conn_backlog(c) == 0)
+        else if (c->eof && !waits && list_empty(&c->again) && http_conn_backlog(c) == 0)
             end(c, TCP_FLUSH);
     }
     c->running = false;
@@ -506,6 +516,11 @@ static void on_bytes(void *ctx, const uint8_t *p, size_t n)
 {
     thread_expect_loop();
     run(ctx, p, n);
+}
+
+void http_conn_go_on(struct list *again)
+{
+    run(LIST_ENTRY(again, struct http_conn, again), NULL, 0);
 }
 
 static void on_eof(void *ctx)
@@ -552,6 +567,7 @@ void http_conn_accept(struct http_listener *l, uv_stream_t *socket)
                                 .door = METER_HTTP};
     c->listener = l;
     list_init(&c->link);
+    list_init(&c->again);
     buf_init(&c->in, IN_MAX);
     c->tcp = tcp_accept(http_listener_loop(l), socket, &events);
     if (c->tcp == NULL) {

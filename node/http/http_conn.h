@@ -28,6 +28,8 @@ void http_conn_wind_down(struct http_conn *c) ON_LOOP;
 void http_conn_stop(struct http_conn *c) ON_LOOP;
 /* It waited too long for what it waits for. */
 void http_conn_expire(struct http_conn *c) ON_LOOP;
+/* Its next turn of the loop: AGAIN is what it gave to http_listener_again. */
+void http_conn_go_on(struct list *again) ON_LOOP;
 /* The connection with this link in a list of its listener. */
 struct http_conn *http_conn_of(struct list *link) ON_LOOP;
 /* When it has waited too long (monotonic ms). */

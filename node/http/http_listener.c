@@ -1,9 +1,9 @@
 /* Room: node/http.   Thread: loop.   Owns: the listening socket, and one list of connections for
  * each thing that they may wait for.
- * Invariants: a list has its connections in the order in which they have waited too long, because
- * all of one list have the same time: the timer looks at the first of each and no further, and ten
- * thousand idle connections cost it nothing.
- * Not here: a connection (http_conn.c). */
+ * Invariants: a list of `waits` has its connections in the order in which they have waited too
+ * long, because all of one list have the same time: the timer looks at the first of each and no
+ * further, and ten thousand idle connections cost it nothing. Not here: a connection (http_conn.c).
+ */
 #include "node/http/http_listener.h"
 
 #include "base/check.h"
@@ -27,8 +27,10 @@
 struct http_listener {
     uv_tcp_t tcp;
     uv_timer_t timer;
+    uv_idle_t idle; /* runs while somebody is in AGAIN: the loop does not sleep then */
     struct http_options options;
     struct list waits[HTTP_WAITS];
+    struct list again;
     unsigned n_connections;
     bool winding_down, closed;
     unsigned handles;
@@ -47,6 +49,8 @@ struct http_options http_options_default(void)
                                  .take_ms = 30000,
                                  .idle_ms = 300000};
 }
+
+static void on_idle(uv_idle_t *idle);
 
 static uint32_t time_of(const struct http_listener *l, enum http_wait w)
 {
@@ -94,18 +98,35 @@ void http_listener_leave(struct http_listener *l)
     free_when_done(l);
 }
 
+/* An end may end or move others: nothing is remembered over it. */
 static void on_tick(uv_timer_t *timer)
 {
     struct http_listener *l = timer->data;
     thread_expect_loop();
     uint64_t now = uv_now(timer->loop);
     for (unsigned w = 0; w < HTTP_WAIT_HANDLER; w++)
-        LIST_EACH(i, &l->waits[w]) {
-            struct http_conn *c = http_conn_of(i);
-            if (http_conn_due(c) > now)
-                break;
-            http_conn_expire(c);
-        }
+        while (!list_empty(&l->waits[w]) && http_conn_due(http_conn_of(l->waits[w].next)) <= now)
+            http_conn_expire(http_conn_of(l->waits[w].next));
+}
+
+void http_listener_again(struct http_listener *l, struct list *again)
+{
+    list_remove(again);
+    list_push_back(&l->again, again);
+    (void)uv_idle_start(&l->idle, on_idle);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+    struct http_listener *l = idle->data;
+    struct list now, *i;
+    thread_expect_loop();
+    list_init(&now);
+    list_splice(&now, &l->again);
+    while ((i = list_pop_front(&now)) != NULL)
+        http_conn_go_on(i);
+    if (list_empty(&l->again))
+        (void)uv_idle_stop(idle);
 }
 
 static void on_connection(uv_stream_t *socket, int status)
@@ -139,8 +160,11 @@ enum err http_listener_open(uv_loop_t *loop, const struct http_options *options,
     CHECK(rc == 0);
     rc = uv_timer_init(loop, &l->timer);
     CHECK(rc == 0);
-    l->tcp.data = l->timer.data = l;
-    l->handles = 2;
+    rc = uv_idle_init(loop, &l->idle);
+    CHECK(rc == 0);
+    list_init(&l->again);
+    l->tcp.data = l->timer.data = l->idle.data = l;
+    l->handles = 3;
     enum err e = tcp_listen(&l->tcp, options->listen, on_connection);
     if (e != ERR_OK) {
         http_listener_close(l);
@@ -188,6 +212,14 @@ void http_listener_wind_down(struct http_listener *l)
             http_conn_wind_down(http_conn_of(i));
 }
 
+static struct http_conn *any_of(const struct http_listener *l) ON_LOOP
+{
+    for (unsigned w = 0; w < HTTP_WAITS; w++)
+        if (!list_empty(&l->waits[w]))
+            return http_conn_of(l->waits[w].next);
+    return NULL;
+}
+
 void http_listener_close(struct http_listener *l)
 {
     CHECK(!l->closed);
@@ -195,9 +227,9 @@ void http_listener_close(struct http_listener *l)
         uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
     l->winding_down = true;
     uv_close((uv_handle_t *)&l->timer, on_handle_closed);
-    for (unsigned w = 0; w < HTTP_WAITS; w++)
-        while (!list_empty(&l->waits[w]))
-            http_conn_stop(http_conn_of(l->waits[w].next));
+    uv_close((uv_handle_t *)&l->idle, on_handle_closed);
+    for (struct http_conn *c; (c = any_of(l)) != NULL;)
+        http_conn_stop(c);
     l->closed = true; /* freed with the last handle, and with a connection that is in a handler */
 }
 

@@ -60,6 +60,9 @@ enum http_wait {
 /* LINK's connection waits for W, from now. Returns when that is too long (monotonic ms). Every
  * connection waits for one thing. */
 uint64_t http_listener_await(struct http_listener *l, struct list *link, enum http_wait w) ON_LOOP;
+/* AGAIN's connection has more to do than it may in one turn of the loop: http_conn_go_on in the
+ * next. */
+void http_listener_again(struct http_listener *l, struct list *again) ON_LOOP;
 /* One more connection, or one less. False: there are enough. */
 bool http_listener_enter(struct http_listener *l) ON_LOOP;
 void http_listener_leave(struct http_listener *l) ON_LOOP;

@@ -212,6 +212,35 @@ TEST(http_answers_pipelined_requests_in_order)
     stage_close(&s);
 }
 
+/* However much one client asks ahead, the loop is for all. */
+TEST(http_gives_the_others_their_turn)
+{
+    enum { ASKED = 300 };
+    struct http_stage s;
+    struct buf b;
+    stage_open(&s, options());
+    buf_init(&b, SIZE_MAX);
+    for (unsigned i = 0; i < ASKED; i++)
+        buf_printf(&b, "GET /busy HTTP/1.1\r\nHost: h\r\n%s\r\n",
+                   i + 1 < ASKED ? "" : "Connection: close\r\n");
+    int greedy = client_dial(&s), other = client_dial(&s);
+    EXPECT(write(greedy, b.data, b.len) == (ssize_t)b.len);
+    EXPECT(shutdown(greedy, SHUT_WR) == 0);
+    while (test_begins == 0)
+        stage_turn(&s);
+    EXPECT(test_begins < 20);
+    client_say_text(&s, other, "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+    free(client_hear(&s, other, "body=", NULL));
+    EXPECT(test_begins < 50);
+    char *a = client_hear_all(&s, greedy, NULL);
+    EXPECT_EQ(times(a, "HTTP/1.1 200 OK"), ASKED);
+    free(a);
+    (void)close(greedy);
+    (void)close(other);
+    buf_fini(&b);
+    stage_close(&s);
+}
+
 TEST(http_looks_at_no_request_before_the_answer_to_the_one_before)
 {
     struct http_stage s;

@@ -6,6 +6,7 @@
 #include "tests/unit/http/http_handlers.h"
 #include "tests/unit/http/http_stage.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -139,6 +140,28 @@ TEST(http_waits_for_its_handler)
     char *a = client_hear(&s, fd, "body=", NULL);
     EXPECT(strstr(a, "200 OK") != NULL);
     free(a);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+/* An answer of old HTTP ends with its connection: a part must not look like the whole. */
+TEST(http_breaks_an_answer_that_is_not_taken_before_the_node_ends)
+{
+    struct http_stage s;
+    char room[65536];
+    ssize_t n;
+    size_t all = 0;
+    stage_open(&s, options());
+    int fd = client_dial(&s);
+    client_say_text(&s, fd, "GET /large HTTP/1.0\r\n\r\n");
+    stage_turn(&s);
+    thread_expect_loop();
+    http_listener_close(s.listener);
+    s.listener = NULL;
+    EXPECT(uv_run(&s.loop, UV_RUN_DEFAULT) == 0);
+    while ((n = recv(fd, room, sizeof room, 0)) > 0)
+        all += (size_t)n;
+    EXPECT(n < 0 && errno == ECONNRESET && all < TEST_FLOOD_BYTES);
     (void)close(fd);
     stage_close(&s);
 }

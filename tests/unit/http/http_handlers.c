@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <uv.h>
 
 unsigned test_begins, test_bodies, test_overs;
 struct exchange *test_later;
@@ -134,6 +135,14 @@ static void large(struct exchange *x)
     buf_fini(&out);
 }
 
+static void busy(struct exchange *x)
+{
+    uint64_t begun = uv_hrtime();
+    while (uv_hrtime() - begun < 1000000)
+        ;
+    echo(x);
+}
+
 static void later(struct exchange *x)
 {
     test_later = x;
@@ -152,6 +161,7 @@ static const struct handler stream_handler = {begin, body, stream, NULL, over};
 static const struct handler broken_handler = {begin, body, broken, NULL, over};
 static const struct handler flood_handler = {begin, body, flood, flood_on, over};
 static const struct handler large_handler = {begin, body, large, NULL, over};
+static const struct handler busy_handler = {begin, body, busy, NULL, over};
 static const struct handler later_handler = {begin, body, later, NULL, over};
 
 static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
@@ -163,6 +173,7 @@ static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
                                       {HTTP_VERB_GET, "/broken", &broken_handler},
                                       {HTTP_VERB_GET, "/flood", &flood_handler},
                                       {HTTP_VERB_GET, "/large", &large_handler},
+                                      {HTTP_VERB_GET, "/busy", &busy_handler},
                                       {HTTP_VERB_GET, "/later", &later_handler},
                                       {HTTP_VERB_GET, "/dev/:name/echo", &echo_handler},
                                       {HTTP_VERB_GET, "/below/...", &echo_handler},

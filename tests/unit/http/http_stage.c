@@ -32,7 +32,8 @@ void stage_open(struct http_stage *s, struct http_options options)
 void stage_close(struct http_stage *s)
 {
     thread_expect_loop();
-    http_listener_close(s->listener);
+    if (s->listener != NULL)
+        http_listener_close(s->listener);
     EXPECT(uv_run(&s->loop, UV_RUN_DEFAULT) == 0);
     EXPECT_EQ(s->waiting.bytes, 0);
     EXPECT(uv_loop_close(&s->loop) == 0);

@@ -21,7 +21,8 @@ struct http_stage {
 
 /* Opens it on a free port. */
 void stage_open(struct http_stage *s, struct http_options options);
-/* Closes it; fails when something is left: a handle, a counted byte. */
+/* Closes it, unless LISTENER is NULL because the test has; fails when something is left: a handle,
+ * a counted byte. */
 void stage_close(struct http_stage *s);
 /* Lets the loop do what it can. */
 void stage_turn(struct http_stage *s);
