@@ -194,8 +194,7 @@ static void note_state(struct hrana_stream *s, uint64_t seq, uint8_t flags) ON_L
     if (was_in && !s->in_transaction && s->ask.code == ERR_TXN_LOST && !s->ask.is_commit &&
         !s->ask.is_rollback)
         s->lost = true;
-    s->passed_on = (flags & WIRE_ELSEWHERE) != 0;
-    if (s->passed_on)
+    if ((flags & WIRE_ELSEWHERE) != 0)
         s->ask.wait_seq = seq;
 }
 

@@ -10,7 +10,6 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "node/gossip.h"
 #include "node/http/hrana_state.h"
 #include "node/table.h"
 
@@ -131,18 +130,12 @@ static void make_place(struct hrana_held *h) ON_LOOP
     }
 }
 
-/* Where clients reach the HTTP port of node ID; NULL: it does not say. */
-static const char *url_of(const struct hrana_held *h, uint64_t id) ON_LOOP
+/* Where a balancer cannot send clients elsewhere; NULL: we were not told. Never the leader's: a
+ * driver that keeps its stream would go there for good, and be lost with it. */
+static const char *own_url(const struct hrana_held *h) ON_LOOP
 {
-    const struct node *n = h->node;
-    const struct gossip_news *news = NULL;
-    if (n->config->http_url[0] == 0) /* others may tell where they listen: no address for clients */
-        return NULL;
-    if (id == n->config->id)
-        return n->config->http_url;
-    if (n->gossip != NULL)
-        news = gossip_of(n->gossip, id);
-    return news == NULL || news->http[0] == 0 ? NULL : news->http;
+    const char *url = h->node->config->http_url;
+    return url[0] == 0 ? NULL : url;
 }
 
 static void choose_number(struct hrana_held *h, struct hrana_stream *s) ON_LOOP
@@ -183,7 +176,7 @@ void hrana_held_reserve(struct hrana_held *h, struct hrana_stream *s,
     struct baton b = baton_of(h, s);
     b.or_bare = hrana_stream_is_bare(s) && hrana_leaves_nothing(batch);
     s->reserved = true;
-    *base_url = url_of(h, h->node->config->id);
+    *base_url = own_url(h);
     baton_write(&h->node->keys, &b, baton);
 }
 
@@ -204,11 +197,9 @@ void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BA
                            .seq = b.seq,
                            .last_insert_rowid = b.last_insert_rowid};
     if (held) {
-        *base_url = url_of(h, h->node->config->id);
+        *base_url = own_url(h);
         hold(h, s);
     } else {
-        if (s->passed_on)
-            *base_url = url_of(h, h->node->leader_id);
         hrana_stream_close(s);
     }
     baton_write(&h->node->keys, &b, baton);

@@ -22,8 +22,7 @@ void hrana_held_free(struct hrana_held *h) ON_LOOP;
 struct hrana_error *hrana_held_take(struct hrana_held *h, const struct hrana_text *baton,
                                     struct hrana_stream **out) ON_LOOP;
 /* S rests: writes the baton under which it, or another that is as good, is to be had. *BASE_URL:
- * where it is to be had best: here, when it is had nowhere else; at the leader, when that was what
- * the stream needed last. NULL: anywhere. */
+ * here, when it is had nowhere else; NULL: at any node. */
 void hrana_held_give(struct hrana_held *h, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
                      const char **base_url) ON_LOOP;
 /* Writes the baton that S will have when BATCH was run on it and it is given, for whoever has to

@@ -48,7 +48,6 @@ struct hrana_stream {
     bool reserved;   /* its next baton was told already: it has to be held under it */
     bool in_transaction;
     bool lost;         /* the transaction was, and the program has not ended it yet */
-    bool passed_on;    /* the last statement was, to the leader */
     bool cancelled;    /* the request */
     bool paused;       /* no step begins */
     bool busy;         /* hrana_run_go is at work */

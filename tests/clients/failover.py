@@ -96,8 +96,7 @@ def count_through(c, failures, drivers, nodes):
               f"{said['longest']} ms, errors {json.dumps(said['errors'], indent=1)}",
               file=sys.stderr)
         check_work(nodes[0], name, said)
-        # Knex keeps its streams, and takes them to the leader: base_url says where it is.
-        if behind and name != "knex-http":
+        if behind:
             expect_equal(said["doubtful"], [], f"{name}: a node that lives asks again by itself")
 
 

@@ -91,7 +91,8 @@ def test_batons_of_a_transaction():
     with start_with_urls() as c:
         leader, follower = leader_and_follower(c)
         with Door(follower) as door, Door(leader) as other:
-            door.execute("CREATE TABLE t(a)")
+            a = door.pipeline(execute("CREATE TABLE t(a)"))
+            expect_equal(a["base_url"], None, "a driver that is sent to the leader dies with it")
             first = door.pipeline(execute("BEGIN IMMEDIATE"), execute("INSERT INTO t VALUES (1)"))
             expect_equal(first["base_url"], url(follower), "where a transaction goes on")
             refused = other.pipeline(execute("SELECT 1"), baton=first["baton"], status=400)
