@@ -1,165 +1,73 @@
 /* Room: client.   Thread: one.   Owns: nothing.
- *
- * The order and the format are those of sqlite3's .dump: tables with their rows first
- * (sqlite_sequence last), then indexes, triggers and views, so that rows are loaded fast and
- * without side effects. A virtual table is written into the schema as it stands, and its shadow
- * tables with their rows: that is the only way back for all kinds of them, and needs sqlite3, not
- * Lectern (writable_schema).
- *
- * Invariants: memory holds the schema and one block of rows, never a table. */
+ * Invariants: memory holds the schema, one block of rows and the text of one row, never a table.
+ * Not here: what is written, and how (sql_dump.h). */
 #include "client/shell_dump.h"
 
 #include "base/buf.h"
 #include "base/sizes.h"
 #include "client/shell_literal.h"
 #include "client/shell_run.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "client/sql_dump.h"
 
 struct dump {
-    struct shell *sh;
     const struct dump_source *from;
     FILE *out;
-    bool virtual_tables; /* writable_schema is on in the text */
+    struct sql_dump text;
+    struct buf room; /* of the text that is not written yet */
     bool failed;
 };
 
-static enum err fetch(struct dump *d, const char *sql, const char *param, struct fetched *f)
+/* Writes what there is of the text. */
+static enum err write_out(struct dump *d)
+{
+    TRY(buf_status(&d->room));
+    (void)fwrite(d->room.data, 1, d->room.len, d->out);
+    buf_reset(&d->room);
+    return ferror(d->out) ? err_fail(ERR_IO, "cannot write the output") : ERR_OK;
+}
+
+static enum err fetch(struct dump *d, const char *sql, const char *pattern, struct fetched *f)
 {
     struct shell_handler h = fetched_handler(f);
-    return d->from->query(d->from->arg, sql, param, &h);
+    return d->from->query(d->from->arg, sql, pattern, &h);
 }
-
-static bool starts(const char *text, const char *with)
-{
-    return strncmp(text, with, strlen(with)) == 0;
-}
-
-/* A name quoted for use in SQL, at the end of B. */
-static void add_name(struct buf *b, const char *name)
-{
-    buf_put_u8(b, '"');
-    for (; *name != '\0'; name++) {
-        buf_put(b, name, 1);
-        if (*name == '"')
-            buf_put_u8(b, '"');
-    }
-    buf_put_u8(b, '"');
-}
-
-/* SELECT of all columns that can be inserted: no generated and no hidden ones. */
-static enum err make_select(struct dump *d, const char *table, struct buf *sql)
-{
-    struct fetched f;
-    fetched_init(&f);
-    enum err err = fetch(d, "SELECT name FROM pragma_table_info(?1) ORDER BY cid", table, &f);
-    struct rd r = fetched_cells(&f);
-    buf_printf(sql, "SELECT ");
-    for (uint64_t i = 0; err == ERR_OK && i < f.rows; i++) {
-        size_t n;
-        const char *name = fetched_next(&r, &n);
-        if (i > 0)
-            buf_put_u8(sql, ',');
-        add_name(sql, name != NULL ? name : "");
-    }
-    if (err == ERR_OK && f.rows == 0) {
-        shell_complain(d->sh, "table %s has no columns", table);
-        err = ERR_NOT_FOUND;
-    }
-    buf_printf(sql, " FROM ");
-    add_name(sql, table);
-    buf_put_u8(sql, 0);
-    fetched_fini(&f);
-    return err == ERR_OK ? buf_status(sql) : err;
-}
-
-struct rows {
-    FILE *out;
-    const char *table;
-};
 
 static enum err put_row(void *arg, const struct shell_value *v, uint32_t n)
 {
-    const struct rows *r = arg;
-    (void)fputs("INSERT INTO ", r->out);
-    literal_put_name(r->out, r->table, strlen(r->table));
+    struct dump *d = arg;
     for (uint32_t i = 0; i < n; i++) {
-        (void)fputs(i == 0 ? " VALUES(" : ",", r->out);
-        literal_put(r->out, &v[i], true);
+        struct wire_value value = literal_of(&v[i]);
+        sql_dump_value(&d->text, i, &value);
     }
-    (void)fputs(");\n", r->out);
-    return ferror(r->out) ? err_fail(ERR_IO, "cannot write the output") : ERR_OK;
-}
-
-static void dump_rows(struct dump *d, const char *table)
-{
-    struct rows rows = {.out = d->out, .table = table};
-    struct shell_handler h = {.row = put_row, .arg = &rows};
-    struct buf sql;
-    buf_init(&sql, SQL_TEXT_MAX);
-    if (make_select(d, table, &sql) != ERR_OK ||
-        d->from->query(d->from->arg, (const char *)sql.data, NULL, &h) != ERR_OK)
-        d->failed = true;
-    buf_fini(&sql);
-}
-
-static void dump_virtual(struct dump *d, const char *name, const char *sql)
-{
-    if (!d->virtual_tables)
-        (void)fputs("PRAGMA writable_schema=ON;\n", d->out);
-    d->virtual_tables = true;
-    (void)fputs("INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table',",
-                d->out);
-    literal_put_text(d->out, name, strlen(name));
-    (void)putc(',', d->out);
-    literal_put_text(d->out, name, strlen(name));
-    (void)fputs(",0,", d->out);
-    literal_put_text(d->out, sql, strlen(sql));
-    (void)fputs(");\n", d->out);
-}
-
-static void dump_table(struct dump *d, const char *name, const char *sql)
-{
-    if (strcmp(name, "sqlite_sequence") == 0) {
-        (void)fputs("DELETE FROM sqlite_sequence;\n", d->out);
-    } else if (starts(name, "sqlite_stat") && strlen(name) == strlen("sqlite_stat1")) {
-        (void)fputs("ANALYZE sqlite_schema;\n", d->out);
-    } else if (starts(name, "sqlite_")) {
-        return;
-    } else if (starts(sql, "CREATE VIRTUAL TABLE")) {
-        dump_virtual(d, name, sql);
-        return;
-    } else if (starts(sql, "CREATE TABLE '") || starts(sql, "CREATE TABLE \"")) {
-        /* A shadow table may be there already when its virtual table made it. */
-        (void)fprintf(d->out, "CREATE TABLE IF NOT EXISTS %s;\n", sql + strlen("CREATE TABLE "));
-    } else {
-        (void)fprintf(d->out, "%s;\n", sql);
-    }
-    dump_rows(d, name);
+    sql_dump_end_row(&d->text);
+    return write_out(d);
 }
 
 /* Which schema entries are wanted; the pattern is bound as ?1. */
 #define WANTED                                                                                     \
-    "(?1 = '' OR name LIKE ?1 ESCAPE '\\' OR tbl_name LIKE ?1 ESCAPE '\\' OR EXISTS (SELECT 1 "    \
+    "AND (?1 = '' OR name LIKE ?1 ESCAPE '\\' OR tbl_name LIKE ?1 ESCAPE '\\' OR EXISTS (SELECT "  \
+    "1 "                                                                                           \
     "FROM sqlite_schema v WHERE v.name LIKE ?1 ESCAPE '\\' AND v.sql LIKE 'CREATE VIRTUAL "        \
     "TABLE%' AND substr(o.name, 1, length(v.name) + 1) = v.name || '_'))"
 
+static struct sql_text next_text(struct rd *r)
+{
+    struct sql_text t;
+    t.p = fetched_next(r, &t.n);
+    return t;
+}
+
 static void dump_tables(struct dump *d, const char *pattern)
 {
+    const struct shell_handler rows = {.row = put_row, .arg = d};
     struct fetched f;
     fetched_init(&f);
-    if (fetch(d,
-              "SELECT name, sql FROM sqlite_schema AS o WHERE type = 'table' AND sql NOT "
-              "NULL AND " WANTED " ORDER BY tbl_name = 'sqlite_sequence', rowid",
-              pattern, &f) != ERR_OK)
-        d->failed = true;
+    d->failed = fetch(d, SQL_DUMP_TABLES(WANTED), pattern, &f) != ERR_OK;
     struct rd r = fetched_cells(&f);
     for (uint64_t i = 0; i < f.rows && !d->failed; i++) {
-        size_t n;
-        const char *name = fetched_next(&r, &n), *sql = fetched_next(&r, &n);
-        if (name != NULL && sql != NULL)
-            dump_table(d, name, sql);
+        struct sql_text name = next_text(&r), sql = next_text(&r), select = next_text(&r);
+        if (sql_dump_table(&d->text, name, sql) && select.n > 0)
+            d->failed = d->from->query(d->from->arg, select.p, NULL, &rows) != ERR_OK;
     }
     fetched_fini(&f);
 }
@@ -168,31 +76,28 @@ static void dump_others(struct dump *d, const char *pattern)
 {
     struct fetched f;
     fetched_init(&f);
-    if (fetch(d,
-              "SELECT sql FROM sqlite_schema AS o WHERE sql NOT NULL AND type IN ('index', "
-              "'trigger', 'view') AND " WANTED " ORDER BY rowid",
-              pattern, &f) != ERR_OK)
-        d->failed = true;
+    d->failed = fetch(d, SQL_DUMP_OTHERS(WANTED), pattern, &f) != ERR_OK;
     struct rd r = fetched_cells(&f);
-    for (uint64_t i = 0; i < f.rows && !d->failed; i++) {
-        size_t n;
-        const char *sql = fetched_next(&r, &n);
-        (void)fprintf(d->out, "%s;\n", sql == NULL ? "" : sql);
-    }
+    for (uint64_t i = 0; i < f.rows && !d->failed; i++)
+        sql_dump_other(&d->text, next_text(&r));
     fetched_fini(&f);
 }
 
 bool shell_dump_from(struct shell *sh, const struct dump_source *from, char *const *patterns, int n)
 {
-    struct dump d = {.sh = sh, .from = from, .out = sh->out};
-    (void)fputs("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n", d.out);
-    for (int i = 0; i < n || i == 0; i++)
+    struct dump d = {.from = from, .out = sh->out};
+    buf_init(&d.room, SIZE_MAX);
+    sql_dump_begin(&d.text, &d.room);
+    for (int i = 0; (i < n || i == 0) && !d.failed; i++)
         dump_tables(&d, n == 0 ? "" : patterns[i]);
     for (int i = 0; (i < n || i == 0) && !d.failed; i++)
         dump_others(&d, n == 0 ? "" : patterns[i]);
-    if (d.virtual_tables)
-        (void)fputs("PRAGMA writable_schema=OFF;\n", d.out);
-    (void)fputs(d.failed ? "ROLLBACK; -- due to errors\n" : "COMMIT;\n", d.out);
+    sql_dump_end(&d.text, !d.failed);
+    if (write_out(&d) != ERR_OK && !d.failed) {
+        shell_complain(sh, "%s", err_text());
+        d.failed = true;
+    }
+    buf_fini(&d.room);
     return !d.failed;
 }
 

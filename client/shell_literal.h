@@ -1,9 +1,10 @@
-/* Room: client. Values and names as SQL text that gives the very same back: for .dump and the modes
- * insert and quote. Thread: any. */
+/* Room: client. The shell's values as SQL text, into a file: for the modes insert and quote. What
+ * is written is sql_literal.h's. Thread: any. */
 #ifndef CLIENT_SHELL_LITERAL_H
 #define CLIENT_SHELL_LITERAL_H
 
 #include "client/shell_value.h"
+#include "client/wire.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,11 +15,9 @@
 
 /* A number as SQLite shows it (15 digits), for people. */
 void literal_number(char to[LITERAL_NUMBER_MAX], const struct shell_value *v);
-/* A float with all its digits and a point or exponent, so that it stays a float; infinity is 1e999.
- */
-void literal_float(char to[LITERAL_NUMBER_MAX], double r);
-/* A literal of any value. ESCAPE: line ends inside text become replace(...,char(10)), so that no
- * program on the way can change them. */
+/* The same value, as sql_literal.h takes it. */
+struct wire_value literal_of(const struct shell_value *v);
+/* As sql_put_literal. */
 void literal_put(FILE *out, const struct shell_value *v, bool escape);
 /* A name, quoted if it needs to be. */
 void literal_put_name(FILE *out, const char *name, size_t n);

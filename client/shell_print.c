@@ -10,6 +10,7 @@
 #include "client/shell_columns.h"
 #include "client/shell_literal.h"
 #include "client/shell_text.h"
+#include "client/sql_literal.h"
 
 #include <errno.h>
 #include <math.h>
@@ -157,7 +158,7 @@ static void put_json(const struct printer *p, const struct shell_value *v)
     if (v->type == LECTERN_NULL) {
         (void)fputs("null", p->out);
     } else if (v->type == LECTERN_FLOAT) {
-        literal_float(t.room, v->real);
+        sql_float(t.room, v->real);
         (void)fputs(t.room, p->out);
     } else if (v->type == LECTERN_INTEGER) {
         literal_number(t.room, v);

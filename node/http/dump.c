@@ -6,20 +6,18 @@
  *     BEGIN READONLY -> TABLES, OTHERS: the schema -> each table: CREATE, then its rows
  *                                                  -> indexes, triggers, views -> COMMIT
  *
- * The order and the form are those of the shell's .dump (client/shell_dump.c), which are sqlite3's.
- * Not here: how values are written (dump_text.c). */
+ * Not here: what is written, and how (client/sql_dump.h, which the shell's .dump uses as well). */
 #include "node/http/dump.h"
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "node/http/dump_text.h"
+#include "client/sql_dump.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_stream.h"
 #include "node/http/hrana_wish.h"
 #include "node/node.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum phase { BEGIN, TABLES, OTHERS, ROWS };
 
@@ -31,10 +29,9 @@ struct dump {
     enum phase phase;
     struct buf tables, others; /* cells of the schema: str */
     struct rd next;            /* in `tables` */
-    struct dump_name table;    /* whose rows come */
+    struct sql_dump text;      /* into `out` */
     uint32_t n_columns;
     struct hrana_error *error;
-    bool virtual_tables; /* writable_schema is on in the text */
     bool running, going;
     size_t owed; /* bytes of rows that were written and the client has not taken */
     struct buf out;
@@ -42,82 +39,14 @@ struct dump {
 
 static const char begin_sql[] = "BEGIN READONLY";
 
-/* Name, text, and the SELECT of all columns that can be inserted; NULL: of a virtual table. */
-static const char tables_sql[] =
-    "SELECT name, sql, CASE WHEN sql LIKE 'CREATE VIRTUAL TABLE%' THEN '' ELSE 'SELECT ' || "
-    "(SELECT group_concat('\"' || replace(name, '\"', '\"\"') || '\"') FROM (SELECT name FROM "
-    "pragma_table_info(o.name) ORDER BY cid)) || ' FROM \"' || replace(name, '\"', '\"\"') || '\"' "
-    "END FROM sqlite_schema AS o WHERE type = 'table' AND sql NOT NULL "
-    "ORDER BY tbl_name = 'sqlite_sequence', rowid";
-static const char others_sql[] = "SELECT sql FROM sqlite_schema WHERE sql NOT NULL AND type IN "
-                                 "('index', 'trigger', 'view') ORDER BY rowid";
+static const char tables_sql[] = SQL_DUMP_TABLES("");
+static const char others_sql[] = SQL_DUMP_OTHERS("");
 
-/* --- what is written --- */
-
-static void put_text(struct buf *b, const char *text)
+static struct sql_text next_cell(struct rd *r)
 {
-    buf_put(b, text, strlen(text));
-}
-
-static bool starts(const struct dump_name *text, const char *with)
-{
-    size_t n = strlen(with);
-    return text->n >= n && memcmp(text->p, with, n) == 0;
-}
-
-static bool is(const struct dump_name *text, const char *what)
-{
-    return text->n == strlen(what) && starts(text, what);
-}
-
-/* False: its rows are not wanted. */
-static bool put_table(struct dump *d, const struct dump_name *sql) ON_LOOP
-{
-    static const char create[] = "CREATE TABLE ";
-    const struct dump_name *name = &d->table;
-    struct buf *b = &d->out;
-    if (is(name, "sqlite_sequence")) {
-        put_text(b, "DELETE FROM sqlite_sequence;\n");
-    } else if (starts(name, "sqlite_stat") && name->n == strlen("sqlite_stat1")) {
-        put_text(b, "ANALYZE sqlite_schema;\n");
-    } else if (starts(name, "sqlite_")) {
-        return false;
-    } else if (starts(sql, "CREATE VIRTUAL TABLE")) {
-        if (!d->virtual_tables)
-            put_text(b, "PRAGMA writable_schema=ON;\n");
-        d->virtual_tables = true;
-        dump_put_virtual(b, name, sql);
-        return false;
-    } else if (starts(sql, "CREATE TABLE '") || starts(sql, "CREATE TABLE \"")) {
-        /* A shadow table may be there already when its virtual table made it. */
-        put_text(b, "CREATE TABLE IF NOT EXISTS ");
-        buf_put(b, sql->p + strlen(create), sql->n - strlen(create));
-        put_text(b, ";\n");
-    } else {
-        buf_put(b, sql->p, sql->n);
-        put_text(b, ";\n");
-    }
-    return true;
-}
-
-static struct dump_name next_cell(struct rd *r)
-{
-    struct dump_name cell;
+    struct sql_text cell;
     cell.p = rd_str(r, &cell.n);
     return cell;
-}
-
-static void put_others(struct dump *d) ON_LOOP
-{
-    struct rd r = rd_of(d->others.data, d->others.len);
-    while (rd_left(&r) > 0) {
-        struct dump_name sql = next_cell(&r);
-        buf_put(&d->out, sql.p, sql.n);
-        put_text(&d->out, ";\n");
-    }
-    if (d->virtual_tables)
-        put_text(&d->out, "PRAGMA writable_schema=OFF;\n");
-    put_text(&d->out, "COMMIT;\n");
 }
 
 /* --- what is read --- */
@@ -151,8 +80,14 @@ static enum err take_rows(struct dump *d, struct wire_frame *f) ON_LOOP
     TRY(wire_get_rows(f, d->n_columns, &rows, &values));
     if (d->phase != ROWS)
         return take_cells(d, rows, &values);
-    for (uint32_t i = 0; i < rows; i++)
-        TRY(dump_put_row(&d->out, &d->table, d->n_columns, &values));
+    for (uint32_t i = 0; i < rows; i++) {
+        for (uint32_t column = 0; column < d->n_columns; column++) {
+            struct wire_value v;
+            TRY(wire_get_value(&values, &v));
+            sql_dump_value(&d->text, column, &v);
+        }
+        sql_dump_end_row(&d->text);
+    }
     TRY(buf_status(&d->out));
     exchange_put(d->x, &d->out);
     return ERR_OK;
@@ -218,21 +153,29 @@ static void begin_text(struct dump *d) ON_LOOP
 {
     d->next = rd_of(d->tables.data, d->tables.len);
     exchange_begin(d->x, 200, "text/plain; charset=utf-8");
-    put_text(&d->out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n");
+    sql_dump_begin(&d->text, &d->out);
+}
+
+static void end_text(struct dump *d) ON_LOOP
+{
+    struct rd others = rd_of(d->others.data, d->others.len);
+    while (rd_left(&others) > 0)
+        sql_dump_other(&d->text, next_cell(&others));
+    sql_dump_end(&d->text, true);
+    exchange_put(d->x, &d->out);
+    exchange_finish(d->x);
 }
 
 /* The next table; false: there is none left, and all was said. D is gone then. */
 static bool next_table(struct dump *d) ON_LOOP
 {
     if (rd_left(&d->next) == 0) {
-        put_others(d);
-        exchange_put(d->x, &d->out);
-        exchange_finish(d->x);
+        end_text(d);
         return false;
     }
-    d->table = next_cell(&d->next);
-    struct dump_name sql = next_cell(&d->next), select = next_cell(&d->next);
-    if (put_table(d, &sql) && select.n > 0)
+    struct sql_text name = next_cell(&d->next), sql = next_cell(&d->next),
+                    select = next_cell(&d->next);
+    if (sql_dump_table(&d->text, name, sql) && select.n > 0)
         query(d, select.p, select.n);
     return true;
 }

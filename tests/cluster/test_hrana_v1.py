@@ -96,6 +96,8 @@ INSERT INTO "odd name'" (d) VALUES ('it''s'), (NULL), (x'00ff'), (1.0), (0.1), (
     (cast(x'610062' AS TEXT)), ('line' || char(10) || 'end'), (char(13, 10) || '\\n \\r'),
     ('caf' || char(233) || char(128512)), (''), (3.14159265358979312), (5e-324);
 DELETE FROM "odd name'" WHERE d IS NULL;
+INSERT INTO "odd name'" (d) WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 440)
+    SELECT (1 + abs(random()) / 1e19) * pow(10, -280 - i % 44) FROM n;
 INSERT INTO "select" VALUES ('a'), (zeroblob(3000));
 INSERT INTO wr VALUES ('k', 'v');
 CREATE INDEX i ON "select" (x) WHERE x IS NOT NULL;

@@ -355,7 +355,7 @@ TEST(shell_shows_the_cluster)
 
 #define DUMPED                                                                                     \
     SAMPLE "CREATE TABLE k(id INTEGER PRIMARY KEY AUTOINCREMENT, v);INSERT INTO k(v) VALUES"       \
-           "(1e999),(-1e999),(1.0),(0.1),(1e-310),(9007199254740993),(-9223372036854775808),"      \
+           "(1e999),(-1e999),(1.0),(0.1),(1e-280),(9007199254740993),(-9223372036854775808),"      \
            "(x''),('line\r\nend'),('\\n\n'),(1e17),(-0.0);\n"                                      \
            "CREATE TABLE \"odd \"\" name\"(\"select\" TEXT, g AS (1), \"x y\");"                   \
            "INSERT INTO \"odd \"\" name\" VALUES('q''', 5);\n"                                     \
@@ -396,7 +396,11 @@ TEST(shell_dump_gives_every_value_back)
         mem_printf("%s%s", DUMPED,
                    "INSERT INTO k(v) VALUES(CAST(x'410042' AS TEXT)),(CAST(x'ff' AS TEXT));"
                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 500) "
-                   "INSERT INTO k(v) SELECT random() / 3.7 * pow(10, random() % 250) FROM n;");
+                   "INSERT INTO k(v) SELECT random() / 3.7 * pow(10, random() % 250) FROM n;"
+                   "INSERT INTO k(v) VALUES(pow(2, -1074)),(-pow(2, -1074)),(pow(2, -1022));"
+                   "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 500) "
+                   "INSERT INTO k(v) SELECT (1 + abs(random()) / 1e19) * pow(10, -280 - i % 44) "
+                   "FROM n;");
     expect_out(s, "", text, "");
     struct ran dump = run_shell(s, "", ".dump\n"), answer = run_shell(s, "", question);
     EXPECT_EQ(dump.code, 0);
