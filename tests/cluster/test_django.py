@@ -1,19 +1,26 @@
 """Django's application of tests/clients/django on a cluster, through client/python.
 
-Without python3-django (Debian's is for /usr/bin/python3) the tests say so and pass.
+Without python3-django (Debian's is for /usr/bin/python3) the tests say so and pass. Another Django:
+LECTERN_DJANGO=DIRECTORY, and where it wants another Python LECTERN_DJANGO_PYTHON=PROGRAM.
 """
 
+import fcntl
 import functools
+import glob
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
+from unittest import mock
 
+from tests.lib import django_functions
 from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, case, expect, expect_equal)
 from tests.lib.django_functions import interpreter
 
+PACKAGES = os.path.join(ROOT, "build", "clients")  # as tests/clients/programs.py
 APPLICATION = os.path.join(ROOT, "tests", "clients", "django")
 SQLITE = {"ENGINE": "django.db.backends.sqlite3"}
 
@@ -24,15 +31,14 @@ def needs_django(test):
     def wrapped():
         python = interpreter()
         if python is None:
-            print("note: no Django here (apt install python3-django): nothing was tested")
+            print("skipped: no Django here (apt install python3-django): nothing was tested")
             return
         test(python)
     return wrapped
 
 
 def environment(database):
-    path = os.pathsep.join([os.path.join(ROOT, "client", "python"), APPLICATION])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1",
+    return {**django_functions.environment(os.path.join(ROOT, "client", "python"), APPLICATION),
             "DJANGO_SETTINGS_MODULE": "settings", "LECTERN_DATABASE": json.dumps(database),
             "TMPDIR": tempfile.gettempdir(), "PATH": BUILD + os.pathsep + os.environ["PATH"]}
 
@@ -83,6 +89,44 @@ def test_django_results_are_those_of_sqlite(python):
             differ = differences(wanted, found)
             expect(not differ, lambda d=differ, n=node: f"through {n}:\n" + "\n".join(d))
             c.check_equal()
+
+
+def backported():
+    """The directory of the Django of Debian 12's backports (4.2), unpacked and not installed: the
+    installed one stays what it is. Or None."""
+    kept = os.path.join(PACKAGES, "django-backports")
+    os.makedirs(PACKAGES, exist_ok=True)
+    with open(os.path.join(PACKAGES, "lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(kept) and shutil.which("apt-get"):
+            with tempfile.TemporaryDirectory(dir=PACKAGES) as d:
+                subprocess.run(["apt-get", "-q", "download", "python3-django/bookworm-backports"],
+                               cwd=d, check=False, timeout=60, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+                for package in glob.glob(os.path.join(d, "*.deb")):
+                    subprocess.run(["dpkg", "-x", package, os.path.join(d, "root")], check=True)
+                    os.rename(os.path.join(d, "root"), kept)
+    found = os.path.join(kept, "usr", "lib", "python3", "dist-packages")
+    return found if os.path.isdir(os.path.join(found, "django")) else None
+
+
+@case(seconds=180)
+@needs_django
+def test_django_of_backports(_python):
+    """The program again, with Django 4.2: the same results as on SQLite with 4.2."""
+    place = backported()
+    if place is None:
+        print("skipped: Django of Debian 12's backports cannot be had here (apt-get download)")
+        return
+    with mock.patch.dict(os.environ, {"LECTERN_DJANGO": place}):
+        python = "/usr/bin/python3"
+        version = subprocess.run([python, "-m", "django", "--version"], check=True, text=True,
+                                 capture_output=True, env=environment(SQLITE)).stdout
+        expect(version.startswith("4.2."), f"Django {version}")
+        wanted = results(python, {**SQLITE, "NAME": os.path.join(tempfile.gettempdir(), "ref.db")})
+        with Cluster(1, http=True) as c:
+            differ = differences(wanted, results(python, lectern(c.node(1))))
+            expect(not differ, lambda: "\n".join(differ))
 
 
 class Loop:

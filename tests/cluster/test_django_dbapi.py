@@ -5,7 +5,10 @@ import datetime
 import decimal
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -54,6 +57,35 @@ def test_dbapi_is_one():
         os.path.join(ROOT, "client", "lectern.h"), encoding="ascii").read()).group(1))
     expect_equal(tuple(int(part) for part in lectern.__version__.split(".")),
                  (version // 1000000, version // 1000 % 1000, version % 1000), "version")
+
+
+@case(seconds=60)
+def test_python_package():
+    """pip makes a package of client/python, without a network."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        if subprocess.run([python, "-c", "import setuptools, wheel, pip"], check=False,
+                          stderr=subprocess.DEVNULL).returncode == 0:
+            break
+    else:
+        print("skipped: pip, setuptools and wheel are not here")
+        return
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copytree(os.path.join(ROOT, "client", "python"), os.path.join(d, "source"))
+        target = os.path.join(d, "target")
+        done = subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation",
+             "--target", target, os.path.join(d, "source")], cwd=d, check=False, text=True,
+            capture_output=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+        expect_equal(done.returncode, 0, done.stdout + done.stderr)
+        names = sorted(os.listdir(target))
+        expect_equal(names, ["lectern", f"lectern-{lectern.__version__}.dist-info"], "installed")
+
+        def files(where):
+            return sorted(os.path.relpath(os.path.join(place, name), where)
+                          for place, _, found in os.walk(where) for name in found
+                          if name.endswith(".py"))
+        expect_equal(files(os.path.join(target, "lectern")),
+                     files(os.path.join(ROOT, "client", "python", "lectern")), "modules")
 
 
 @case(seconds=60)

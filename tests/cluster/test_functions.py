@@ -93,7 +93,7 @@ def test_the_golden_table_is_what_python_gives():
     with tempfile.TemporaryDirectory() as d:
         path = os.path.join(d, "golden")
         subprocess.run([python, "-W", "ignore", django_functions.HERE, "--golden", path],
-                       check=True)
+                       check=True, env=django_functions.environment())
         with open(path, encoding="ascii") as new, open(GOLDEN, encoding="ascii") as old:
             for a, b in zip(new, old):
                 expect_equal(b, a, GOLDEN)

@@ -25,11 +25,20 @@ import zoneinfo
 HERE = os.path.abspath(__file__)
 
 
+def environment(*paths):
+    """For a Python that shall find PATHS, and a Django in LECTERN_DJANGO before an installed one."""
+    places = [*paths, os.environ.get("LECTERN_DJANGO", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in places if p),
+            "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@functools.lru_cache
 def interpreter():
     """A Python that has Django, or None. Debian's package is for /usr/bin/python3 only."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        if subprocess.run([python, "-c", "import django.db.backends.sqlite3.base"],
-                          stderr=subprocess.DEVNULL, check=False).returncode == 0:
+    for python in (os.environ.get("LECTERN_DJANGO_PYTHON"), sys.executable, "/usr/bin/python3"):
+        if python and subprocess.run(
+                [python, "-c", "import django.db.backends.sqlite3.base"], env=environment(),
+                stderr=subprocess.DEVNULL, check=False).returncode == 0:
             return python
     return None
 
@@ -37,7 +46,7 @@ def interpreter():
 def evaluate(python, calls):
     """Results of CALLS, pairs of SQL and parameters, in the interpreter PYTHON."""
     done = subprocess.run([python, HERE], input="".join(json.dumps(c) + "\n" for c in calls),
-                          check=True, capture_output=True, text=True)
+                          check=True, capture_output=True, text=True, env=environment())
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

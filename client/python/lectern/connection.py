@@ -80,6 +80,10 @@ class Connection:
         if self._in_transaction or self._lost:
             self.run("ROLLBACK")
 
+    @property
+    def closed(self):
+        return self._closed
+
     # What sqlite3 has beyond it.
 
     @property

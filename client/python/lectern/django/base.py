@@ -95,6 +95,10 @@ class DatabaseWrapper(sqlite.DatabaseWrapper):
     def is_in_memory_db(self):
         return False
 
+    def is_usable(self):
+        """No node is asked: a connection finds another one by itself."""
+        return not self.connection.closed
+
 
 class CursorWrapper(Database.Cursor):
     """Django writes %s (and, since 4.2, %(name)s), SQLite wants ? and :name."""

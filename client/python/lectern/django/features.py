@@ -13,6 +13,8 @@ class DatabaseFeatures(SQLiteFeatures):
 
     # Another database would be another cluster.
     can_clone_databases = False
+    # Not one in memory, which threads would have to share.
+    test_db_allows_multiple_connections = True
     # Lectern is built with SQLite 3.40 or newer, with JSON.
     can_alter_table_rename_column = True
     supports_atomic_references_rename = True
@@ -30,6 +32,7 @@ class DatabaseFeatures(SQLiteFeatures):
     # RETURNING: only a Django that knows it (4.0 and newer) has something else than False here.
     can_return_columns_from_insert = SQLiteFeatures.can_return_columns_from_insert is not False
     supports_aggregate_order_by_clause = _since(3, 44, 0)
+    supports_uuid7_function = True  # Django 6.1 asks this machine's Python
 
     @cached_property
     def server_version(self):

@@ -1,25 +1,23 @@
 """What Django says in SQL: SQLite's, but for what would ask the server for nothing."""
 
-import math
-
 from django.db.backends.sqlite3.operations import DatabaseOperations as SQLiteOperations
 
-from ..values import encode
+from ..values import BEYOND, decode, encode
 
 
 def quote(value):
     """A parameter as SQLite's quote() writes it, for logs only."""
     sent = encode(value)
-    kind = sent["type"]
-    if kind == "null":
+    if sent.get("value") in (BEYOND, -BEYOND):
+        return "9.0e+999" if sent["value"] > 0 else "-9.0e+999"
+    value = decode(sent)
+    if value is None:
         return "NULL"
-    if kind == "text":
-        return "'" + sent["value"].replace("'", "''") + "'"
-    if kind == "blob":
-        return "X'" + bytes(value).hex().upper() + "'"
-    if kind == "float" and math.isinf(value):
-        return "9.0e+999" if value > 0 else "-9.0e+999"
-    return str(sent["value"])
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bytes):
+        return "X'" + value.hex().upper() + "'"
+    return str(value)
 
 
 class DatabaseOperations(SQLiteOperations):

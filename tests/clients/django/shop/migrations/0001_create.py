@@ -14,7 +14,7 @@ class Migration(migrations.Migration):
             ("id", models.BigAutoField(primary_key=True, serialize=False, auto_created=True,
                                        verbose_name="ID")),
             ("full_name", models.CharField(max_length=40)),
-            ("mentor", models.ForeignKey("self", null=True, related_name="pupils",
+            ("mentor", models.ForeignKey("shop.author", null=True, related_name="pupils",
                                          on_delete=django.db.models.deletion.SET_NULL)),
             ("nonsense", models.IntegerField(default=7)),
         ]),
