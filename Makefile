@@ -60,7 +60,7 @@ objs = $(patsubst %.c,$(B)/%.o,$(1))
 
 # client/ holds the library (no prefix) and the shell (shell*.c); node/main.c is the server's entry.
 SHELL_SRC  := $(wildcard client/shell*.c)
-# Dumps as text, the shell's and the server's: they need sqlite3, so they are no part of the library.
+# Dumps as text, the shell's and the server's: they need sqlite3, so the library has them not.
 DUMP_SRC   := client/sql_dump.c client/sql_literal.c
 CLIENT_SRC := $(filter-out $(SHELL_SRC) $(DUMP_SRC),$(call src,client))
 # liblectern: the library's own part of base/ and no more. It has no log, and
@@ -81,7 +81,8 @@ CLIENT_LIB  := $(B)/client.a
 CLIENT_OBJS := $(BASE_OBJS) $(CLIENT_LIB)
 # The shell is a program on the library. What it shares with the library's inside, it has a copy of:
 # only lectern_* leaves liblectern.a.
-SHELL_OBJS  := $(BASE_OBJS) $(call objs,$(SHELL_SRC) $(DUMP_SRC) client/sql_split.c) $(B)/liblectern.a
+SHELL_OBJS  := $(BASE_OBJS) $(call objs,$(SHELL_SRC) $(DUMP_SRC) client/sql_split.c) \
+               $(B)/liblectern.a
 ROOM_OBJS_base        := $(BASE_OBJS)
 ROOM_OBJS_client      := $(CLIENT_OBJS)
 ROOM_OBJS_replication := $(BASE_OBJS) $(call objs,$(call src,replication))
