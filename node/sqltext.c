@@ -207,6 +207,16 @@ enum sql_kind sql_classify(const char *sql, size_t n)
     return SQL_WRITE;
 }
 
+bool sql_is_query(const char *sql, size_t n)
+{
+    struct cursor c = {sql, sql + n};
+    const char *w;
+    skip(&c, true);
+    size_t len = word(&c, &w);
+    return is(w, len, "SELECT") || is(w, len, "VALUES") ||
+           (is(w, len, "WITH") && classify_with(c) == SQL_READ);
+}
+
 bool sql_is_rollback(const char *sql, size_t n)
 {
     struct cursor c = {sql, sql + n};

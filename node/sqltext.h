@@ -21,6 +21,9 @@ enum sql_kind {
 /* Skips white space, comments and semicolons. Returns the number of bytes skipped. */
 size_t sql_skip_space(const char *sql, size_t n);
 enum sql_kind sql_classify(const char *sql, size_t n);
+/* Of SQL_READ: is it SELECT, VALUES or WITH ... SELECT? These never write; PRAGMA, and to SQLite
+ * what EXPLAIN explains, may. */
+bool sql_is_query(const char *sql, size_t n);
 /* Is it ROLLBACK (and not ROLLBACK TO)? */
 bool sql_is_rollback(const char *sql, size_t n);
 /* What a statement does to the transaction, when that is all it does: nothing but white space,

@@ -184,6 +184,15 @@ struct hrana_error *hrana_ask_batch(struct hrana_stream *s, uint32_t first, uint
 
 /* --- the answer --- */
 
+/* The transaction ended, and not because the program ended it. What its own constraint did (ON
+ * CONFLICT ROLLBACK, RAISE(ROLLBACK)) it knows, as programs of SQLite do. */
+static bool is_lost(const struct hrana_stream *s, bool was_in) ON_LOOP
+{
+    const struct hrana_ask *a = &s->ask;
+    return was_in && !s->in_transaction && a->code != ERR_OK && !a->is_commit && !a->is_rollback &&
+           (a->sqlite_code & 0xff) != 19; /* SQLITE_CONSTRAINT */
+}
+
 static void note_state(struct hrana_stream *s, uint64_t seq, uint8_t flags) ON_LOOP
 {
     bool was_in = s->in_transaction;
@@ -191,10 +200,9 @@ static void note_state(struct hrana_stream *s, uint64_t seq, uint8_t flags) ON_L
     s->memory.foreign_keys = (flags & WIRE_NO_FOREIGN_KEYS) == 0;
     if (seq > s->memory.seq)
         s->memory.seq = seq;
-    if (was_in && !s->in_transaction && s->ask.code == ERR_TXN_LOST && !s->ask.is_commit &&
-        !s->ask.is_rollback)
-        s->lost = true;
-    if ((flags & WIRE_ELSEWHERE) != 0)
+    s->lost = s->lost || is_lost(s, was_in);
+    /* Inside a transaction, the leader answers all that follows. */
+    if ((flags & WIRE_ELSEWHERE) != 0 && !s->in_transaction)
         s->ask.wait_seq = seq;
 }
 

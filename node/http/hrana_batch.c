@@ -102,7 +102,8 @@ bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
     if (begin != SQL_STEP_BEGIN && begin != SQL_STEP_WRITE && begin != SQL_STEP_READONLY)
         return false;
     uint32_t commit = n - 1;
-    if (step_of(&texts[commit]) == SQL_STEP_ROLLBACK) {
+    bool rolls_back = step_of(&texts[commit]) == SQL_STEP_ROLLBACK;
+    if (rolls_back) {
         if (!needs_failure_of(b->steps[commit].condition, commit - 1))
             return false;
         commit--;
@@ -111,7 +112,8 @@ bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
         return false;
     *out = (struct hrana_shape){.first = 1,
                                 .n = commit - 1,
-                                .reads = begin != SQL_STEP_WRITE,
+                                .reads = begin != SQL_STEP_WRITE && rolls_back,
+                                .surely = true,
                                 .read_only = begin == SQL_STEP_READONLY};
     for (uint32_t i = 1; i <= commit; i++) {
         bool reads = true;
@@ -120,7 +122,9 @@ bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
         if (i < commit && !is_plain(&texts[i], &reads))
             return false;
         out->reads = out->reads && reads;
+        out->surely = out->surely && (i == commit || sql_is_query(texts[i].p, texts[i].n));
     }
+    out->surely = out->surely && out->reads;
     return true;
 }
 

@@ -19,7 +19,8 @@ bool hrana_condition_holds(const struct hrana_cond *c, const enum hrana_outcome 
  * `not is_autocommit` may stand beside each condition, as drivers of version 3 write it. */
 struct hrana_shape {
     uint32_t first, n; /* the statements between BEGIN and COMMIT */
-    bool reads;        /* they look like reads, all of them */
+    bool reads;        /* they look like reads, all of them, and a failure is rolled back */
+    bool surely;       /* and none can turn out to write */
     bool read_only;    /* BEGIN READONLY: no other is allowed */
 };
 

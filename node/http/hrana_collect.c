@@ -15,6 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A batch of many errors, each with a long text in it, is as long as one of rows: beyond the limit
+ * they are told with their beginnings. */
+#define ERROR_SHORT 200u
+
 static void free_result(struct hrana_result *r)
 {
     if (r == NULL)
@@ -84,27 +88,37 @@ static void put_result(struct hrana_collect *c, uint32_t step, const struct wire
     waiting_set(c->waiting, &c->counted, c->counted + frames->len - before);
 }
 
+/* N bytes more. False: the reply is larger than it may be, or than there is room for. */
+static bool has_room(struct hrana_collect *c, size_t n) ON_LOOP
+{
+    c->bytes += n;
+    c->too_large = c->too_large || c->bytes > c->max;
+    c->no_room = c->no_room || !waiting_has_room(c->waiting, c->counted, n);
+    return !c->too_large && !c->no_room;
+}
+
+/* COLUMNS or ROWS. */
+static void take_frame(struct hrana_collect *c, uint32_t step, const struct wire_frame *f) ON_LOOP
+{
+    if (has_room(c, hrana_rows_bytes(f)))
+        put_result(c, step, f);
+    else
+        drop_result(c, step); /* what comes of it is taken all the same */
+}
+
 static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
 {
     struct hrana_collect *c = ctx;
     thread_expect_loop();
-    c->bytes += hrana_rows_bytes(f);
-    put_result(c, step, f);
+    take_frame(c, step, f);
 }
 
 static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
 {
     struct hrana_collect *c = ctx;
-    size_t n = hrana_rows_bytes(f);
     thread_expect_loop();
-    c->bytes += n;
-    c->too_large = c->too_large || c->bytes > c->max;
-    c->no_room = c->no_room || !waiting_has_room(c->waiting, c->counted, n);
-    if (c->too_large || c->no_room)
-        drop_result(c, step); /* what comes of it is taken all the same */
-    else
-        put_result(c, step, f);
-    hrana_stream_took(c->stream, n);
+    take_frame(c, step, f);
+    hrana_stream_took(c->stream, hrana_rows_bytes(f));
 }
 
 static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
@@ -112,9 +126,14 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
     struct hrana_collect *c = ctx;
     struct hrana_step_reply *s = &c->reply.steps[step];
     thread_expect_loop();
+    size_t n = strlen(e->message);
     drop_result(c, step);
     hrana_error_free(s->error);
     s->error = e;
+    if (n <= ERROR_SHORT || has_room(c, 2 * n)) /* some of it is to be escaped */
+        return;
+    s->error = hrana_error_new(e->code, "%.*s ...", (int)ERROR_SHORT, e->message);
+    hrana_error_free(e);
 }
 
 /* A write is not to be sent again: it is done. */

@@ -4,8 +4,8 @@
  *   further step begins.
  * Not here: who takes (hrana_cursor_http.c, hrana_ws_stream.c), the form of entries (hrana_form.h).
  *
- * An atomic batch that only seems to read may have to be run again from its beginning
- * (hrana_run.c). That is possible until the first entry is taken. */
+ * What was taken cannot be taken back, so there is no on_restart: hrana_run.c runs a batch in a way
+ * that needs none. */
 #include "node/http/hrana_cursor.h"
 
 #include "base/check.h"
@@ -40,7 +40,6 @@ struct hrana_cursor {
     struct list events; /* struct event */
     size_t held;        /* bytes of them, without those of rows */
     bool paused;        /* the stream, because of them */
-    bool taken;         /* an entry was */
     bool begun;         /* the step's step_begin was written */
     uint32_t n_columns; /* of the step */
     bool broken;        /* an answer that cannot be read: nothing follows */
@@ -148,21 +147,6 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *error)
     tell_much(c);
 }
 
-static void on_restart(void *ctx)
-{
-    struct hrana_cursor *c = ctx;
-    thread_expect_loop();
-    CHECK(!c->taken);
-    drop_rest(c);
-}
-
-static bool may_restart(void *ctx)
-{
-    const struct hrana_cursor *c = ctx;
-    thread_expect_loop();
-    return !c->taken;
-}
-
 static void on_over(void *ctx, struct hrana_error *error)
 {
     struct hrana_cursor *c = ctx;
@@ -190,8 +174,6 @@ struct hrana_cursor *hrana_cursor_open(struct hrana_stream *s, const struct hran
                                         .on_rows = on_rows,
                                         .on_step = on_step,
                                         .on_step_error = on_step_error,
-                                        .on_restart = on_restart,
-                                        .may_restart = may_restart,
                                         .on_over = on_over};
     c->stream = s;
     c->request = (struct hrana_request){.type = HRANA_BATCH, .batch = *batch};
@@ -301,7 +283,6 @@ uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_writer *out, uint
             took += WIRE_HEAD_BYTES + e->n;
         drop(c, e);
     }
-    c->taken = c->taken || count > 0 || c->broken;
     if (c->broken) {
         took += drop_all(c);
         count++;

@@ -7,7 +7,8 @@
  *   HRANA_AS_ONE        an atomic batch that writes: one BATCH, one round trip, nobody else waits.
  *                       It failed, and nothing was done: step by step, for each step's own error.
  *   HRANA_IN_SNAPSHOT   an atomic batch that looks as if it only read: a read transaction here. A
- *                       step that writes after all: void, and HRANA_AS_ONE.
+ *                       step that writes after all: void, and HRANA_AS_ONE. Who cannot take back
+ *                       what was told has only those run so that cannot turn out to write.
  *   HRANA_STEP_BY_STEP  all others.
  *
  * Not here: conditions and shapes (hrana_batch.c), requests to the session (hrana_ask.c). */
@@ -44,9 +45,7 @@ static void tell_error(struct hrana_stream *s, uint32_t step, struct hrana_error
 /* Nothing was told, or it can be taken back. */
 static bool may_restart(const struct hrana_stream *s) ON_LOOP
 {
-    const struct hrana_events *e = &s->events;
-    return !s->told ||
-           (e->on_restart != NULL && (e->may_restart == NULL || e->may_restart(e->ctx)));
+    return !s->told || s->events.on_restart != NULL;
 }
 
 static void restart(struct hrana_stream *s, enum hrana_mode mode) ON_LOOP
@@ -386,12 +385,19 @@ static bool find_texts(struct hrana_stream *s) ON_LOOP
     return all;
 }
 
+/* A batch that is to fail may leave its transaction open: that one has to be what it asked for. */
+static bool may_read_here(const struct hrana_stream *s) ON_LOOP
+{
+    const struct hrana_shape *p = &s->shape;
+    return p->read_only || p->surely || (p->reads && s->events.on_restart != NULL);
+}
+
 static enum hrana_mode mode_of(struct hrana_stream *s) ON_LOOP
 {
     if (s->q->type != HRANA_BATCH || s->in_transaction || s->lost || !find_texts(s) ||
         !hrana_shape_of(&s->q->batch, s->texts, &s->shape))
         return HRANA_STEP_BY_STEP;
-    if (s->shape.read_only || (s->shape.reads && s->events.on_restart != NULL))
+    if (may_read_here(s))
         return HRANA_IN_SNAPSHOT;
     return may_run_as_one(s) ? HRANA_AS_ONE : HRANA_STEP_BY_STEP;
 }

@@ -44,8 +44,6 @@ struct hrana_events {
     /* What was told of steps is void: the batch is run again, from its beginning. NULL: what was
      * told cannot be taken back, so nothing is tried that might have to be. */
     void (*on_restart)(void *ctx);
-    /* Can what was told still be taken back? NULL: always, if there is on_restart. */
-    bool (*may_restart)(void *ctx);
     /* The request is over; ERROR (taken): it failed as a whole, or NULL. */
     void (*on_over)(void *ctx, struct hrana_error *error);
 };

@@ -149,3 +149,13 @@ TEST(sqltext_tells_the_steps_of_a_transaction)
         if (sql_step_of(all[i].sql, strlen(all[i].sql)) != all[i].step)
             test_fail(__FILE__, __LINE__, "%s", all[i].sql);
 }
+
+#define QUERIES(sql) sql_is_query(sql, strlen(sql))
+
+TEST(sqltext_query_is_what_never_writes)
+{
+    EXPECT(QUERIES(" -- a\n;Select 1") && QUERIES("values(1)"));
+    EXPECT(QUERIES("WITH a AS (SELECT 1) SELECT * FROM a"));
+    EXPECT(!QUERIES("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a") && !QUERIES(""));
+    EXPECT(!QUERIES("PRAGMA table_info(t)") && !QUERIES("EXPLAIN SELECT 1") && !QUERIES("BEGIN"));
+}
