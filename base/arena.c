@@ -12,6 +12,7 @@
 
 #define FIRST_BLOCK 1024u /* doubles with each block */
 #define LARGEST     65536u
+#define OWN_BLOCK   (LARGEST / 4) /* a larger piece has one: no more than a quarter is ever lost */
 #define ALIGN       _Alignof(max_align_t)
 
 struct arena_block {
@@ -36,17 +37,23 @@ void arena_fini(struct arena *a)
     *a = (struct arena){.max = a->max};
 }
 
+static struct arena_block *new_block(size_t size, struct arena_block *older)
+{
+    struct arena_block *b = mem_alloc(sizeof *b + size);
+    *b = (struct arena_block){.older = older, .size = size};
+    return b;
+}
+
 static struct arena_block *add_block(struct arena *a, size_t n)
 {
+    if (n > OWN_BLOCK && a->blocks != NULL) /* the newest one goes on */
+        return a->blocks->older = new_block(n, a->blocks->older);
     size_t size = a->blocks == NULL ? FIRST_BLOCK : 2 * a->blocks->size;
     if (size > LARGEST)
         size = LARGEST;
     if (size < n)
         size = n;
-    struct arena_block *b = mem_alloc(sizeof *b + size);
-    *b = (struct arena_block){.older = a->blocks, .size = size};
-    a->blocks = b;
-    return b;
+    return a->blocks = new_block(size, a->blocks);
 }
 
 void *arena_take(struct arena *a, size_t n)
@@ -76,7 +83,7 @@ void *arena_zeroed(struct arena *a, size_t n)
 
 char *arena_copy(struct arena *a, const void *p, size_t n)
 {
-    char *copy = arena_take(a, n + 1);
+    char *copy = arena_take(a, n < SIZE_MAX ? n + 1 : n);
     if (copy == NULL)
         return NULL;
     if (n > 0)

@@ -14,7 +14,7 @@ struct arena_block;
 
 struct arena {
     struct arena_block *blocks; /* the newest first */
-    size_t used, max;           /* bytes, of all blocks */
+    size_t used, max;           /* bytes of pieces; the blocks are at most a third more */
     bool failed;
 };
 
