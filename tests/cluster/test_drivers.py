@@ -9,7 +9,7 @@ from tests.clients import failover, programs
 from tests.lib.cluster import Cluster, case
 
 
-def run_everywhere(name, scheme="http", oldest=18):
+def run_everywhere(name, scheme="http", oldest=18, at_leader=True):
     """The program NAME at a follower, then at the leader of a cluster of its own."""
     missing = programs.install(oldest)
     if missing is not None:
@@ -17,7 +17,7 @@ def run_everywhere(name, scheme="http", oldest=18):
         return
     with Cluster(3, http=True) as c:
         leader = c.leader()
-        for node in (c.others(leader)[0], leader):
+        for node in (c.others(leader)[0], leader) if at_leader else c.others(leader)[:1]:
             with programs.Program(name, f"{scheme}://127.0.0.1:{node.http_port}") as p:
                 p.result()
         c.check_equal()
@@ -66,6 +66,26 @@ def test_serverless():
 @case(seconds=360)
 def test_knex():
     run_everywhere("knex.mjs")
+
+
+@case(seconds=360)
+def test_sequelize():
+    run_everywhere("sequelize.mjs")
+
+
+@case(seconds=360)
+def test_typeorm():
+    run_everywhere("typeorm.mjs")
+
+
+@case(seconds=360)
+def test_mikroorm():
+    run_everywhere("mikroorm.mjs")
+
+
+@case(seconds=360)
+def test_drizzle_kit():
+    run_everywhere("drizzle_kit.mjs", at_leader=False)  # many programs, and slow ones
 
 
 # --- through the loss of a leader: also tests/faults/test_drivers_and_leaders.py ------------------
