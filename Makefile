@@ -52,7 +52,8 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAG
              -fstack-protector-strong $(CFLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
               $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
-LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lwslay -lcrypto -lpcre2-8 -lm -lpthread
+LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lprotobuf-nanopb -lwslay -lcrypto \
+               -lpcre2-8 -lm -lpthread
 LIBS_client := -ledit -lsqlite3 -lpthread
 
 src  = $(wildcard $(1)/*.c)

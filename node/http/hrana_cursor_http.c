@@ -16,6 +16,7 @@
 #include "node/http/hrana_held.h"
 #include "node/http/hrana_json.h"
 #include "node/http/hrana_post.h"
+#include "node/http/hrana_protobuf.h"
 #include "node/node.h"
 
 #include <stdlib.h>
@@ -48,6 +49,12 @@ static void begin_json(struct exchange *x)
 {
     thread_expect_loop();
     begin(x, &hrana_json);
+}
+
+static void begin_protobuf(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, &hrana_protobuf);
 }
 
 static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
@@ -137,8 +144,13 @@ static void on_over(struct exchange *x)
     free(a);
 }
 
-const struct handler hrana_cursor_handler = {.on_begin = begin_json,
-                                             .on_body = on_body,
-                                             .on_end = on_end,
-                                             .on_drain = on_drain,
-                                             .on_over = on_over};
+const struct handler hrana_cursor_json = {.on_begin = begin_json,
+                                          .on_body = on_body,
+                                          .on_end = on_end,
+                                          .on_drain = on_drain,
+                                          .on_over = on_over};
+const struct handler hrana_cursor_protobuf = {.on_begin = begin_protobuf,
+                                              .on_body = on_body,
+                                              .on_end = on_end,
+                                              .on_drain = on_drain,
+                                              .on_over = on_over};

@@ -29,6 +29,11 @@ enum err hrana_reader_feed(struct hrana_reader *r, const void *p, size_t n)
     return r->form->feed(r->state, p, n);
 }
 
+enum err hrana_no_room(const struct arena *arena)
+{
+    return err_fail(ERR_TOO_BIG, "the message takes more than %zu bytes of memory", arena->max);
+}
+
 /* --- writing --- */
 
 struct hrana_writer hrana_writer_of(const struct hrana_form *form, struct buf *out)

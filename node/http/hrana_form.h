@@ -41,6 +41,9 @@ void hrana_reader_fini(struct hrana_reader *r);
 /* Bytes of the one message, in any pieces; copied. After an error no more may be fed. */
 MUST_USE enum err hrana_reader_feed(struct hrana_reader *r, const void *p, size_t n);
 
+/* For a form: the reader's arena is full. ERR_TOO_BIG. */
+enum err hrana_no_room(const struct arena *arena) __attribute__((cold));
+
 /* --- writing --- */
 
 /* The last bytes of a buffer that answers go to: kept for errors and for the answer's end. */

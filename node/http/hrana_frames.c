@@ -1,6 +1,7 @@
 /* Room: node/http.   Thread: any.   Owns: nothing.
  * Invariants: `left` bytes at `p` are still to be looked at, and a frame is looked at once.
- * Not here: what is written of them (hrana_json_write.c, hrana_json_oldest.c). */
+ * Not here: what is written of them (hrana_json_write.c, hrana_json_oldest.c,
+ * hrana_protobuf_write.c). */
 #include "node/http/hrana_frames.h"
 
 #include "base/sizes.h"
@@ -40,4 +41,15 @@ enum err hrana_frames_next(struct hrana_frames *f, uint32_t *rows, struct rd *va
         TRY(wire_get_rows(&frame, f->n_columns, rows, values));
     }
     return ERR_OK;
+}
+
+enum err hrana_frames_description(const struct buf *frame, struct wire_description *out)
+{
+    struct wire_frame f;
+    size_t used;
+    if (wire_next(frame->data, frame->len, WIRE_FRAME_MAX, &f, &used) != ERR_OK)
+        return ERR_PROTOCOL;
+    if (used == 0 || used != frame->len || f.type != WIRE_DESCRIPTION)
+        return err_fail(ERR_PROTOCOL, "a description is not one frame");
+    return wire_get_description(&f, out);
 }

@@ -21,4 +21,7 @@ MUST_USE enum err hrana_frames_open(struct hrana_frames *f, const struct hrana_r
 /* *ROWS = 0: there are no more. ERR_PROTOCOL: a frame is broken, or no ROWS. */
 MUST_USE enum err hrana_frames_next(struct hrana_frames *f, uint32_t *rows, struct rd *values);
 
+/* What FRAME, which is to be a DESCRIPTION and no more, holds. ERR_PROTOCOL: it is broken. */
+MUST_USE enum err hrana_frames_description(const struct buf *frame, struct wire_description *out);
+
 #endif

@@ -56,7 +56,7 @@ static enum err get_params(const struct spot *s, struct arena *arena, struct hra
         TRY(spot_need(s, JSON_ARRAY, "an array or an object"));
     struct hrana_arg *args = arena_zeroed(arena, sizeof *args * s->v->n_children);
     if (args == NULL)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     for (struct spot at = spot_first(s); at.v != NULL; spot_next(&at)) {
         if (named)
             args[at.index].name = (struct hrana_text){.p = at.v->key, .n = at.v->key_len};
@@ -107,7 +107,7 @@ static enum err put_around(struct arena *arena, struct hrana_step *steps, uint32
     if (part != NULL)
         *part = condition(arena, HRANA_OK, n - 2);
     if (arena->failed)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     *failed = (struct hrana_cond){.type = HRANA_NOT, .n_parts = 1, .parts = part};
     steps[0].stmt = fixed("BEGIN");
     steps[n - 2].stmt = fixed("COMMIT");
@@ -128,7 +128,7 @@ static enum err get_steps(const struct spot *statements, struct arena *arena,
     out->n_steps = n > 1 ? n + AROUND : n;
     struct hrana_step *steps = arena_zeroed(arena, sizeof *steps * out->n_steps);
     if (steps == NULL)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     out->steps = steps;
     for (struct spot at = spot_first(statements); at.v != NULL; spot_next(&at))
         TRY(get_statement(&at, arena, &steps[first + at.index].stmt));
@@ -146,7 +146,7 @@ enum err hrana_json_statements(struct hrana_reader *r, struct hrana_body *out)
     TRY(spot_need(&statements, JSON_ARRAY, "an array"));
     struct hrana_request *request = arena_zeroed(arena, sizeof *request);
     if (request == NULL)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     request->type = HRANA_BATCH;
     out->requests = request;
     TRY(spot_replication_index(&top, &request->batch.replication_index));

@@ -136,7 +136,7 @@ static enum err get_parts(const struct reading *r, const struct spot *conds, uin
     TRY(spot_need(conds, JSON_ARRAY, "an array"));
     const struct hrana_cond **parts = arena_zeroed(r->arena, sizeof *parts * conds->v->n_children);
     if (parts == NULL)
-        return spot_no_room(r->arena);
+        return hrana_no_room(r->arena);
     for (struct spot at = spot_first(conds); at.v != NULL; spot_next(&at))
         TRY(get_condition(r, &at, own, &parts[at.index]));
     c->parts = parts;
@@ -150,7 +150,7 @@ static enum err get_not(const struct reading *r, const struct spot *s, uint32_t 
     struct spot part = spot_get(s, "cond");
     const struct hrana_cond **parts = arena_zeroed(r->arena, sizeof *parts);
     if (parts == NULL)
-        return spot_no_room(r->arena);
+        return hrana_no_room(r->arena);
     c->parts = parts;
     c->n_parts = 1;
     return get_condition(r, &part, own, parts);
@@ -172,7 +172,7 @@ static enum err get_condition(const struct reading *r, const struct spot *s, uin
     TRY(spot_type(s, &type));
     struct hrana_cond *c = arena_zeroed(r->arena, sizeof *c);
     if (c == NULL)
-        return spot_no_room(r->arena);
+        return hrana_no_room(r->arena);
     *out = c;
     bool ok = spot_is_word(&type, "ok"), all = spot_is_word(&type, "and");
     if (ok || spot_is_word(&type, "error")) {
@@ -364,7 +364,7 @@ static enum err open_single(struct hrana_reader *r, enum hrana_type type, struct
     TRY(open_top(r, reading, top));
     *request = arena_zeroed(r->arena, sizeof **request);
     if (*request == NULL)
-        return spot_no_room(r->arena);
+        return hrana_no_room(r->arena);
     (*request)->type = type;
     out->requests = *request;
     return ERR_OK;

@@ -208,14 +208,8 @@ static enum err put_params(struct json_writer *j, uint32_t n, struct rd params)
 
 static enum err put_description(struct json_writer *j, const struct buf *frame)
 {
-    struct wire_frame f;
     struct wire_description d;
-    size_t used;
-    if (wire_next(frame->data, frame->len, WIRE_FRAME_MAX, &f, &used) != ERR_OK)
-        return ERR_PROTOCOL;
-    if (used == 0 || used != frame->len || f.type != WIRE_DESCRIPTION)
-        return err_fail(ERR_PROTOCOL, "a description is not one frame");
-    TRY(wire_get_description(&f, &d));
+    TRY(hrana_frames_description(frame, &d));
     json_begin_object(j);
     TRY(put_params(j, d.n_params, d.params));
     TRY(put_columns(j, d.n_columns, d.columns));

@@ -15,6 +15,7 @@
 #include "node/http/hrana_form.h"
 #include "node/http/hrana_json.h"
 #include "node/http/hrana_post.h"
+#include "node/http/hrana_protobuf.h"
 #include "node/node.h"
 
 #include <stdlib.h>
@@ -60,6 +61,12 @@ static void begin_3(struct exchange *x)
 {
     thread_expect_loop();
     begin(x, &hrana_json, HRANA_3);
+}
+
+static void begin_3_protobuf(struct exchange *x)
+{
+    thread_expect_loop();
+    begin(x, &hrana_protobuf, HRANA_3);
 }
 
 static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
@@ -170,6 +177,8 @@ const struct handler hrana_pipeline_2 = {
     .on_begin = begin_2, .on_body = on_body, .on_end = on_end, .on_over = on_over};
 const struct handler hrana_pipeline_3 = {
     .on_begin = begin_3, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+const struct handler hrana_pipeline_3_protobuf = {
+    .on_begin = begin_3_protobuf, .on_body = on_body, .on_end = on_end, .on_over = on_over};
 
 static void say_yes(struct exchange *x)
 {

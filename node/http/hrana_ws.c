@@ -18,6 +18,7 @@
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_json.h"
 #include "node/http/hrana_post.h"
+#include "node/http/hrana_protobuf.h"
 #include "node/http/hrana_wish.h"
 #include "node/http/hrana_ws_state.h"
 #include "node/node.h"
@@ -379,11 +380,14 @@ static bool on_ask(struct exchange *x, void **state)
 }
 
 /* A client that names none speaks the last. */
-static const char *const protocols[] = {"hrana3", "hrana2", "hrana1", NULL};
+static const char *const protocols[] = {"hrana3-protobuf", "hrana3", "hrana2", "hrana1", NULL};
 static const struct {
     const struct hrana_form *form;
     enum hrana_version version;
-} spoken[] = {{&hrana_json, HRANA_3}, {&hrana_json, HRANA_2}, {&hrana_json, HRANA_1}};
+} spoken[] = {{&hrana_protobuf, HRANA_3},
+              {&hrana_json, HRANA_3},
+              {&hrana_json, HRANA_2},
+              {&hrana_json, HRANA_1}};
 enum { SPOKEN = sizeof spoken / sizeof spoken[0] };
 _Static_assert(SPOKEN == sizeof protocols / sizeof protocols[0] - 1, "one for each protocol");
 

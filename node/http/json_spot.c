@@ -36,11 +36,6 @@ enum err spot_fail(const struct spot *s, const char *format, ...)
     return err_fail(ERR_PROTOCOL, "%s: %s", path[0] == 0 ? "the message" : path, what);
 }
 
-enum err spot_no_room(const struct arena *arena)
-{
-    return err_fail(ERR_TOO_BIG, "the message takes more than %zu bytes of memory", arena->max);
-}
-
 /* --- members and plain values --- */
 
 bool spot_is_there(const struct spot *s)
@@ -113,7 +108,7 @@ enum err spot_array(const struct spot *s, struct arena *arena, size_t size, uint
     TRY(spot_need(s, JSON_ARRAY, "an array"));
     *out = arena_zeroed(arena, size * s->v->n_children);
     if (*out == NULL)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     *n = s->v->n_children;
     return ERR_OK;
 }
@@ -135,7 +130,7 @@ enum err spot_base64(const struct spot *s, struct arena *arena, struct wire_valu
     TRY(spot_need(s, JSON_STRING, "a string of base64"));
     char *bytes = arena_take(arena, BASE64_ROOM(s->v->len));
     if (bytes == NULL)
-        return spot_no_room(arena);
+        return hrana_no_room(arena);
     if (!base64_decode(s->v->text, s->v->len, bytes, &n))
         return spot_fail(s, "is not base64");
     return spot_bytes(s, WIRE_BLOB, bytes, n, out);

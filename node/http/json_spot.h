@@ -9,7 +9,7 @@
 #ifndef NODE_HTTP_JSON_SPOT_H
 #define NODE_HTTP_JSON_SPOT_H
 
-#include "node/http/hrana.h"
+#include "node/http/hrana_form.h"
 #include "node/http/json_read.h"
 
 struct spot {
@@ -22,8 +22,6 @@ struct spot {
 /* "requests[0].stmt: ...", of the root "the message: ...". */
 enum err spot_fail(const struct spot *s, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
-/* The arena is full: ERR_TOO_BIG. */
-enum err spot_no_room(const struct arena *arena) __attribute__((cold));
 
 /* Neither missing nor null. */
 bool spot_is_there(const struct spot *s);

@@ -127,7 +127,9 @@ class Cursor:
     """POST /v3/cursor, line by line. NARROW: the client's buffer is small, so that little is on the
     way when it reads slowly."""
 
-    def __init__(self, node, wanted, baton=None, path="/v3/cursor", narrow=False):
+    path = "/v3/cursor"
+
+    def __init__(self, node, wanted, baton=None, narrow=False):
         self.sock = socket.socket()
         if narrow:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
@@ -135,12 +137,12 @@ class Cursor:
         self.sock.connect(("127.0.0.1", node.http_port))
         self.conn = http.client.HTTPConnection("127.0.0.1", node.http_port)
         self.conn.sock = self.sock
-        self.conn.request("POST", path, json.dumps({"baton": baton, "batch": wanted}))
+        self.conn.request("POST", self.path, self.encode(wanted, baton))
         self.response = self.conn.getresponse()
         self.status = self.response.status
         self.head = None
         if self.status == 200:
-            self.head = json.loads(self.response.readline())
+            self.head = self.read_head()
         else:
             self.error = json.loads(self.response.read())
 
@@ -153,6 +155,12 @@ class Cursor:
     def close(self):
         self.response.close()
         self.conn.close()
+
+    def encode(self, wanted, baton):
+        return json.dumps({"baton": baton, "batch": wanted})
+
+    def read_head(self):
+        return json.loads(self.response.readline())
 
     def __iter__(self):
         for line in iter(self.response.readline, b""):
@@ -175,6 +183,8 @@ class Closed(Exception):
 
 class WebSocket:
     """Frames of RFC 6455, and Hrana's messages in them."""
+
+    opcode = 1  # of messages: text
 
     def __init__(self, node, *protocols, path="/", narrow=False, hello=True):
         self.sock = socket.socket()
@@ -238,19 +248,26 @@ class WebSocket:
         masked = (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(n, "big")
         return head + mask + masked
 
+    def encode(self, message):
+        return json.dumps(message).encode()
+
+    def decode(self, data, opcode):
+        expect_equal(opcode, 1, "the kind of a message")
+        return json.loads(data)
+
     def send_raw(self, text, opcode=1):
         self.sock.sendall(self.frame(opcode, text.encode() if isinstance(text, str) else text))
 
     def send(self, message):
-        self.send_raw(json.dumps(message))
+        self.send_raw(self.encode(message), self.opcode)
 
     def send_all(self, messages):
         """In one piece."""
-        self.sock.sendall(b"".join(self.frame(1, json.dumps(m).encode()) for m in messages))
+        self.sock.sendall(b"".join(self.frame(self.opcode, self.encode(m)) for m in messages))
 
     def hear(self):
         """The next message."""
-        whole = b""
+        whole, opcode = b"", 0
         while True:
             first, n = struct.unpack("!BB", self.take(2))
             if n == 126:
@@ -265,8 +282,9 @@ class WebSocket:
                 self.send_raw(payload, 10)
                 continue
             whole += payload
+            opcode = opcode or first & 15
             if first & 0x80:
-                return json.loads(whole)
+                return self.decode(whole, opcode)
 
     def hear_close(self):
         """All that comes until the node closes it, and how it does."""

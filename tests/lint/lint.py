@@ -43,6 +43,8 @@ LIBRARIES = {
     "ini.h": ("node/",),
     "llhttp/": ("node/http/",),
     "wslay/": ("node/http/",),
+    "pb_decode.h": ("node/http/",),
+    "pb_encode.h": ("node/http/",),
 }
 # What the client library may not use: memory that aborts, and what is not libc.
 NOT_IN_LIBRARY = ("base/mem.h", "base/log.h", "base/mail.h", "xxhash.h", "sqlite3.h")
