@@ -24,3 +24,8 @@ uint64_t clock_wall_ms(void)
 {
     return read_ns(CLOCK_REALTIME) / 1000000u;
 }
+
+uint64_t clock_wall_ns(void)
+{
+    return read_ns(CLOCK_REALTIME);
+}

@@ -8,5 +8,6 @@ uint64_t clock_mono_ns(void);
 uint64_t clock_mono_ms(void);
 /* Milliseconds since 1970 UTC. May jump: never subtract two of them to judge a timeout. */
 uint64_t clock_wall_ms(void);
+uint64_t clock_wall_ns(void);
 
 #endif

@@ -25,8 +25,9 @@ static void state_free(void *arg)
 
 void functions_register(sqlite3 *conn, int (*stop)(void *ctx), void *ctx)
 {
-    const struct function *const lists[] = {functions_date,   functions_hash, functions_number,
-                                            functions_regexp, functions_stat, functions_text};
+    const struct function *const lists[] = {functions_bits,   functions_date,   functions_hash,
+                                            functions_number, functions_regexp, functions_stat,
+                                            functions_text,   functions_uuid};
     struct functions *f = MEM_NEW(struct functions);
     f->stop = stop;
     f->stop_ctx = ctx;

@@ -21,8 +21,8 @@ struct function {
     void (*final)(sqlite3_context *);
 };
 
-extern const struct function functions_date[], functions_hash[], functions_number[],
-    functions_regexp[], functions_stat[], functions_text[];
+extern const struct function functions_bits[], functions_date[], functions_hash[],
+    functions_number[], functions_regexp[], functions_stat[], functions_text[], functions_uuid[];
 
 /* One for each connection. */
 struct functions {

@@ -6,6 +6,7 @@ import random
 import subprocess
 import tempfile
 import time
+import uuid
 
 from tests.lib import django_functions
 from tests.lib.cluster import Cluster, case, expect, expect_equal, expect_error
@@ -137,6 +138,14 @@ def test_sqlites_own_math_functions_give_what_python_gives():
         values = [v for v, in q.query("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT "
                                       "500) SELECT RAND() FROM n").rows]
         expect(len(set(values)) == 500 and all(0 <= v < 1 for v in values), "RAND()")
+        rows = q.query("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) "
+                       "SELECT UUIDV4(), UUIDV7() FROM n").rows
+        for version, found in zip((4, 7), zip(*rows)):
+            ids = [uuid.UUID(text) for text in found]
+            versions = {i.version for i in ids}
+            expect(len(set(ids)) == 500 and versions == {version}, f"UUIDV{version}")
+        times = [i.int >> 80 for i in ids]
+        expect(times == sorted(times) and abs(times[0] / 1000 - time.time()) < 60, f"{times[:9]}")
 
 
 @case(short=True)

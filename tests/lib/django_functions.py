@@ -14,19 +14,21 @@ A result is ["null"], ["integer", n], ["real", float.hex()], ["text", hex], ["bl
 import datetime
 import functools
 import json
+import operator
 import os
 import re
 import sqlite3
 import statistics
 import subprocess
 import sys
+import uuid
 import zoneinfo
 
 HERE = os.path.abspath(__file__)
 
 
 def environment(*paths):
-    """For a Python that shall find PATHS, and a Django in LECTERN_DJANGO before an installed one."""
+    """For a Python that shall find PATHS, and the Django in LECTERN_DJANGO, if that is set."""
     places = [*paths, os.environ.get("LECTERN_DJANGO", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in places if p),
             "PYTHONDONTWRITEBYTECODE": "1"}
@@ -141,6 +143,16 @@ def time_trunc(utils, parse, unit, dt, tzname, conn_tzname):
     raise ValueError(unit)
 
 
+def bits(operation):
+    """Of Django 6.1."""
+    def finalize(values):
+        try:
+            return functools.reduce(operation, (v for v in values if v is not None))
+        except TypeError:
+            return None
+    return aggregate(finalize)
+
+
 def aggregate(function):
     return type("Aggregate", (list,), {"step": list.append, "finalize": function})
 
@@ -194,6 +206,11 @@ def register(conn):
         finally:
             base.Database = kept
     conn.create_aggregate("ANY_VALUE", 1, aggregate(lambda self: self[0]))
+    conn.create_aggregate("BIT_AND", 1, bits(operator.and_))
+    conn.create_aggregate("BIT_OR", 1, bits(operator.or_))
+    conn.create_aggregate("BIT_XOR", 1, bits(operator.xor))
+    for version in (4, 7):  # only Python 3.14 has uuid7(), and the table looks at the form only
+        conn.create_function(f"UUIDV{version}", 0, lambda: uuid.uuid4().hex)
 
 
 # --- results ---

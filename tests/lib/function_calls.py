@@ -17,6 +17,8 @@ UNITS = ["year", "quarter", "month", "week", "day", "hour", "minute", "second"]
 PARTS = ["year", "month", "day", "quarter", "week", "week_day", "iso_week_day", "iso_year", "hour",
          "minute", "second", "microsecond"]
 BAD_UNITS = ["", "Year", "century", "tzinfo", "__class__", None, 5]
+AGGREGATES = ["STDDEV_POP", "STDDEV_SAMP", "VAR_POP", "VAR_SAMP", "ANY_VALUE", "BIT_AND", "BIT_OR",
+              "BIT_XOR"]
 HASHES = ["MD5", "SHA1", "SHA224", "SHA256", "SHA384", "SHA512"]
 BAD_MOMENTS = [
     None, "", " ", "x", "2020", "2020-1", "2020-1-1", " 2020-01-01", "2020-01-01 ", "2020-13-01",
@@ -96,7 +98,8 @@ SERIES = [[1], [1.5], [1, 1], [1, 2], [1, 2, 3], [1, 2.0, 3], [0.1, 0.2, 0.3], [
           [5e-324, 0.0], [5e-324, 1e-320, 3e-310], [2**62, -2**62], [2**63 - 1, -2**63], [1, None],
           [None], ["1", 2], [{"blob": "31"}, 2], [1e200, 3.0, 7e-200], [1, 2, 3, 4, 6, 8, 9, 1],
           [1.1, 1.1, 1.1], [10**15 + 0.5, 10**15 + 1.5], [-5, -5], [3.5, 3.5, 3], [1e160, 1e161],
-          [9e999, 1.0], [-9e999, 1.0], [9e999, -9e999], [9e999], [1, 3037000500, 5]]
+          [9e999, 1.0], [-9e999, 1.0], [9e999, -9e999], [9e999], [1, 3037000500, 5], ["x"],
+          [{"blob": "00ff"}], [None, "x", None], [6, 3, None], [6, 3, 2.0], ["x", 5], [2.5, 1]]
 
 
 def golden_calls():
@@ -156,12 +159,15 @@ def golden_calls():
         for b in (5, -2, 2.0, "x", None):
             yield call("BITXOR", a, b)
     for values in SERIES:
-        for name in ("STDDEV_POP", "STDDEV_SAMP", "VAR_POP", "VAR_SAMP", "ANY_VALUE"):
+        for name in AGGREGATES:
             yield over(name, values)
-    for name in ("STDDEV_POP", "STDDEV_SAMP", "VAR_POP", "VAR_SAMP", "ANY_VALUE"):
+    for name in AGGREGATES:
         yield f"(SELECT {name}(column1) FROM (VALUES (1)) WHERE column1 > 1)"
     yield "typeof(RAND())"
     yield "RAND() BETWEEN 0 AND 1"
+    for name in ("UUIDV4()", "UUIDV7()"):
+        yield f"{name} NOT GLOB '*[^0-9a-f]*' AND length({name}) = 32"
+        yield f"length(substr({name}, 13, 1)) || (substr({name}, 17, 1) GLOB '[89ab]')"
 
 
 # --- random ones ---
@@ -251,7 +257,7 @@ def random_call(r):
     if kind == 10:
         return r.choice([("BITXOR", [r.randint(-2**63, 2**63 - 1), r.randint(-2**63, 2**63 - 1)]),
                          ("COT", [some_number(r)])])
-    return r.choice(["STDDEV_POP", "STDDEV_SAMP", "VAR_POP", "VAR_SAMP", "ANY_VALUE"]), \
+    return r.choice(AGGREGATES), \
         [r.choice([some_number(r), r.randint(-100, 100)]) for _ in range(r.randint(1, 12))]
 
 
@@ -259,7 +265,7 @@ def random_calls(r, n):
     """N calls, [SQL, parameters] (a blob as {"blob": hex})."""
     for _ in range(n):
         name, params = random_call(r)
-        if name.startswith(("STDDEV", "VAR", "ANY")):
+        if name in AGGREGATES:
             rows = ", ".join(["(?)"] * len(params))
             yield [f"SELECT {name}(column1) FROM (VALUES {rows})", params]
         else:

@@ -27,8 +27,8 @@ delete_regress expressions expressions_case expressions_window fixtures foreign_
 indexes inspectdb introspection lookup m2m_through many_to_many many_to_one migrations model_fields
 model_inheritance nested_foreign_keys null_queries one_to_one ordering prefetch_related queries
 queryset_pickle raw_query reserved_names reverse_lookup save_delete_hooks schema select_for_update
-select_related sessions_tests string_lookup timezones transaction_hooks transactions unmanaged_models
-update update_only_fields validation xor_lookups""".split()
+select_related sessions_tests string_lookup timezones transaction_hooks transactions
+unmanaged_models update update_only_fields validation xor_lookups""".split()
 NODE = {"transaction_idle_timeout": 3600000, "transaction_timeout": 86400000}
 
 

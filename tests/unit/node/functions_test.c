@@ -201,6 +201,7 @@ TEST(functions_survive_without_memory)
         "SELECT django_datetime_trunc('week', '2020-01-01 00:00:00', 'Europe/Berlin', 'UTC'), "
         "django_format_dtdelta('+', '2020-01-01', ?)",
         "SELECT BITXOR('x', ?)",
+        "SELECT BIT_AND(column1), BIT_OR(column1 || ?) FROM (VALUES ('a'))",
     };
     if (!fail_alloc_works())
         return;
@@ -232,5 +233,7 @@ TEST(functions_follow_determinism)
     EXPECT_EQ(code_of(conn, "CREATE INDEX i ON t(MD5(a))"), SQLITE_DONE);
     EXPECT_EQ(code_of(conn, "CREATE INDEX j ON t(a) WHERE a REGEXP 'x'"), SQLITE_DONE);
     EXPECT_EQ(code_of(conn, "CREATE INDEX k ON t(a + RAND())"), SQLITE_ERROR);
+    EXPECT_EQ(code_of(conn, "CREATE INDEX k ON t(a || UUIDV7())"), SQLITE_ERROR);
+    EXPECT_EQ(code_of(conn, "CREATE TABLE u(id DEFAULT (UUIDV4()), a)"), SQLITE_DONE);
     EXPECT_EQ(sqlite3_close(conn), SQLITE_OK);
 }
