@@ -9,7 +9,7 @@ from tests.clients import failover, programs
 from tests.lib.cluster import Cluster, case
 
 
-def run_everywhere(name, scheme="http", oldest=18, at_leader=True):
+def run_everywhere(name, *schemes, oldest=18, at_leader=True):
     """The program NAME at a follower, then at the leader of a cluster of its own."""
     missing = programs.install(oldest)
     if missing is not None:
@@ -18,8 +18,9 @@ def run_everywhere(name, scheme="http", oldest=18, at_leader=True):
     with Cluster(3, http=True) as c:
         leader = c.leader()
         for node in (c.others(leader)[0], leader) if at_leader else c.others(leader)[:1]:
-            with programs.Program(name, f"{scheme}://127.0.0.1:{node.http_port}") as p:
-                p.result()
+            for scheme in schemes or ("http",):
+                with programs.Program(name, f"{scheme}://127.0.0.1:{node.http_port}") as p:
+                    p.result()
         c.check_equal()
 
 
@@ -31,6 +32,11 @@ def test_libsql_client():
 @case(seconds=360)
 def test_libsql_client_over_websockets():
     run_everywhere("libsql_client.mjs", "ws")
+
+
+@case(seconds=360)
+def test_hrana_client():
+    run_everywhere("hrana_client.mjs", "http", "ws")
 
 
 @case(seconds=360)
