@@ -220,8 +220,9 @@ static int on_callout(pcre2_callout_block *b, void *arg)
     struct search *s = arg;
     size_t now = b->current_position;
     size_t moved = now > s->position ? now - s->position : s->position - now;
-    /* A reference compares what its group has, without moving when that differs. */
-    if (s->has_references)
+    /* A reference compares what its group has, without moving when that differs. (A lookbehind is
+     * before the start.) */
+    if (s->has_references && now > b->start_match)
         moved += now - b->start_match;
     s->position = now;
     s->work += 1 + moved / BYTES_PER_WORK;

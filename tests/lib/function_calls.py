@@ -143,6 +143,9 @@ def golden_calls():
     for i, pattern in enumerate(PATTERNS):
         for subject in SUBJECTS[i % 3::3]:
             yield call("regexp", pattern, subject)
+    for subject in ("b,", "abab", "a"):  # a lookbehind looks at what is before the start
+        yield call("regexp", r"((?<=a|b)+)\1", subject)
+        yield call("regexp", r"(a?(?<=a|b){1,3})\1|k", subject)
     for text in TEXTS + [None, 5, 2.5, {"blob": "00ff"}]:
         for name in HASHES + ["REVERSE"]:
             yield call(name, text)
