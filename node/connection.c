@@ -466,6 +466,13 @@ static bool has_body(enum wire_type type)
     return type != WIRE_STATUS && type != WIRE_CANCEL && type != WIRE_CLOSE && type != WIRE_PING;
 }
 
+static bool is_request(enum wire_type type)
+{
+    return type == WIRE_QUERY || type == WIRE_BATCH || type == WIRE_DESCRIBE ||
+           type == WIRE_STATUS || type == WIRE_CLUSTER || type == WIRE_IMAGE_BEGIN ||
+           type == WIRE_IMAGE_ASK_HASHES || type == WIRE_IMAGE_ASK_PAGES;
+}
+
 static void on_frame(void *ctx, struct wire_frame *f)
 {
     struct connection *c = ctx;
@@ -478,6 +485,8 @@ static void on_frame(void *ctx, struct wire_frame *f)
         refuse(c, ERR_PROTOCOL, "a frame that is too long, or too short");
         return;
     }
+    if (c->ending && is_request(f->type)) /* the node stops: the end says that it was not run */
+        return;
     switch (f->type) {
     case WIRE_QUERY:
     case WIRE_BATCH:
@@ -619,6 +628,16 @@ void connections_timer(struct node *n, uint64_t now_ms)
             continue;
         else if (!list_empty(&c->channel.stalled))
             stalled_timer(c, now_ms);
+    }
+}
+
+void connections_wind_down(struct node *n)
+{
+    LIST_EACH(i, &n->connections) {
+        struct connection *c = LIST_ENTRY(i, struct connection, link);
+        c->ending = true;
+        if (c->channel.n_requests == 0)
+            end(c, true);
     }
 }
 

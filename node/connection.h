@@ -42,6 +42,8 @@ struct connection {
 
 /* A client has come to LISTENER. */
 void connection_accept(struct node *n, uv_stream_t *listener) ON_LOOP;
+/* The node stops: takes no more requests; each connection closes behind its last answer. */
+void connections_wind_down(struct node *n) ON_LOOP;
 /* Closes all; what runs comes back in its time. */
 void connections_close_all(struct node *n) ON_LOOP;
 /* Closes connections that never said HELLO, and those whose client takes no byte for too long. */

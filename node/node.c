@@ -46,6 +46,7 @@
 #define TIMER_MS     50   /* waits that end, requests tried again */
 #define GOSSIP_TICKS 5    /* timer ticks between two tellings */
 #define HAND_OVER_MS 3000 /* at most, before the node stops without having handed over */
+#define FINISH_MS    3000 /* at most, for answers to what was taken */
 #define LEAVE_MS     3000 /* for requests to come back, before the log is closed under them */
 
 bool node_is_serving(const struct node *n)
@@ -142,7 +143,7 @@ static void on_message(void *ctx, uint64_t from, const uint8_t *p, size_t size)
 {
     struct node *n = ctx;
     thread_expect_loop();
-    if (gossip_hear(n->gossip, from, p, size) && n->stage == NODE_SERVING)
+    if (gossip_hear(n->gossip, from, p, size) && n->stage < NODE_LEAVING)
         route_leader_changed(n);
 }
 
@@ -345,6 +346,19 @@ static void leave(struct node *n) ON_LOOP
     upstream_close_all(n);
 }
 
+static void finish_requests(struct node *n) ON_LOOP
+{
+    set_stage(n, NODE_FINISHING);
+    connections_wind_down(n);
+    if (n->door != NULL)
+        http_listener_refuse(n->door);
+}
+
+static bool has_finished(const struct node *n) ON_LOOP
+{
+    return list_empty(&n->connections) && (n->door == NULL || http_listener_is_quiet(n->door));
+}
+
 static void begin_stop(struct node *n) ON_LOOP
 {
     if (n->stage != NODE_SERVING)
@@ -360,7 +374,7 @@ static void begin_stop(struct node *n) ON_LOOP
         cns_transfer(n->cns, member_next_leader(n)) == ERR_OK)
         set_stage(n, NODE_HANDING_OVER);
     else
-        leave(n);
+        finish_requests(n);
 }
 
 static void on_signal(uv_signal_t *sig, int number)
@@ -380,7 +394,7 @@ void node_restart(struct node *n)
     begin_stop(n);
 }
 
-static void finish(struct node *n) ON_LOOP
+static void end_loop(struct node *n) ON_LOOP
 {
     set_stage(n, NODE_ENDED);
     uv_close((uv_handle_t *)&n->timer, NULL);
@@ -395,6 +409,8 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
 {
     if (n->stage == NODE_HANDING_OVER &&
         (n->role != CNS_LEADER || now_ms > n->stage_since_ms + HAND_OVER_MS))
+        finish_requests(n);
+    if (n->stage == NODE_FINISHING && (has_finished(n) || now_ms > n->stage_since_ms + FINISH_MS))
         leave(n);
     bool patient = now_ms <= n->stage_since_ms + LEAVE_MS;
     if (n->stage == NODE_LEAVING && n->cns != NULL && (list_empty(&n->sessions) || !patient)) {
@@ -408,7 +424,7 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
     }
     if (n->stage == NODE_LEAVING && n->lane_stopped && list_empty(&n->sessions) &&
         images_none(n->images) && n->fetch == NULL)
-        finish(n);
+        end_loop(n);
 }
 
 /* A leader that cannot serve must not lead. */
@@ -427,7 +443,7 @@ static void on_timer(uv_timer_t *timer)
         gossip_tell(n->gossip);
     if (n->cns != NULL && n->failed && n->role == CNS_LEADER)
         try_transfer(n);
-    if (n->stage == NODE_SERVING || n->stage == NODE_HANDING_OVER)
+    if (n->stage < NODE_LEAVING)
         route_timer(n, now);
     connections_timer(n, now);
     sessions_timer(n, now);
@@ -565,7 +581,7 @@ static void abandon(struct node *n) ON_LOOP
         cns_stop(cns, on_cns_stopped, n);
     while (n->lane_started && !n->lane_stopped) /* on_cns_stopped told it to */
         (void)uv_run(&n->loop, UV_RUN_ONCE);
-    finish(n);
+    end_loop(n);
     (void)uv_run(&n->loop, UV_RUN_DEFAULT);
     node_close(n);
     (void)err_fail(ERR_IO, "%s", sentence);

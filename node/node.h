@@ -28,7 +28,17 @@ struct images;
 struct listener;
 struct writer_pool;
 
-enum node_stage { NODE_STARTING, NODE_SERVING, NODE_HANDING_OVER, NODE_LEAVING, NODE_ENDED };
+/* A stop is heard between SERVING and ENDED. HANDING_OVER: all is served, while another node takes
+ * the lead. FINISHING: nothing new is taken, what was taken is answered. LEAVING: nothing is
+ * answered. */
+enum node_stage {
+    NODE_STARTING,
+    NODE_SERVING,
+    NODE_HANDING_OVER,
+    NODE_FINISHING,
+    NODE_LEAVING,
+    NODE_ENDED
+};
 
 struct node {
     const struct config *config;

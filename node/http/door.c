@@ -26,7 +26,7 @@ static void on_version(struct exchange *x)
     buf_fini(&b);
 }
 
-static const struct handler version = {.on_end = on_version};
+static const struct handler version = {.on_end = on_version, .while_stopping = true};
 
 static const struct route routes[] = {
     {HTTP_VERB_GET, "/version", &version},

@@ -47,6 +47,8 @@ struct handler {
     /* The exchange is over: answered whole, or its client is gone. X is freed after. It may come
      * from within the call that completes the answer. */
     void (*on_over)(struct exchange *x);
+    /* It answers while the node stops, too: it asks nothing of the database. */
+    bool while_stopping;
 };
 
 struct exchange {

@@ -192,6 +192,6 @@ static void on_leader(struct exchange *x)
     }
 }
 
-const struct handler health_alive = {.on_end = on_alive};
-const struct handler health_ready = {.on_end = on_ready};
-const struct handler health_leader = {.on_end = on_leader};
+const struct handler health_alive = {.on_end = on_alive, .while_stopping = true};
+const struct handler health_ready = {.on_end = on_ready, .while_stopping = true};
+const struct handler health_leader = {.on_end = on_leader, .while_stopping = true};

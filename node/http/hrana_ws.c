@@ -129,12 +129,20 @@ static void send_message(struct hrana_ws *w, struct buf *b) ON_LOOP
         websocket_send_text(w->socket, b);
 }
 
+static void end_when_answered(struct hrana_ws *w) ON_LOOP
+{
+    if (w->n_flight == 0)
+        websocket_close(w->socket, WEBSOCKET_GOING_AWAY, "this node stops");
+}
+
 void hrana_ws_answered(struct hrana_ws *w, struct buf *b)
 {
     CHECK(w->n_flight > 0 && buf_status(b) == ERR_OK);
     w->n_flight--;
     send_message(w, b);
-    if (w->paused && w->n_flight <= HRANA_WS_FLIGHT_MAX / 2) {
+    if (w->ends)
+        end_when_answered(w);
+    else if (w->paused && w->n_flight <= HRANA_WS_FLIGHT_MAX / 2) {
         list_remove(&w->later);
         list_push_back(&w->node->hrana_sockets, &w->later);
     }
@@ -412,6 +420,16 @@ static void on_drain(struct websocket *socket)
         hrana_ws_stream_go(hrana_ws_stream_of(i));
 }
 
+static void on_wind_down(struct websocket *socket)
+{
+    thread_expect_loop();
+    struct hrana_ws *w = websocket_state(socket);
+    w->ends = true;
+    list_remove(&w->later);
+    websocket_pause(socket);
+    end_when_answered(w);
+}
+
 static void on_over(struct websocket *socket)
 {
     void *text;
@@ -447,4 +465,5 @@ const struct websocket_handler hrana_ws_handler = {.protocols = protocols,
                                                    .on_open = on_open,
                                                    .on_message = on_message,
                                                    .on_drain = on_drain,
+                                                   .on_wind_down = on_wind_down,
                                                    .on_over = on_over};

@@ -42,6 +42,7 @@ struct hrana_ws {
     enum hrana_version version;
     bool greeted;          /* hello came */
     bool paused;           /* nothing is read */
+    bool ends;             /* when all was answered: the node stops */
     uint32_t n_flight;     /* requests without an answer */
     uint32_t n_streams;    /* open ones, and those that failed to be */
     struct list streams;   /* struct hrana_ws_stream */

@@ -595,12 +595,15 @@ void http_conn_stop(struct http_conn *c)
 
 void http_conn_wind_down(struct http_conn *c)
 {
-    if (c->state == CONN_IDLE && tcp_backlog(c->tcp) > 0)
-        c->eof = true; /* run() ends it when its client has the answer */
-    else if (c->state == CONN_IDLE && c->in.len == 0)
-        end(c, TCP_LINGER);
-    else if (c->state == CONN_UPGRADED)
+    if (c->state == CONN_UPGRADED)
         c->takeover->on_wind_down(c->takeover->ctx);
+}
+
+bool http_conn_is_busy(const struct http_conn *c)
+{
+    return tcp_backlog(c->tcp) > 0 || c->state == CONN_ANSWER ||
+           (c->state == CONN_BODY && c->turn->x.answered) ||
+           (c->state == CONN_UPGRADED && !c->closing);
 }
 
 void http_conn_expire(struct http_conn *c)

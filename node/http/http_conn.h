@@ -22,8 +22,10 @@
 
 /* Accepts from the listener's socket. */
 void http_conn_accept(struct http_listener *l, uv_stream_t *socket) ON_LOOP;
-/* The node ends: what is idle is closed, what is answered is closed after. */
+/* The node stops: a WebSocket ends when what came by it is answered. */
 void http_conn_wind_down(struct http_conn *c) ON_LOOP;
+/* Is a request that came whole without its answer, or an answer not taken? */
+bool http_conn_is_busy(const struct http_conn *c) ON_LOOP;
 /* Ends it now: what was sent goes out, and an answer that was begun is seen to be cut. */
 void http_conn_stop(struct http_conn *c) ON_LOOP;
 /* It waited too long for what it waits for. */

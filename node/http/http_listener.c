@@ -32,7 +32,7 @@ struct http_listener {
     struct list waits[HTTP_WAITS];
     struct list again;
     unsigned n_connections;
-    bool winding_down, closed;
+    bool winding_down, refuses, closed;
     unsigned handles;
     time_t date_of; /* of DATE */
     char date[80];
@@ -203,13 +203,26 @@ static void on_handle_closed(uv_handle_t *h)
 
 void http_listener_wind_down(struct http_listener *l)
 {
-    if (l->winding_down)
-        return;
     l->winding_down = true;
-    uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
+}
+
+void http_listener_refuse(struct http_listener *l)
+{
+    if (l->refuses)
+        return;
+    l->winding_down = l->refuses = true;
     for (unsigned w = 0; w < HTTP_WAITS; w++)
         LIST_EACH(i, &l->waits[w])
             http_conn_wind_down(http_conn_of(i));
+}
+
+bool http_listener_is_quiet(const struct http_listener *l)
+{
+    for (unsigned w = 0; w < HTTP_WAITS; w++)
+        LIST_EACH(i, &l->waits[w])
+            if (http_conn_is_busy(http_conn_of(i)))
+                return false;
+    return true;
 }
 
 static struct http_conn *any_of(const struct http_listener *l) ON_LOOP
@@ -223,9 +236,8 @@ static struct http_conn *any_of(const struct http_listener *l) ON_LOOP
 void http_listener_close(struct http_listener *l)
 {
     CHECK(!l->closed);
-    if (!l->winding_down)
-        uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
     l->winding_down = true;
+    uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
     uv_close((uv_handle_t *)&l->timer, on_handle_closed);
     uv_close((uv_handle_t *)&l->idle, on_handle_closed);
     for (struct http_conn *c; (c = any_of(l)) != NULL;)
@@ -241,6 +253,11 @@ bool http_listener_is_winding_down(const struct http_listener *l)
 const struct http_options *http_listener_options(const struct http_listener *l)
 {
     return &l->options;
+}
+
+bool http_listener_refuses(const struct http_listener *l)
+{
+    return l->refuses;
 }
 
 uv_loop_t *http_listener_loop(const struct http_listener *l)

@@ -39,8 +39,13 @@ MUST_USE enum err http_listener_open(uv_loop_t *loop, const struct http_options 
                                      struct http_listener **out) ON_LOOP;
 uint16_t http_listener_port(const struct http_listener *l) ON_LOOP;
 unsigned http_listener_connections(const struct http_listener *l) ON_LOOP;
-/* No more connections; those that are idle end, the others after their answer. */
+/* The node is about to stop: all is served, and each connection ends behind its next answer. */
 void http_listener_wind_down(struct http_listener *l) ON_LOOP;
+/* It stops: new requests are refused, but those of handlers that answer while it does; WebSockets
+ * end when what came by them is answered. */
+void http_listener_refuse(struct http_listener *l) ON_LOOP;
+/* Nothing that was taken waits for its answer, and all answers were taken. */
+bool http_listener_is_quiet(const struct http_listener *l) ON_LOOP;
 /* Ends all connections and frees; handlers hear on_over before it returns
  * (the one from which it is called: after). */
 void http_listener_close(struct http_listener *l) ON_LOOP;
@@ -67,6 +72,7 @@ void http_listener_again(struct http_listener *l, struct list *again) ON_LOOP;
 bool http_listener_enter(struct http_listener *l) ON_LOOP;
 void http_listener_leave(struct http_listener *l) ON_LOOP;
 bool http_listener_is_winding_down(const struct http_listener *l) ON_LOOP;
+bool http_listener_refuses(const struct http_listener *l) ON_LOOP;
 const struct http_options *http_listener_options(const struct http_listener *l) ON_LOOP;
 uv_loop_t *http_listener_loop(const struct http_listener *l) ON_LOOP;
 /* The time as the header `date` has it. */

@@ -410,4 +410,4 @@ static void on_metrics(struct exchange *x)
     buf_fini(&b);
 }
 
-const struct handler metrics_handler = {.on_end = on_metrics};
+const struct handler metrics_handler = {.on_end = on_metrics, .while_stopping = true};

@@ -68,18 +68,31 @@ static void answer_options(struct exchange *x, const char *allow) ON_LOOP
     exchange_answer(x, 204, NULL, NULL);
 }
 
+static void refuse(struct exchange *x) ON_LOOP
+{
+    exchange_fail(x, 503, "STOPPED", "this node is stopping: ask another one");
+}
+
 void router_route(const struct router *r, struct exchange *x)
 {
     unsigned wanted = x->verb == HTTP_VERB_HEAD ? HTTP_VERB_GET : (unsigned)x->verb;
     unsigned allowed = 0;
     char allow[64];
+    bool refuses = http_listener_refuses(http_conn_listener(x->conn));
     if (r->websockets != NULL && websocket_is_asked(x)) {
-        websocket_accept(x, r->websockets);
+        if (refuses)
+            refuse(x);
+        else
+            websocket_accept(x, r->websockets);
         return;
     }
     for (const struct route *i = r->routes; i->path != NULL; i++) {
         if (!matches(i->path, x->path))
             continue;
+        if ((unsigned)i->verb == wanted && refuses && !i->handler->while_stopping) {
+            refuse(x);
+            return;
+        }
         if ((unsigned)i->verb == wanted) {
             x->handler = i->handler;
             return;

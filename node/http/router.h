@@ -25,7 +25,7 @@ struct router {
     const struct websocket_handler *websockets;
 };
 
-/* Gives X its handler; or answers it: 404, 405, OPTIONS, an upgrade. */
+/* Gives X its handler; or answers it: 404, 405, OPTIONS, an upgrade, 503 when the node stops. */
 void router_route(const struct router *r, struct exchange *x) ON_LOOP;
 
 #endif

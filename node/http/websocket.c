@@ -247,8 +247,12 @@ static void on_over(void *ctx)
 
 static void on_wind_down(void *ctx)
 {
+    struct websocket *ws = ctx;
     thread_expect_loop();
-    websocket_close(ctx, WEBSOCKET_GOING_AWAY, "this node stops");
+    if (ws->handler->on_wind_down == NULL)
+        websocket_close(ws, WEBSOCKET_GOING_AWAY, "this node stops");
+    else if (!ws->closing)
+        ws->handler->on_wind_down(ws);
 }
 
 /* --- the upgrade --- */

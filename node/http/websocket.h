@@ -27,6 +27,8 @@ struct websocket_handler {
     void (*on_message)(struct websocket *ws, bool text, const uint8_t *p, size_t n);
     /* websocket_is_full no more. */
     void (*on_drain)(struct websocket *ws);
+    /* The node stops: it is to close WS (GOING_AWAY) soon. NULL: that is done at once. */
+    void (*on_wind_down)(struct websocket *ws);
     /* It is over: closed by either side, or broken. WS is freed after. From within a call: only of
      * websocket_resume. */
     void (*on_over)(struct websocket *ws);

@@ -426,18 +426,42 @@ TEST(http_winds_down)
 {
     struct http_stage s;
     stage_open(&s, options());
-    int idle = client_dial(&s), busy = client_dial(&s);
+    int idle = client_dial(&s), one = client_dial(&s), two = client_dial(&s),
+        busy = client_dial(&s);
     client_say_text(&s, busy, "GET /later HTTP/1.1\r\nHost: h\r\n\r\n");
     stage_for(&s, 10);
     thread_expect_loop();
+    EXPECT(!http_listener_is_quiet(s.listener));
+    /* All is served still; each connection ends behind its answer. */
     http_listener_wind_down(s.listener);
-    EXPECT(client_is_ended(&s, idle));
+    client_say_text(&s, one, "GET /echo?one HTTP/1.1\r\nHost: h\r\n\r\n");
+    char *a = client_hear_all(&s, one, NULL);
+    expect_in(a, "connection: close");
+    expect_in(a, "query=one");
+    free(a);
+    /* Only what may be asked of a node that stops, on new connections as well. */
+    http_listener_refuse(s.listener);
+    client_say_text(&s, two, "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+    a = client_hear_all(&s, two, NULL);
+    expect_in(a, "HTTP/1.1 503 ");
+    expect_in(a, "connection: close");
+    expect_in(a, "\"STOPPED\"");
+    free(a);
+    a = ask(&s, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 0, NULL);
+    expect_in(a, "HTTP/1.1 200 ");
+    free(a);
+    EXPECT(!http_listener_is_quiet(s.listener));
     test_answer_later();
-    char *a = client_hear_all(&s, busy, NULL);
+    a = client_hear_all(&s, busy, NULL);
     expect_in(a, "connection: close");
     expect_in(a, "200 OK");
     free(a);
+    stage_turn(&s);
+    EXPECT(http_listener_is_quiet(s.listener));
+    EXPECT_EQ(http_listener_connections(s.listener), 1);
     (void)close(idle);
+    (void)close(one);
+    (void)close(two);
     (void)close(busy);
     stage_close(&s);
 }

@@ -154,15 +154,15 @@ void test_answer_later(void)
     echo(test_later);
 }
 
-static const struct handler echo_handler = {begin, body, echo, NULL, over};
-static const struct handler early_handler = {word, body, NULL, NULL, over};
-static const struct handler headers_handler = {begin, body, headers, NULL, over};
-static const struct handler stream_handler = {begin, body, stream, NULL, over};
-static const struct handler broken_handler = {begin, body, broken, NULL, over};
-static const struct handler flood_handler = {begin, body, flood, flood_on, over};
-static const struct handler large_handler = {begin, body, large, NULL, over};
-static const struct handler busy_handler = {begin, body, busy, NULL, over};
-static const struct handler later_handler = {begin, body, later, NULL, over};
+static const struct handler echo_handler = {begin, body, echo, NULL, over, false};
+static const struct handler early_handler = {word, body, NULL, NULL, over, false};
+static const struct handler headers_handler = {begin, body, headers, NULL, over, false};
+static const struct handler stream_handler = {begin, body, stream, NULL, over, false};
+static const struct handler broken_handler = {begin, body, broken, NULL, over, false};
+static const struct handler flood_handler = {begin, body, flood, flood_on, over, false};
+static const struct handler large_handler = {begin, body, large, NULL, over, true};
+static const struct handler busy_handler = {begin, body, busy, NULL, over, false};
+static const struct handler later_handler = {begin, body, later, NULL, over, false};
 
 static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
                                       {HTTP_VERB_POST, "/echo", &echo_handler},

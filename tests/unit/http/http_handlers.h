@@ -3,7 +3,7 @@
  *     /echo       verb, path, query and body          /early     answers at its head
  *     /headers    what was asked for                  /later     when the test says
  *     /stream?N   N pieces                            /flood     as much as TEST_FLOOD_BYTES
- *     /large      TEST_FLOOD_BYTES at once           /busy      keeps the loop for a millisecond
+ *     /large      TEST_FLOOD_BYTES, also late         /busy      keeps the loop for a millisecond
  *     /broken     an answer that breaks off           /version   a word */
 #ifndef TESTS_UNIT_HTTP_HTTP_HANDLERS_H
 #define TESTS_UNIT_HTTP_HTTP_HANDLERS_H

@@ -479,12 +479,18 @@ TEST(websocket_says_goodbye_when_the_node_stops)
 {
     struct http_stage s;
     open_stage(&s);
-    int fd = open_socket(&s);
+    int fd = open_socket(&s), late = client_dial(&s);
     thread_expect_loop();
-    http_listener_wind_down(s.listener);
+    http_listener_refuse(s.listener);
     char *a = client_hear(&s, fd, "stops", NULL);
     EXPECT(memcmp(a, "\x88\x11\x03\xe9", 4) == 0);
     free(a);
+    EXPECT(http_listener_is_quiet(s.listener));
+    client_say_text(&s, late, GOOD "\r\n");
+    a = client_hear_all(&s, late, NULL);
+    EXPECT(strncmp(a, "HTTP/1.1 503 ", 13) == 0);
+    free(a);
+    (void)close(late);
     (void)close(fd);
     for (unsigned i = 0; i < 100 && overs == 0; i++)
         stage_for(&s, 10);

@@ -1,0 +1,144 @@
+"""A node that is told to stop: says so to load balancers, answers what it has taken, and sends its
+HTTP clients away without breaking anything."""
+
+import http.client
+import threading
+import time
+
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal
+from tests.lib.hrana import Closed, Door, WebSocket, stmt
+from tests.lib.lectern_client import ConnectionLost, LecternError
+
+WRITERS = 6
+SLOW = ("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 500000) "
+        "SELECT count(*) FROM c")
+
+
+class Writer(threading.Thread):
+    """Writes rows one by one through NODE until that sends it away."""
+
+    def __init__(self, node, number):
+        super().__init__(daemon=True)
+        self.node, self.number = node, number
+        self.done, self.broken, self.end = [], [], None
+
+    def run(self):
+        with Door(self.node) as door:
+            i = 0
+            while self.end is None:
+                i += 1
+                row = f"{self.node.id}-{self.number}-{i}"
+                body = {"baton": None, "requests": [
+                    {"type": "execute", "stmt": stmt("INSERT INTO t VALUES (?)", row)},
+                    {"type": "close"}]}
+                try:
+                    r = door.ask("POST", "/v2/pipeline", body)
+                    text = r.read()
+                except ConnectionRefusedError:
+                    self.end = "refused"
+                except (OSError, http.client.HTTPException) as e:
+                    self.broken.append(f"{row}: {e!r}")
+                    self.end = "broken"
+                else:
+                    if r.status == 503:
+                        self.end = "503"
+                        if r.getheader("connection") != "close":
+                            self.broken.append(f"{row}: 503 without `connection: close`")
+                    elif r.status != 200 or b'"type":"ok"' not in text:
+                        self.broken.append(f"{row}: {r.status} {text}")
+                    else:
+                        self.done.append(row)
+
+
+class Reader(threading.Thread):
+    """A read over the native protocol."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.client, self.answer = node.client(), None
+
+    def run(self):
+        try:
+            self.answer = self.client.query(SLOW).rows
+        except (ConnectionLost, LecternError) as e:
+            self.answer = repr(e)
+        self.client.close()
+
+
+class Prober(threading.Thread):
+    """Asks /readyz as a load balancer does, until nobody is there."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.node, self.heard = node, []
+
+    def run(self):
+        while True:
+            try:
+                with Door(self.node, timeout=5) as door:
+                    r = door.ask("GET", "/readyz?noleader")
+                    self.heard.append((r.status, r.read().decode().strip()))
+            except OSError:
+                return
+            time.sleep(0.001)
+
+
+def stop_under(c, node):
+    """Stops NODE while clients of all kinds use it; returns the writers and the prober."""
+    writers = [Writer(node, i) for i in range(WRITERS)]
+    prober, native = Prober(node), Reader(node)
+    with WebSocket(node, "hrana2") as idle, WebSocket(node, "hrana2") as busy, Door(node) as slow:
+        busy.call("open_stream", stream_id=1)
+        for t in [*writers, prober]:
+            t.start()
+        time.sleep(0.3 * PATIENCE)
+        asked = busy.request("execute", stream_id=1, stmt=stmt(SLOW))
+        slow.conn.request("POST", "/v2/pipeline",
+                          '{"requests":[{"type":"execute","stmt":{"sql":"%s"}}]}' % SLOW)
+        native.start()
+        time.sleep(0.05 * PATIENCE)
+        node.terminate()
+        answers, end = idle.hear_close()
+        expect_equal((answers, end.code), ([], 1001), "how an idle WebSocket ends")
+        expect_equal(busy.answer(asked)["type"], "response_ok", "what was under way on a WebSocket")
+        try:
+            raise AssertionError(f"a WebSocket goes on: {busy.hear()}")
+        except Closed as e:
+            expect_equal(e.code, 1001, "how a WebSocket ends behind its answers")
+        r = slow.conn.getresponse()
+        expect_equal((r.status, r.getheader("connection")), (200, "close"), "a read under way")
+        expect(b"500000" in r.read(), "its answer")
+        native.join(30 * PATIENCE)
+        expect_equal(native.answer, [(500000,)], "a read under way over the native protocol")
+    expect_equal(node.wait_end(), 0, "the exit status")
+    for t in [*writers, prober]:
+        t.join(30 * PATIENCE)
+    return writers, prober
+
+
+@case()
+def test_a_node_that_stops_breaks_nothing():
+    with Cluster(n=3, http=True) as c:
+        leader = c.leader()
+        with Door(leader) as door:
+            door.execute("CREATE TABLE t (a TEXT)")
+        done = []
+        for node in (c.others(leader)[0], leader):  # the second hands over first
+            writers, prober = stop_under(c, node)
+            broken = [b for w in writers for b in w.broken]
+            expect_equal(broken, [], f"requests that {node} took, and did not answer")
+            done += [row for w in writers for row in w.done]
+            statuses = [s for s, _ in prober.heard]
+            first = statuses.index(503) if 503 in statuses else len(statuses)
+            expect(first < len(statuses), f"/readyz never said 503 while {node} stopped")
+            expect_equal(set(prober.heard[first:]), {(503, "not ready: this node is stopping")},
+                         f"/readyz from the stop of {node} on")
+            print(f"{node}: {sum(len(w.done) for w in writers)} writes, ends "
+                  f"{sorted(w.end for w in writers)}, {len(statuses) - first} times 503")
+            c.restart(node)
+            c.wait_serving()
+        with Door(c.leader()) as door:
+            rows = [r[0] for r in door.rows("SELECT a FROM t")]
+        expect_equal(len(rows), len(set(rows)), "rows, each once")
+        expect(set(done) <= set(rows), lambda: f"lost: {sorted(set(done) - set(rows))[:5]}")
+        expect_equal(len(rows) - len(done), 0, "rows of writes that were not answered")
