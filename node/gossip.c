@@ -209,6 +209,8 @@ void gossip_tell(struct gossip *g)
     uint64_t *numbers[NUMBERS];
     struct buf b;
     gossip_self(g, &me);
+    if (me.has_key)
+        key_keeper_lead(g->node->key_keeper);
     numbers_of(&me, numbers);
     buf_init(&b, GOSSIP_MAX);
     buf_put_u8(&b, GOSSIP_VERSION);

@@ -1,17 +1,22 @@
 /* Room: node.   Thread: loop; saving runs in libuv's pool, on a copy.
- * Invariants: one saving at a time; what changes meanwhile is saved after it. */
+ * Invariants: one saving at a time; what changes meanwhile is saved after it, what could not be
+ *   saved a little later. */
 #include "node/key_keeper.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#define RETRY_MS 3000 /* the disk may have room by then */
+
 struct key_keeper {
     struct node *node;
-    bool saved; /* the file has n->keys, or will have at the end of `saving` */
+    uint64_t failed_ms; /* the last saving did, then; 0: it did not */
+    bool saved;         /* the file has n->keys, or will have at the end of `saving` */
     bool saving;
 };
 
@@ -59,9 +64,12 @@ static void on_saved(uv_work_t *work, int status)
     struct key_keeper *k = s->keeper;
     thread_expect_loop();
     k->saving = false;
-    if (status != 0 || s->result != ERR_OK)
+    bool failed = status != 0 || s->result != ERR_OK;
+    if (failed)
         log_warn("node", "the cluster's key is not saved reason=\"%s\"",
                  status != 0 ? uv_strerror(status) : s->text);
+    k->failed_ms = failed ? clock_mono_ms() : 0;
+    k->saved = k->saved && !failed;
     free(s);
     if (!k->saved)
         begin_save(k);
@@ -70,7 +78,8 @@ static void on_saved(uv_work_t *work, int status)
 static void begin_save(struct key_keeper *k)
 {
     k->saved = false;
-    if (k->saving || k->node->stage != NODE_SERVING)
+    if (k->saving || k->node->stage != NODE_SERVING ||
+        (k->failed_ms != 0 && clock_mono_ms() < k->failed_ms + RETRY_MS))
         return;
     struct saving *s = MEM_NEW(struct saving);
     s->work.data = s;
@@ -78,8 +87,9 @@ static void begin_save(struct key_keeper *k)
     s->dir = k->node->config->data;
     s->keys = k->node->keys;
     if (uv_queue_work(&k->node->loop, &s->work, save, on_saved) != 0) {
+        k->failed_ms = clock_mono_ms();
         free(s);
-        return; /* it is tried again with the next key, or at the next start */
+        return;
     }
     k->saving = k->saved = true;
 }

@@ -5,7 +5,7 @@
  *     follower takes the leader's: saved
  *
  * Saving is another thread's: until it is done, a crash brings back the former key, and the leader
- * tells the newest again. Thread: loop, but for opening. */
+ * tells the newest again. What cannot be saved is tried again. Thread: loop, but for opening. */
 #ifndef NODE_KEY_KEEPER_H
 #define NODE_KEY_KEEPER_H
 
@@ -15,9 +15,9 @@
 struct key_keeper *key_keeper_new(struct node *n) ON_LOOP;
 /* Nothing is being saved any more: the loop has ended. */
 void key_keeper_free(struct key_keeper *k);
-/* This node leads. */
+/* This node leads: called now and then. */
 void key_keeper_lead(struct key_keeper *k) ON_LOOP;
-/* The leader's. */
+/* The leader's: called now and then. */
 void key_keeper_hear(struct key_keeper *k, const uint8_t key[CLUSTER_KEY_BYTES]) ON_LOOP;
 
 #endif
