@@ -83,6 +83,8 @@ static char *why_end(const struct session *s, uint64_t now_ms) ON_LOOP
     const char *sentence = snapshot_must_end(s->snapshot);
     if (sentence != NULL)
         return mem_strdup(sentence);
+    if (s->snapshot_lasts)
+        return NULL;
     if (now_ms > s->snapshot_used_ms + c->txn_idle_ms)
         return mem_printf("the transaction was rolled back: no statement came for %" PRIu64
                           " ms (transaction-idle-timeout)",

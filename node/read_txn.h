@@ -4,9 +4,10 @@
  *     BEGIN READONLY -> route (as a read of its level) -> readers: snapshot -> HOME_SNAPSHOT
  *     statement      -> readers, in the snapshot        COMMIT, ROLLBACK -> HOME_NONE
  *
- * One that nobody uses for transaction-idle-timeout, that is older than transaction-timeout, or
- * that holds the WAL back for too long (reader_watch.h) is ended when no statement of it runs; its
- * client hears ERR_TXN_LOST at its next request. Thread: loop. */
+ * One that nobody uses for transaction-idle-timeout, that is older than transaction-timeout (both
+ * but for GET /dump, whose client's patience is the connection's business), or that holds the WAL
+ * back for too long (reader_watch.h) is ended when no statement of it runs; its client hears
+ * ERR_TXN_LOST at its next request. Thread: loop. */
 #ifndef NODE_READ_TXN_H
 #define NODE_READ_TXN_H
 

@@ -56,6 +56,7 @@ struct session {
     struct snapshot *snapshot; /* HOME_SNAPSHOT: the read transaction; NULL: it was ended, */
     char *snapshot_lost;       /* for this reason, which the client is still to hear */
     uint64_t snapshot_began_ms, snapshot_used_ms;
+    bool snapshot_lasts; /* this node drives it: the times of a client's transaction are not its */
     struct list snapped; /* of node.snapshots */
     struct image *image; /* that another node fetches pages from (image.c), or NULL */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */

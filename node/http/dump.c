@@ -247,6 +247,7 @@ static void on_end(struct exchange *x)
     d->x = x;
     d->wish = wish;
     d->stream = hrana_stream_open(x->node, &fresh);
+    hrana_stream_take_time(d->stream);
     buf_init(&d->tables, SIZE_MAX);
     buf_init(&d->others, SIZE_MAX);
     buf_init(&d->out, SIZE_MAX);

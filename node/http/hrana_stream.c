@@ -69,6 +69,11 @@ void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
     hrana_run_begin(s);
 }
 
+void hrana_stream_take_time(struct hrana_stream *s)
+{
+    s->session->snapshot_lasts = true;
+}
+
 void hrana_over(struct hrana_stream *s, struct hrana_error *error)
 {
     struct hrana_events events = s->events;

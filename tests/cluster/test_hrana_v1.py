@@ -179,11 +179,14 @@ def test_dump_of_chinook():
 
 @case(seconds=60)
 def test_dump_to_a_slow_reader_is_of_one_moment():
-    with Cluster(n=1, http=True) as c:
+    """Also when that takes longer than a transaction of a client may."""
+    with Cluster(n=1, http=True, transaction_timeout=300, transaction_idle_timeout=300) as c:
         node = c.leader()
         with Door(node) as door:
             door.execute("CREATE TABLE t (a, b)")
             door.execute("CREATE TABLE u (a)")
+            for i in range(10):
+                door.execute(f"CREATE TABLE t{i} AS SELECT zeroblob(1000000)")
             door.execute("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE "
                          "i < 20000) INSERT INTO t SELECT i, hex(zeroblob(500)) FROM c")
             with Door(node) as reader:
@@ -191,8 +194,10 @@ def test_dump_to_a_slow_reader_is_of_one_moment():
                 text = r.read(1000)
                 door.execute("INSERT INTO u VALUES ('too late')")
                 door.execute("UPDATE t SET a = 0")
-                time.sleep(0.2)
-                text += r.read()
+                while part := r.read(1 << 20):
+                    text += part
+                    time.sleep(0.05)
+            expect(text.endswith(b"COMMIT;\n"), "its end")
             expect(b"too late" not in text and b"VALUES(0," not in text, "nothing that came later")
             expect_equal(text.count(b"INSERT INTO t "), 20000, "rows")
             gone = Door(node)
