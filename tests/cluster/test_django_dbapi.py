@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
+from unittest import mock
 
 from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal
 
@@ -229,6 +230,17 @@ def test_dbapi_threads():
             expect(all(e.code == "SQLITE_BUSY" for e in failed), f"{begin}: {failed}")
             if begin == "BEGIN IMMEDIATE":
                 expect_equal(failed, [], "failed though they waited for the writer")
+        db.close()
+        # A machine that stands still: its kernel takes connections and requests.
+        follower = c.others(c.leader())[0]
+        db = lectern.connect([url(follower), url(c.leader())], isolation_level=None)
+        wanted = db.execute("SELECT a FROM t").fetchone()
+        follower.pause()
+        with mock.patch("lectern.door.SILENCE_SECONDS", 0.3):
+            began = time.monotonic()
+            expect_equal(db.execute("SELECT a FROM t").fetchone(), wanted, "the leader's answer")
+            expect(time.monotonic() - began < 10, "at once")
+        follower.resume()
         db.close()
 
 
