@@ -41,7 +41,8 @@ def test_the_key_is_the_same_everywhere_and_comes_back():
         with open(path(other), "w", encoding="ascii") as f:
             f.write("# Lectern: half a ")
         c.restart(other)
-        c.wait(lambda: "the cluster's key is not saved" in victim.log_text(), "the disk has no room")
+        c.wait(lambda: "the cluster's key is not saved" in victim.log_text(),
+               "the disk has no room")
         expect_equal(keys(victim), [], "no file, rather than a wrong one")
         c.wait(lambda: (keys(other) or [""])[0] == key, "a damaged file is replaced")
         expect("key is damaged" in other.log_text(), "it says so")
