@@ -109,6 +109,9 @@ def test_dbapi_values_and_errors():
                                     "AS '@a', 6 AS ':a')", {"a": 1, "b": 2}).fetchone(),
                          (":a", 5, 2, 6), "what only looks like a name")
             fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?, ?", {1, 2}))
+            fails(lectern.ProgrammingError, lambda: db.execute("SELECT 1\0, 2"))
+            for empty in ("", " ;\n", "-- no more", "/* nor here"):
+                expect_equal(db.execute(empty).fetchall(), [], repr(empty))
             for raised, value in ((OverflowError, 2 ** 63), (UnicodeEncodeError, "\ud800")):
                 try:
                     db.execute("SELECT ?", (value,))

@@ -37,6 +37,8 @@ class Cursor:
     def execute(self, sql, parameters=()):
         self._check_open()
         self._reset()
+        if statements.is_empty(sql):
+            return self
         self.connection.begin_for(sql)
         try:
             result = self.connection.run(sql, parameters)

@@ -27,6 +27,11 @@ def words(sql, count=3):
     return found
 
 
+def is_empty(sql):
+    """Nothing but space, comments and semicolons."""
+    return _SPACE.match(sql).end() == len(sql)
+
+
 def names(sql):
     """Names of parameters in SQL: of :name, @name and $name, outside of strings and comments."""
     return {found.group(1) for found in _NAME.finditer(sql) if found.group(1)}
