@@ -49,6 +49,7 @@ enum meter_counter {
     METER_HTTP_MOVED,
     METER_HTTP_REFUSED,
     METER_HTTP_FAILED,
+    METER_CHECKS_REFUSED, /* of these, answers to balancers that ask where to go */
     METER_COUNTERS
 };
 

@@ -6,6 +6,7 @@
 #include "node/fetch.h"
 #include "node/gossip.h"
 #include "node/members_view.h"
+#include "node/meters.h"
 #include "node/node.h"
 
 #include <errno.h>
@@ -21,6 +22,8 @@ static void answer(struct exchange *x, int status, const char *first, const char
     struct buf b;
     buf_init(&b, SIZE_MAX);
     buf_printf(&b, "%s%s\n", first, second);
+    if (status == 503)
+        meters_count(METER_CHECKS_REFUSED, 1);
     exchange_add_header(x, "cache-control", "no-store");
     exchange_answer(x, status, TEXT, &b);
     buf_fini(&b);

@@ -340,6 +340,8 @@ static void put_errors(struct metrics_text *t, const struct facts *f) ON_LOOP
     metrics_family(t, "lectern_http_answers_total", "counter", "HTTP answers, by status");
     for (unsigned i = 0; i < sizeof classes / sizeof classes[0]; i++)
         metrics_sample(t, classes[i], f->meters.counters[METER_HTTP_INFORMED + i]);
+    metrics_counter(t, "lectern_checks_refused_total", "Answers 503 of /readyz and /leader",
+                    f->meters.counters[METER_CHECKS_REFUSED]);
 }
 
 /* --- process --- */

@@ -71,7 +71,12 @@ def test_pages_of_a_leader_and_of_followers():
         for node in c.others(leader):
             c.wait(lambda n=node: get(n, "/leader")[1].get("lectern-leader") == url,
                    "a follower knows the leader's URL")
+            before = scrape(node)
             expect_equal(ask(node, "/leader", 503), f"not the leader: it is {url}\n", "where")
+            after = scrape(node)
+            for name, labels in (("lectern_http_answers_total", {"status": "5xx"}),
+                                 ("lectern_checks_refused_total", {})):
+                expect_equal(value(after, name, **labels) - value(before, name, **labels), 1, name)
 
 
 @case(short=True)
