@@ -244,6 +244,14 @@ def test_dbapi_ends_of_transactions():
         db.rollback()
         expect_equal((db.in_transaction, a.heard[-1], b.heard), (False, "ROLLBACK", []), end)
         db.execute(write)
+    for end in (DIE, LOST, STRANGER, FULL):
+        a = Scripted(OK, OK, end)
+        db = connect(a)
+        db.execute("BEGIN")
+        db.execute(write)
+        db.close()
+        fails(lectern.ProgrammingError, lambda d=db: d.execute(write), "closed")
+        expect_equal(a.heard[2:], ["close"], end)
     # A statement that runs, is too large to be sent in one piece, and then fails as a cursor.
     a = Scripted(OK, BIG, OK, OK)
     db = connect(a)
@@ -251,6 +259,15 @@ def test_dbapi_ends_of_transactions():
     fails(lectern.OperationalError, lambda: db.execute("SELECT 1"), "so it is")
     expect_equal((db.in_transaction, db._baton), (True, "b4"),  # pylint: disable=protected-access
                  "the transaction goes on")
+    db.execute("ROLLBACK")
+    # And one whose rows break off before the first.
+    for end in (DIE, STRANGER):
+        db = connect(Scripted(OK, OK, BIG, OK, end), Scripted())
+        db.execute("BEGIN")
+        db.execute(write)
+        fails(lectern.TransactionLost, lambda d=db: d.execute("SELECT 1"))
+        db.rollback()
+        db.execute(write)
 
 
 @case(seconds=60)

@@ -60,7 +60,7 @@ class Connection:
             return
         self._check_process()
         if self._in_transaction:
-            with contextlib.suppress(Error):
+            with contextlib.suppress(Error, NotSent, NoAnswer, Refused):
                 self._send([{"type": "close"}], self.timeout)
         self._closed = True
         self._door.close()
@@ -296,11 +296,12 @@ class Connection:
         if self._in_transaction:
             try:
                 rows = RowStream(self._door, self._baton, stmt, self.timeout, self._home)
+                self._baton, self._home = rows.baton, rows.base_url or self._home
+                self._rows = rows
+                return rows.begin()
             except (NotSent, NoAnswer, Refused) as e:
+                self._rows = None
                 self._lose(e, ends=False)
-            self._baton, self._home = rows.baton, rows.base_url or self._home
-            self._rows = rows
-            return rows.begin()
         # This stream's baton stays what it is: any number of streams may go on from it.
         door, why = self._door.another(), None
         for _ in door.urls:

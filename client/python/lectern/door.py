@@ -208,7 +208,11 @@ class Door:
                 if newline:
                     lines = b"".join([*rest, lines])
                     rest = []
-                    yield json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
+                    try:
+                        entries = json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
+                    except ValueError as e:
+                        raise NoAnswer(f"{url}: the rows are no JSON: {e}") from e
+                    yield entries
                 rest.append(end)
         self._used = time.monotonic()
         if answer.will_close:
