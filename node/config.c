@@ -326,29 +326,50 @@ enum err config_load(struct config *c, int argc, char **argv, enum config_wish *
     return check(c);
 }
 
-#define DESCRIPTORS_RESERVED   200 /* log segments, snapshots, peers, the loop's own */
+#define DESCRIPTORS_RESERVED   352 /* log, snapshots, peers, links to the leader, the refused */
 #define DESCRIPTORS_PER_READER 4   /* the database, its WAL, its shared memory, a temporary file */
-#define DESCRIPTORS_PER_CLIENT 2   /* its connection, and one to the leader */
 #define CONNECTIONS_MIN        10
+
+/* Of what PRESENT wants when all together want WANTED and FIT is there. */
+static uint64_t share(uint64_t present, uint64_t wanted, uint64_t fit)
+{
+    uint64_t part = (uint64_t)((double)present / (double)wanted * (double)fit);
+    return part < CONNECTIONS_MIN ? CONNECTIONS_MIN : part;
+}
+
+static void lower(const char *name, uint64_t *value, uint64_t to, uint64_t limit)
+{
+    if (to >= *value)
+        return;
+    log_warn("config",
+             "%s lowered from %" PRIu64 " to %" PRIu64 ": the limit of open files is %" PRIu64
+             " (ulimit -n)",
+             name, *value, to, limit);
+    *value = to;
+}
 
 enum err config_fit_descriptors(struct config *c, uint64_t limit)
 {
     uint64_t reserve =
         DESCRIPTORS_RESERVED +
         DESCRIPTORS_PER_READER * (c->readers + c->reader_connections + c->read_transactions);
-    uint64_t fit = limit <= reserve ? 0 : (limit - reserve) / DESCRIPTORS_PER_CLIENT;
-    if (fit >= c->connections_max)
+    uint64_t fit = limit <= reserve ? 0 : limit - reserve;
+    uint64_t http = c->http_listen[0] == 0 ? 0 : c->http_connections_max;
+    uint64_t wanted = c->connections_max + http;
+    uint64_t least = http == 0 ? CONNECTIONS_MIN : 2 * CONNECTIONS_MIN;
+    if (fit >= wanted)
         return ERR_OK;
-    if (fit < CONNECTIONS_MIN)
+    if (fit < least)
         return err_fail(ERR_CONFIG,
                         "the limit of open files is %" PRIu64 ", the node needs at least %" PRIu64
                         ": raise it (ulimit -n), or lower reader-connections",
-                        limit, reserve + DESCRIPTORS_PER_CLIENT * CONNECTIONS_MIN);
-    log_warn("config",
-             "max-connections lowered from %" PRIu64 " to %" PRIu64 ": the limit of open files is "
-             "%" PRIu64 " (ulimit -n)",
-             c->connections_max, fit, limit);
-    c->connections_max = fit;
+                        limit, reserve + least);
+    uint64_t native = share(c->connections_max, wanted, fit);
+    if (http != 0 && native > fit - CONNECTIONS_MIN)
+        native = fit - CONNECTIONS_MIN;
+    lower("max-connections", &c->connections_max, native, limit);
+    if (http != 0)
+        lower("http-connections", &c->http_connections_max, fit - native, limit);
     return ERR_OK;
 }
 

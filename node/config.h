@@ -31,9 +31,9 @@ enum config_wish { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION };
  * C, and checks them. ERR_CONFIG: the sentence names the setting, its source and what would be
  * right. */
 MUST_USE enum err config_load(struct config *c, int argc, char **argv, enum config_wish *wish);
-/* Lowers max-connections (a warning in the log) until what the node opens fits into LIMIT file
- * descriptors: without one for the next segment of the log a node stops. ERR_CONFIG: LIMIT is too
- * low to be of use. */
+/* Lowers max-connections and http-connections (warnings in the log) until what the node opens fits
+ * into LIMIT file descriptors: without one for the next segment of the log a node stops.
+ * ERR_CONFIG: LIMIT is too low to be of use. */
 MUST_USE enum err config_fit_descriptors(struct config *c, uint64_t limit);
 void config_fini(struct config *c);
 /* The --help text on standard output. */

@@ -8,6 +8,7 @@
 #include "node/tcp.h"
 
 #include "base/check.h"
+#include "base/list.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 
@@ -23,6 +24,7 @@
 #define KEEPALIVE_S     15
 #define ACCEPTS         1024 /* the kernel's queue of new connections */
 #define HOST_MAX        256
+#define ENDING_MAX      128 /* that have a moment to take their last bytes, of the whole process */
 #define USER_TIMEOUT_MS 30000 /* bytes unacknowledged for so long: the peer is gone */
 
 /* Of a connection that we open, until it is open. */
@@ -44,8 +46,9 @@ struct tcp {
     bool waits;       /* for the loop's next turn, before more is read */
     bool ended, lost; /* on_eof or on_close was called; on_close was */
     bool closing;
-    enum tcp_end how; /* CLOSING */
-    unsigned handles; /* not yet closed */
+    enum tcp_end how;   /* CLOSING */
+    struct list ending; /* of those that are not shut yet */
+    unsigned handles;   /* not yet closed */
 };
 
 struct write {
@@ -56,6 +59,10 @@ struct write {
 };
 
 static uint8_t scratch[SCRATCH];
+
+/* Closed for their owners, and still there for the other side: the longest first. */
+static struct list endings = {&endings, &endings};
+static unsigned n_endings;
 
 static uv_stream_t *stream_of(struct tcp *t)
 {
@@ -95,6 +102,10 @@ static void shut(struct tcp *t) ON_LOOP
         return;
     if (t->how == TCP_RESET || (t->how != TCP_NOW && t->backlog > 0))
         break_off(t);
+    if (!list_empty(&t->ending)) {
+        list_remove(&t->ending);
+        n_endings--;
+    }
     count(t, 0); /* libuv frees the backlog at once */
     t->events.waiting = NULL;
     uv_close((uv_handle_t *)&t->tcp, on_handle_closed);
@@ -206,6 +217,7 @@ static struct tcp *make(uv_loop_t *loop, const struct tcp_events *events)
     CHECK(rc == 0);
     t->tcp.data = t->timer.data = t;
     t->handles = 2;
+    list_init(&t->ending);
     return t;
 }
 
@@ -423,6 +435,16 @@ static void on_end_timeout(uv_timer_t *timer)
     shut(timer->data);
 }
 
+/* Who opens connections and is refused without end must not take the descriptors that the log
+ * needs: of too many, the one that had the most of its moment is shut. */
+static void give_a_moment(struct tcp *t) ON_LOOP
+{
+    if (n_endings == ENDING_MAX)
+        shut(LIST_ENTRY(endings.next, struct tcp, ending));
+    list_push_back(&endings, &t->ending);
+    n_endings++;
+}
+
 void tcp_close(struct tcp *t, enum tcp_end how)
 {
     if (t->closing)
@@ -443,6 +465,7 @@ void tcp_close(struct tcp *t, enum tcp_end how)
         return;
     }
     (void)uv_timer_start(&t->timer, on_end_timeout, FLUSH_MS, 0);
+    give_a_moment(t);
     if (lingers)
         linger(t);
 }

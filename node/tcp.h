@@ -62,8 +62,8 @@ size_t tcp_backlog(const struct tcp *t) ON_LOOP;
 /* All bytes that the other side, or the kernel for it, has taken; all that were read from it. */
 uint64_t tcp_bytes_taken(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_read(const struct tcp *t) ON_LOOP;
-/* Closes and frees; no event follows. FLUSH and LINGER take 2 seconds at most; what was not taken by
- * then ends with a break, as RESET does. */
+/* Closes and frees; no event follows. FLUSH and LINGER take 2 seconds at most, less when more than
+ * 128 do so; what was not taken by then ends with a break, as RESET does. */
 void tcp_close(struct tcp *t, enum tcp_end how) ON_LOOP;
 
 #endif

@@ -5,6 +5,7 @@
 #include "tests/unit/http/http_handlers.h"
 #include "tests/unit/http/http_stage.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -317,6 +318,41 @@ TEST(http_refuses_connections_above_its_number)
     free(a);
     (void)close(one);
     (void)close(four);
+    stage_close(&s);
+}
+
+static unsigned open_descriptors(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    EXPECT(d != NULL);
+    while (readdir(d) != NULL)
+        n++;
+    (void)closedir(d);
+    return n;
+}
+
+/* Those that are refused and stay do not add up: a node needs its descriptors for its log. */
+TEST(http_holds_few_connections_that_it_refused)
+{
+    enum { MAX = 2, OPENED = 400, ENDING = 128 };
+    struct http_stage s;
+    struct http_options o = http_options_default();
+    o.router = &test_router;
+    o.connections_max = MAX;
+    stage_open(&s, o);
+    int fds[OPENED];
+    unsigned before = open_descriptors();
+    for (unsigned i = 0; i < OPENED; i++)
+        fds[i] = client_dial(&s);
+    stage_for(&s, 50);
+    unsigned held = open_descriptors() - before - OPENED;
+    EXPECT_EQ(held, MAX + ENDING);
+    char *a = client_hear(&s, fds[OPENED - 1], "http-connections", NULL);
+    expect_refused("the last of them", a, 503);
+    free(a);
+    for (unsigned i = 0; i < OPENED; i++)
+        (void)close(fds[i]);
     stage_close(&s);
 }
 

@@ -105,8 +105,28 @@ TEST(config_lowers_connections_to_what_can_be_opened)
     EXPECT_OK(config_fit_descriptors(&c, UINT64_MAX));
     EXPECT_EQ(c.connections_max, 10000);
     EXPECT_OK(config_fit_descriptors(&c, 1024));
-    EXPECT(c.connections_max >= 270 && c.connections_max * 2 + (36 + 32) * 4 + 200 <= 1024);
+    EXPECT(c.connections_max >= 270 && c.connections_max + (36 + 32) * 4 + 352 <= 1024);
     EXPECT_ERR(ERR_CONFIG, config_fit_descriptors(&c, 256));
     EXPECT(strstr(err_text(), "ulimit -n") != NULL);
     config_fini(&c);
+}
+
+TEST(config_counts_http_connections_with_the_others)
+{
+    const uint64_t limits[] = {645, 700, 1024, 4096, 20000};
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        struct config c;
+        EXPECT_OK(load(&c, (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                                      "--http-listen", "127.0.0.1:8080", "--http-connections",
+                                      "20000", NULL}));
+        EXPECT_OK(config_fit_descriptors(&c, limits[i]));
+        uint64_t others = (c.readers + c.reader_connections + c.read_transactions) * 4 + 352;
+        EXPECT_EQ(c.connections_max + c.http_connections_max, limits[i] - others);
+        EXPECT(c.connections_max >= 10 && c.http_connections_max >= 10);
+        if (limits[i] > 1000) /* in proportion */
+            EXPECT(c.http_connections_max / c.connections_max == 2 ||
+                   c.http_connections_max / c.connections_max == 1);
+        EXPECT_ERR(ERR_CONFIG, config_fit_descriptors(&c, others + 19));
+        config_fini(&c);
+    }
 }
