@@ -137,6 +137,18 @@ static void put_written(struct json_writer *j, const struct wire_done *d, bool r
         json_null(j);
 }
 
+/* Some drivers take no result without them. Read counts the rows of the answer alone, and nobody
+ * took the time: /metrics has it. */
+static void put_statistics(struct json_writer *j, uint64_t rows, uint64_t written)
+{
+    json_key(j, "rows_read");
+    json_uint(j, rows);
+    json_key(j, "rows_written");
+    json_uint(j, written);
+    json_key(j, "query_duration_ms");
+    json_uint(j, 0);
+}
+
 /* --- results --- */
 
 /* A buffer that is full takes no more rows: it would be a long way to the same error. */
@@ -145,6 +157,7 @@ static enum err put_result(struct json_writer *j, const struct hrana_result *r, 
     struct hrana_frames f;
     struct rd values;
     uint32_t rows;
+    uint64_t total = 0;
     TRY(hrana_frames_open(&f, r));
     json_begin_object(j);
     TRY(put_columns(j, f.n_columns, f.columns));
@@ -152,12 +165,14 @@ static enum err put_result(struct json_writer *j, const struct hrana_result *r, 
     json_begin_array(j);
     do {
         TRY(hrana_frames_next(&f, &rows, &values));
+        total += rows;
         for (uint32_t i = 0; i < rows && j->out->failed == ERR_OK; i++)
             TRY(put_row(j, f.n_columns, &values));
     } while (rows > 0 && j->out->failed == ERR_OK);
     json_end_array(j);
     put_written(j, &r->done, r->read_only);
     put_replication_index(j, seq > r->done.seq ? seq : r->done.seq);
+    put_statistics(j, total, hrana_affected(&r->done, r->read_only));
     json_end_object(j);
     return ERR_OK;
 }

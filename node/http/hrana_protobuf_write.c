@@ -94,11 +94,13 @@ static enum err put_result(struct buf *out, uint32_t tag, const struct hrana_res
     struct hrana_frames f;
     struct rd values;
     uint32_t rows;
+    uint64_t total = 0;
     TRY(hrana_frames_open(&f, r));
     size_t result = protobuf_begin(out, tag);
     TRY(put_columns(out, 1, f.n_columns, f.columns));
     do {
         TRY(hrana_frames_next(&f, &rows, &values));
+        total += rows;
         for (uint32_t i = 0; i < rows && out->failed == ERR_OK; i++)
             TRY(put_row(out, 2, f.n_columns, &values));
     } while (rows > 0 && out->failed == ERR_OK);
@@ -107,6 +109,8 @@ static enum err put_result(struct buf *out, uint32_t tag, const struct hrana_res
         seq = r->done.seq;
     if (seq > 0)
         protobuf_put_uint(out, 5, seq);
+    protobuf_put_uint(out, 6, total); /* rows_read, rows_written: as in JSON */
+    protobuf_put_uint(out, 7, hrana_affected(&r->done, r->read_only));
     protobuf_end(out, result);
     return ERR_OK;
 }

@@ -26,7 +26,9 @@ SCHEMA = {
     "Col": {1: ("name", "string"), 2: ("decltype", "string")},
     "Row": {1: ("values", ["Value"])},
     "StmtResult": {1: ("cols", ["Col"]), 2: ("rows", ["Row"]), 3: ("affected_row_count", "uint64"),
-                   4: ("last_insert_rowid", "sint64"), 5: ("replication_index", "uint64")},
+                   4: ("last_insert_rowid", "sint64"), 5: ("replication_index", "uint64"),
+                   6: ("rows_read", "uint64"), 7: ("rows_written", "uint64"),
+                   8: ("query_duration_ms", "double")},
     "ResultEntry": {1: ("key", "uint32"), 2: ("value", "StmtResult")},
     "ErrorEntry": {1: ("key", "uint32"), 2: ("value", "Error")},
     "BatchResult": {1: ("step_results", ["ResultEntry"]), 2: ("step_errors", ["ErrorEntry"])},
@@ -265,7 +267,9 @@ def result_in(r):
             "rows": [[value_in(v) for v in row["values"]] for row in r["rows"]],
             "affected_row_count": r["affected_row_count"],
             "last_insert_rowid": number_in(r.get("last_insert_rowid")),
-            "replication_index": number_in(r.get("replication_index"))}
+            "replication_index": number_in(r.get("replication_index")),
+            "rows_read": r["rows_read"], "rows_written": r["rows_written"],
+            "query_duration_ms": r.get("query_duration_ms", 0)}
 
 
 def batch_in(r):
