@@ -8,59 +8,13 @@
 #include "base/sizes.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_json.h"
-#include "tests/fuzz/touch.h"
+#include "tests/fuzz/touch_hrana.h"
 
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* --- reading --- */
-
-static void touch_text(const struct hrana_text *t)
-{
-    if (t->p != NULL)
-        touch(t->p, t->n);
-}
-
-static void touch_args(const struct hrana_arg *args, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        const struct wire_value *v = &args[i].value;
-        touch_text(&args[i].name);
-        CHECK(v->type <= WIRE_BLOB);
-        if (v->type == WIRE_TEXT || v->type == WIRE_BLOB)
-            touch(v->text.bytes, v->text.len);
-    }
-}
-
-static void touch_stmt(const struct hrana_stmt *s)
-{
-    CHECK(!s->by_id || s->sql.p == NULL);
-    touch_text(&s->sql);
-    touch_args(s->args, s->n_args);
-    touch_args(s->named_args, s->n_named_args);
-}
-
-static void walk(const struct hrana_cond *c, uint32_t own)
-{
-    CHECK(c->type <= HRANA_IS_AUTOCOMMIT);
-    CHECK((c->type != HRANA_OK && c->type != HRANA_ERROR) || c->step < own);
-    CHECK(c->type != HRANA_NOT || c->n_parts == 1);
-    for (uint32_t i = 0; i < c->n_parts; i++)
-        walk(c->parts[i], own);
-}
-
-static void touch_request(const struct hrana_request *q)
-{
-    CHECK(q->type <= HRANA_FETCH_CURSOR);
-    touch_stmt(&q->stmt);
-    CHECK(q->batch.n_steps <= HRANA_STEPS_MAX);
-    for (uint32_t i = 0; i < q->batch.n_steps; i++) {
-        if (q->batch.steps[i].condition != NULL)
-            walk(q->batch.steps[i].condition, i);
-        touch_stmt(&q->batch.steps[i].stmt);
-    }
-}
 
 static enum err decode(uint8_t form, struct hrana_reader *r)
 {
@@ -71,14 +25,11 @@ static enum err decode(uint8_t form, struct hrana_reader *r)
     struct hrana_message m = {0};
     if (form >= 6) {
         TRY(hrana_json_message(r, &m));
-        touch_text(&m.jwt);
-        touch_request(&m.request);
+        touch_message(&m);
         return ERR_OK;
     }
     TRY(decoders[form](r, &body));
-    touch_text(&body.baton);
-    for (uint32_t i = 0; i < body.n_requests; i++)
-        touch_request(&body.requests[i]);
+    touch_body(&body);
     return ERR_OK;
 }
 

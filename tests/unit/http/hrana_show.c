@@ -1,5 +1,5 @@
 /* Room: tests.   Thread: any.   Owns: nothing.
- * Not here: what is expected (hrana_json_*_test.c). */
+ * Not here: what is expected (hrana_json_*_test.c, hrana_protobuf_*_test.c). */
 #include "tests/unit/http/hrana_show.h"
 
 #include "base/sizes.h"
@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Control characters as \XX. */
-static void show_bytes(struct buf *out, char mark, const char *p, size_t n)
+static void show_escaped(struct buf *out, char mark, const char *p, size_t n)
 {
     buf_put_u8(out, (uint8_t)mark);
     for (size_t i = 0; i < n; i++) {
@@ -34,7 +34,7 @@ static void show_value(struct buf *out, const struct wire_value *v)
         buf_printf(out, "%.17gf", v->real);
         break;
     case WIRE_TEXT:
-        show_bytes(out, '\'', v->text.bytes, v->text.len);
+        show_escaped(out, '\'', v->text.bytes, v->text.len);
         break;
     case WIRE_BLOB:
         buf_printf(out, "x");
@@ -63,7 +63,7 @@ void show_stmt(struct buf *out, const struct hrana_stmt *s)
     if (s->by_id)
         buf_printf(out, "#%d", s->sql_id);
     else
-        show_bytes(out, '"', s->sql.p, s->sql.n);
+        show_escaped(out, '"', s->sql.p, s->sql.n);
     show_args(out, s->args, s->n_args);
     show_args(out, s->named_args, s->n_named_args);
     if (!s->want_rows)
@@ -150,24 +150,26 @@ void show_message(struct buf *out, const struct hrana_message *m)
 
 static enum err decode(enum show_form form, struct hrana_reader *r, struct buf *out)
 {
-    static hrana_decoder *const decoders[] = {
-        [PIPELINE_2] = hrana_json_pipeline, [PIPELINE_3] = hrana_json_pipeline,
-        [CURSOR] = hrana_json_cursor,       [V1_EXECUTE] = hrana_json_v1_execute,
-        [V1_BATCH] = hrana_json_v1_batch,   [OLDEST] = hrana_json_statements};
+    static hrana_decoder *const json_only[] = {[V1_EXECUTE] = hrana_json_v1_execute,
+                                               [V1_BATCH] = hrana_json_v1_batch,
+                                               [OLDEST] = hrana_json_statements};
     struct hrana_body body;
     struct hrana_message m;
     if (form >= WS_1) {
         TRY(r->form->message(r, &m));
         show_message(out, &m);
-    } else {
-        TRY(decoders[form](r, &body));
-        show_body(out, &body);
+        return ERR_OK;
     }
+    hrana_decoder *decoder = form == CURSOR       ? r->form->cursor
+                             : form <= PIPELINE_3 ? r->form->pipeline
+                                                  : json_only[form];
+    TRY(decoder(r, &body));
+    show_body(out, &body);
     return ERR_OK;
 }
 
-enum err show_json(enum show_form form, const char *text, size_t n, size_t arena_max,
-                   struct buf *out)
+enum err show_bytes(const struct hrana_form *of, enum show_form form, const void *p, size_t n,
+                    size_t arena_max, struct buf *out)
 {
     static const enum hrana_version versions[] = {
         [PIPELINE_2] = HRANA_2, [PIPELINE_3] = HRANA_3, [CURSOR] = HRANA_3,
@@ -176,8 +178,8 @@ enum err show_json(enum show_form form, const char *text, size_t n, size_t arena
     struct arena a;
     struct hrana_reader r;
     arena_init(&a, arena_max);
-    hrana_reader_init(&r, &hrana_json, versions[form], &a);
-    enum err e = hrana_reader_feed(&r, text, n);
+    hrana_reader_init(&r, of, versions[form], &a);
+    enum err e = hrana_reader_feed(&r, p, n);
     if (e == ERR_OK)
         e = decode(form, &r, out);
     if (e != ERR_OK)
@@ -186,6 +188,24 @@ enum err show_json(enum show_form form, const char *text, size_t n, size_t arena
     hrana_reader_fini(&r);
     arena_fini(&a);
     return e;
+}
+
+enum err show_json(enum show_form form, const char *text, size_t n, size_t arena_max,
+                   struct buf *out)
+{
+    return show_bytes(&hrana_json, form, text, n, arena_max, out);
+}
+
+void expect_bytes_shown(const char *file, int line, enum show_form form, const struct buf *bytes,
+                        const char *wanted)
+{
+    struct buf out;
+    buf_init(&out, MIB(16));
+    (void)show_bytes(&hrana_protobuf, form, bytes->data, bytes->len, MIB(16), &out);
+    if (strcmp((const char *)out.data, wanted) != 0)
+        test_fail(file, line, "%zu bytes of Protobuf\n    are shown as %s\n    wanted       %s",
+                  bytes->len, (const char *)out.data, wanted);
+    buf_fini(&out);
 }
 
 void expect_shown(const char *file, int line, enum show_form form, const char *text,
