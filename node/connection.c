@@ -52,7 +52,7 @@ static void on_eof(void *ctx)
 {
     struct connection *c = ctx;
     thread_expect_loop();
-    c->ending = true;
+    c->ending = c->channel.no_credit = true;
     if (c->channel.n_requests == 0)
         end(c, true);
 }

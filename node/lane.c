@@ -303,7 +303,11 @@ static void handle(struct lane *l, struct letter *letter) ON_OWNER
         free(letter);
         return;
     case LANE_GONE:
-        lane_end_session(l, ((struct lane_gone *)letter)->session_id);
+        lane_end_session(l, ((struct lane_session *)letter)->session_id);
+        free(letter);
+        return;
+    case LANE_USED:
+        lane_note_use(l, ((struct lane_session *)letter)->session_id);
         free(letter);
         return;
     case LANE_STOP:
@@ -366,7 +370,7 @@ bool lane_tick(void *arg)
     look_for_room(l);
     LIST_EACH(i, &l->letters) {
         struct letter *letter = LIST_ENTRY(i, struct letter, link);
-        if (letter->kind == LANE_REQUEST || letter->kind == LANE_GONE)
+        if (letter->kind == LANE_REQUEST || letter->kind == LANE_GONE || letter->kind == LANE_USED)
             continue; /* after the running statement */
         bool own = letter->kind == LANE_ENTRY && is_own(l, (struct lane_entry *)letter);
         if (letter->kind == LANE_ROLE || letter->kind == LANE_STOP ||

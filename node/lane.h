@@ -36,7 +36,8 @@ struct lane_role {
     uint64_t term;
 };
 
-struct lane_gone {
+/* LANE_GONE, LANE_USED. */
+struct lane_session {
     struct letter letter;
     uint64_t session_id;
 };

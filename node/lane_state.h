@@ -160,6 +160,8 @@ bool lane_has_transaction(struct lane *l, uint64_t session_id) ON_OWNER;
 bool lane_is_holder(struct lane *l, const struct request *r) ON_OWNER;
 /* R's answer leaves: its transaction is idle from now on, or over when the answer says so. */
 void lane_note_answer(struct lane *l, const struct request *r) ON_OWNER;
+/* The session's transaction, if it has one, is not idle. */
+void lane_note_use(struct lane *l, uint64_t session_id) ON_OWNER;
 void lane_run_interactive(struct lane *l, struct request *r) ON_OWNER;
 void lane_retry_stalled(struct lane *l) ON_OWNER;
 void lane_end_overdue(struct lane *l, uint64_t now_ms) ON_OWNER;

@@ -325,6 +325,13 @@ void lane_note_answer(struct lane *l, const struct request *r)
         end(l, t);
 }
 
+void lane_note_use(struct lane *l, uint64_t session_id)
+{
+    struct itxn *t = find(l, session_id);
+    if (t != NULL)
+        t->used_ms = clock_mono_ms();
+}
+
 void lane_end_all(struct lane *l, const char *reason)
 {
     LIST_EACH(i, &l->itxns)

@@ -261,6 +261,7 @@ static void handle(struct node *n, struct letter *letter) ON_LOOP
     case LANE_ENTRY:
     case LANE_ROLE:
     case LANE_GONE:
+    case LANE_USED:
     case LANE_PROPOSED:
     case LANE_STOP:
     case LANE_CUT:

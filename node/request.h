@@ -27,7 +27,8 @@ enum letter_kind {
     LANE_REQUEST,  /* struct request */
     LANE_ENTRY,    /* struct lane_entry: a committed entry */
     LANE_ROLE,     /* struct lane_role: leader of a term now, or not any more */
-    LANE_GONE,     /* struct lane_gone: a session ended */
+    LANE_GONE,     /* struct lane_session: it ended */
+    LANE_USED,     /* struct lane_session: its client takes rows, so its transaction is not idle */
     LANE_PROPOSED, /* struct lane_proposal, back: consensus has it */
     LANE_STOP,     /* struct lane_stop */
     LANE_CUT,      /* struct lane_cut: make the newest state durable */

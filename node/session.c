@@ -79,13 +79,32 @@ static void free_if_done(struct session *s) ON_LOOP
     free(s);
 }
 
+static void tell_lane(struct session *s, enum letter_kind kind) ON_LOOP
+{
+    struct lane_session *l = MEM_NEW(struct lane_session);
+    l->letter.kind = kind;
+    l->session_id = s->id;
+    lane_send(s->node->lane, &l->letter);
+}
+
 /* The lane forgets the session's transaction. */
 static void tell_gone(struct session *s) ON_LOOP
 {
-    struct lane_gone *g = MEM_NEW(struct lane_gone);
-    g->letter.kind = LANE_GONE;
-    g->session_id = s->id;
-    lane_send(s->node->lane, &g->letter);
+    tell_lane(s, LANE_GONE);
+}
+
+/* The client takes rows, or they wait for it: its transaction, wherever it is, is not idle. */
+static void touch(struct session *s, uint64_t now_ms) ON_LOOP
+{
+    if (s->home == HOME_NONE || now_ms < s->touched_ms + s->node->config->txn_idle_ms / 8)
+        return;
+    s->touched_ms = now_ms;
+    if (s->home == HOME_LANE)
+        tell_lane(s, LANE_USED);
+    else if (s->home == HOME_UPSTREAM)
+        upstream_touch(s);
+    else
+        s->snapshot_used_ms = now_ms;
 }
 
 /* Accounts for what waits of the current answer. */
@@ -270,6 +289,8 @@ static void cut_ended(const struct session *s, struct request *r) ON_LOOP
 {
     if (s->ended == ERR_TIMEOUT)
         answer_cut(r, s->ended, "its client took the rows too slowly");
+    else if (s->ended == ERR_CANCELLED)
+        answer_cut(r, s->ended, "its client closed its side, and gave no credit for the rows");
     else if (s->ended != ERR_OK)
         answer_cut(r, s->ended,
                    "its connection, or its node (waiting-bytes), has no room for its rows");
@@ -591,6 +612,7 @@ enum err session_credit(struct session *s, uint32_t bytes)
                         WIRE_WINDOW_MAX);
     s->window += bytes;
     s->credited += bytes;
+    touch(s, clock_mono_ms());
     if (bytes > 0 && !s->sending && !list_empty(&s->watch) && list_empty(&s->stall))
         resume(s);
     return ERR_OK;
@@ -659,9 +681,13 @@ static void watch_timer(struct session *s, uint64_t now_ms) ON_LOOP
     const struct request *r = s->current;
     if (s->ended != ERR_OK)
         return;
+    touch(s, now_ms);
     /* While the connection is full its own timer judges the client. */
-    bool silent = list_empty(&s->stall) && progress_stopped(&s->takes, s->credited, now_ms);
-    if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))
+    bool waits = list_empty(&s->stall); /* for credit */
+    bool silent = waits && progress_stopped(&s->takes, s->credited, now_ms);
+    if (waits && s->channel->no_credit)
+        end_statement(s, ERR_CANCELLED);
+    else if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))
         end_statement(s, ERR_TIMEOUT);
     else if (s->at == AT_BLOCKED && atomic_load_explicit(&r->cancelled, memory_order_relaxed))
         unblock(s); /* it held the WAL back (reader_watch.c): its reader ends it */

@@ -57,6 +57,7 @@ struct session {
     char *snapshot_lost;       /* for this reason, which the client is still to hear */
     uint64_t snapshot_began_ms, snapshot_used_ms;
     bool snapshot_lasts; /* this node drives it: the times of a client's transaction are not its */
+    uint64_t touched_ms; /* the transaction was last told to be in use without a request */
     struct list snapped; /* of node.snapshots */
     struct image *image; /* that another node fetches pages from (image.c), or NULL */
     uint64_t give_up_ms; /* of `current`: the wait for a leader or a sequence ends */

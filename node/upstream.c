@@ -31,8 +31,6 @@ static void free_place(struct session *s) ON_LOOP
 static void give_credit(struct upstream *u) ON_LOOP
 {
     struct buf b;
-    if (u->took == 0 || u->stream == 0)
-        return;
     buf_init(&b, KIB(1));
     wire_put_credit(&b, u->stream, u->took);
     u->took = 0;
@@ -45,7 +43,8 @@ void upstream_release(struct session *s)
     if (u == NULL)
         return;
     CHECK(!u->sent);
-    give_credit(u); /* the next session begins with the whole window */
+    if (u->took > 0)
+        give_credit(u); /* the next session begins with the whole window */
     if (u->stream != 0)
         upstream_give_stream(u->at, u->stream);
     free_place(s);
@@ -131,6 +130,12 @@ void upstream_resume(struct session *s)
     if (s->upstream != NULL && s->upstream->took >= WIRE_WINDOW / 4)
         give_credit(s->upstream);
     session_relay(s);
+}
+
+void upstream_touch(struct session *s)
+{
+    if (s->upstream != NULL && s->upstream->stream != 0)
+        give_credit(s->upstream); /* of nothing, too, says so */
 }
 
 /* --- the door --- */

@@ -16,6 +16,8 @@ void upstream_send(struct session *s, struct request *r, uint64_t leader_id,
 void upstream_cancel(struct session *s) ON_LOOP;
 /* The client took some of what was relayed, or it is not wanted any more. */
 void upstream_resume(struct session *s) ON_LOOP;
+/* S's client takes rows that are here: its transaction there is not idle. */
+void upstream_touch(struct session *s) ON_LOOP;
 /* S has nothing there any more: no request, no transaction. */
 void upstream_release(struct session *s) ON_LOOP;
 /* S ends, whatever it has there. */

@@ -65,6 +65,7 @@ static struct event *add(struct hrana_cursor *c, enum event_type type, uint32_t 
         e->frame.body = rd_of(e->body, n);
     }
     list_push_back(&c->events, &e->link);
+    hrana_stream_keep(c->stream, sizeof *e + n, 0);
     if (type != EVENT_ROWS)
         c->held += sizeof *e + n;
     if (c->held > HELD_MAX && !c->paused) {
@@ -74,26 +75,30 @@ static struct event *add(struct hrana_cursor *c, enum event_type type, uint32_t 
     return e;
 }
 
-static void drop(struct hrana_cursor *c, struct event *e) ON_LOOP
+static void free_event(struct event *e) ON_LOOP
 {
     list_remove(&e->link);
-    if (e->type != EVENT_ROWS)
-        c->held -= sizeof *e + e->n;
     hrana_error_free(e->error);
     free(e);
 }
 
-/* Returns the bytes of rows among them: the stream's window wants them back. */
+/* Returns the bytes of rows in it: the stream's window wants them back. */
+static size_t drop(struct hrana_cursor *c, struct event *e) ON_LOOP
+{
+    size_t n = sizeof *e + e->n, rows = e->type == EVENT_ROWS ? WIRE_HEAD_BYTES + e->n : 0;
+    if (e->type != EVENT_ROWS)
+        c->held -= n;
+    hrana_stream_keep(c->stream, 0, n);
+    free_event(e);
+    return rows;
+}
+
 static size_t drop_all(struct hrana_cursor *c) ON_LOOP
 {
-    size_t bytes = 0;
-    LIST_EACH(i, &c->events) {
-        struct event *e = LIST_ENTRY(i, struct event, link);
-        if (e->type == EVENT_ROWS)
-            bytes += WIRE_HEAD_BYTES + e->n;
-        drop(c, e);
-    }
-    return bytes;
+    size_t rows = 0;
+    LIST_EACH(i, &c->events)
+        rows += drop(c, LIST_ENTRY(i, struct event, link));
+    return rows;
 }
 
 static void drop_rest(struct hrana_cursor *c) ON_LOOP
@@ -189,7 +194,8 @@ void hrana_cursor_free(struct hrana_cursor *c)
 {
     if (c == NULL)
         return;
-    (void)drop_all(c);
+    LIST_EACH(i, &c->events) /* its stream, where they were counted, may be gone */
+        free_event(LIST_ENTRY(i, struct event, link));
     free(c);
 }
 
@@ -279,9 +285,7 @@ uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_writer *out, uint
         count += put;
         if (!done)
             continue;
-        if (e->type == EVENT_ROWS)
-            took += WIRE_HEAD_BYTES + e->n;
-        drop(c, e);
+        took += drop(c, e);
     }
     if (c->broken) {
         took += drop_all(c);

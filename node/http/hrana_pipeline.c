@@ -19,6 +19,7 @@
 #include "node/node.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct pipeline {
     struct hrana_post post;
@@ -83,15 +84,18 @@ static void answer(struct pipeline *p) ON_LOOP
     char baton[BATON_TEXT_MAX];
     const char *url = NULL;
     bool open = p->stream != NULL;
-    if (open)
-        hrana_held_give(p->post.x->node->held, p->stream, baton, &url);
-    p->stream = NULL;
-    p->writer.form->end_pipeline(&p->writer, open ? baton : NULL, url);
-    if (buf_status(&p->out) != ERR_OK) { /* the reserve is used up by very many errors */
+    size_t end = BATON_TEXT_MAX + 6 * strlen(p->post.x->node->config->http_url) + 64;
+    if (p->out.len + end > p->out.max || buf_status(&p->out) != ERR_OK) {
+        /* Very many errors used up the reserve. Its client never hears the stream's next baton. */
         exchange_fail(p->post.x, 500, "RESPONSE_TOO_LARGE",
                       "the answer is over the size limit (http-answer-bytes)");
         return;
     }
+    if (open)
+        hrana_held_give(p->post.x->node->held, p->stream, baton, &url);
+    p->stream = NULL;
+    p->writer.form->end_pipeline(&p->writer, open ? baton : NULL, url);
+    CHECK(buf_status(&p->out) == ERR_OK);
     exchange_answer(p->post.x, 200, p->writer.form->content_type, &p->out);
 }
 

@@ -133,6 +133,13 @@ void hrana_stream_took(struct hrana_stream *s, size_t n)
     }
 }
 
+void hrana_stream_keep(struct hrana_stream *s, size_t more, size_t less)
+{
+    struct channel *c = &s->channel;
+    CHECK(c->kept_bytes + more >= less);
+    waiting_set(&c->node->waiting, &c->kept_bytes, c->kept_bytes + more - less);
+}
+
 bool hrana_stream_is_autocommit(const struct hrana_stream *s)
 {
     return !s->in_transaction && !s->lost;
@@ -176,10 +183,9 @@ struct hrana_error *hrana_text_of(const struct hrana_stream *s, const struct hra
 
 static void drop(struct hrana_stream *s, struct hrana_stored *t) ON_LOOP
 {
-    struct channel *c = &s->channel;
     list_remove(&t->link);
     s->n_stored--;
-    waiting_set(&c->node->waiting, &c->kept_bytes, c->kept_bytes - sizeof *t - t->n);
+    hrana_stream_keep(s, 0, sizeof *t + t->n);
     free(t);
 }
 
@@ -203,7 +209,7 @@ struct hrana_error *hrana_store(struct hrana_stream *s, int32_t id, const struct
         memcpy(t->text, sql->p, sql->n);
     list_push_front(&s->stored, &t->link);
     s->n_stored++;
-    waiting_set(&c->node->waiting, &c->kept_bytes, c->kept_bytes + sizeof *t + t->n);
+    hrana_stream_keep(s, sizeof *t + t->n, 0);
     return NULL;
 }
 

@@ -65,6 +65,8 @@ void hrana_stream_resume(struct hrana_stream *s) ON_LOOP;
 /* Rows are told only while there is room for them: N bytes of ROWS frames (hrana_rows_bytes) were
  * taken. */
 void hrana_stream_took(struct hrana_stream *s, size_t n) ON_LOOP;
+/* Bytes that are kept for the client elsewhere: MORE and LESS of them, in the stream's room. */
+void hrana_stream_keep(struct hrana_stream *s, size_t more, size_t less) ON_LOOP;
 static inline size_t hrana_rows_bytes(const struct wire_frame *f)
 {
     return WIRE_HEAD_BYTES + rd_left(&f->body);

@@ -119,7 +119,8 @@ static void run(struct hrana_ws_stream *s, struct hrana_ws_request *r) ON_LOOP
 
 /* --- the cursor --- */
 
-/* Answers FETCH_CURSOR with what there is; nothing yet: it waits. */
+/* Answers FETCH_CURSOR with what there is; nothing yet, or a client that takes nothing: it waits.
+ */
 static void fetch(struct hrana_ws_stream *s) ON_LOOP
 {
     struct hrana_ws_request *r = s->running;
@@ -128,6 +129,8 @@ static void fetch(struct hrana_ws_stream *s) ON_LOOP
     uint32_t max = r->q.max_count;
     if (max > 0 && !hrana_cursor_has_more(c) && !hrana_cursor_is_over(c))
         return;
+    if (websocket_is_full(s->ws->socket))
+        return; /* hrana_ws_stream_go follows */
     buf_init(&b, SIZE_MAX);
     struct hrana_writer out = hrana_writer_of(s->ws->form, &b);
     out.form->begin_fetched(&out, r->id);
@@ -171,12 +174,6 @@ static void on_more(void *ctx)
             end_stream(s, r);
         return;
     }
-    s->going = true;
-    if (r->q.type == HRANA_FETCH_CURSOR)
-        fetch(s);
-    else
-        finish_close(s);
-    s->going = false;
     hrana_ws_stream_go(s);
 }
 
@@ -274,6 +271,10 @@ void hrana_ws_stream_go(struct hrana_ws_stream *s)
     if (s->going)
         return; /* an answer came at once: the loop below sees it */
     s->going = true;
+    if (s->running != NULL && s->running->q.type == HRANA_FETCH_CURSOR)
+        fetch(s);
+    else if (s->running != NULL && s->running->q.type == HRANA_CLOSE_CURSOR)
+        finish_close(s);
     while (s->running == NULL && !websocket_is_full(s->ws->socket) &&
            (l = list_pop_front(&s->queue)) != NULL)
         if (!begin(s, LIST_ENTRY(l, struct hrana_ws_request, link)))

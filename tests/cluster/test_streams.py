@@ -105,6 +105,54 @@ def test_answers_of_the_writer_wait_for_their_window_too():
                 q.query("COMMIT")
 
 
+@case(short=True)
+def test_a_transaction_is_in_use_while_its_rows_are_taken():
+    with Cluster(transaction_idle_timeout=1000) as c:
+        leader = c.leader()
+        with c.client() as q:
+            make_wide(q)
+            seq = q.seq
+        clients = [n.client(seq=seq) for n in (leader, c.others(leader)[0]) for _ in range(2)]
+        for q, begin in zip(clients, ("BEGIN", "BEGIN READONLY") * 2):
+            q.query(begin)
+            q.begin("SELECT id, a FROM wide")
+        took = [quiet_bytes(q) for q in clients]
+        time.sleep(2.2)  # rows wait for their windows
+        for q, n in zip(clients, took):
+            finish_counting(q, n)
+        for _ in range(4):  # and now their client says only that it is at work with them
+            time.sleep(0.5)
+            for q in clients:
+                q.send_raw(wire.credit(q.number, 0))
+        for q in clients:
+            q.query("SELECT 1")
+            expect(q.in_transaction, "the transaction is over")
+        time.sleep(1.5 * PATIENCE)  # it is idle
+        for q in clients:
+            expect_error("TXN_LOST", lambda q=q: q.query("SELECT 1"))
+            q.close()
+
+
+@case(short=True)
+def test_a_client_that_can_give_no_credit_ends_its_statements():
+    with Cluster() as c:
+        leader = c.leader()
+        with c.client() as q:
+            make_wide(q)
+            seq = q.seq
+        began = time.monotonic()
+        for node in (leader, c.others(leader)[0]):
+            for sql, error in ((ENDLESS, "CANCELLED"),
+                               ("UPDATE wide SET a = zeroblob(1002) RETURNING id, a", "ROWS_LOST")):
+                with node.client(seq=seq) as q:
+                    q.begin(sql)
+                    quiet_bytes(q)
+                    q.shutdown_write()
+                    expect_error(error, lambda q=q: quiet_bytes(q, 5))
+                    expect(q.at_end(), "the connection's end")
+        expect(time.monotonic() - began < 8 * PATIENCE, "they waited for the client")
+
+
 @case(seconds=60)
 def test_who_gives_no_credit_ends_its_own_statement():
     with Cluster(transaction_idle_timeout=60000) as c:

@@ -152,6 +152,7 @@ static void handle(struct stage *s, struct letter *l) ON_LOOP
     case LANE_ENTRY:
     case LANE_ROLE:
     case LANE_GONE:
+    case LANE_USED:
     case LANE_PROPOSED:
     case LANE_STOP:
     case LANE_CUT:
