@@ -2,9 +2,10 @@
  * Not here: the bytes of tags and lengths (protobuf_write.c); what is taken back when it cannot be
  * written whole (hrana_form.c); which codes errors have (hrana_error.c).
  *
- * The schema is that of the specification of Hrana 3, and replication_index of a statement's result
- * as libSQL's server has it (libsql-hrana/src/proto.rs), which has none of a batch's. 0, false and
- * "" are written as well, as libSQL's client does: every decoder takes them. */
+ * The schema is that of the specification of Hrana 3, and of a statement's result replication_index
+ * and what follows it as libSQL's server has them (libsql-hrana/src/proto.rs), which has none of a
+ * batch's. 0, false and "" are written as well, as libSQL's client does: every decoder takes them,
+ * but for query_duration_ms, which is always 0. */
 #include "base/check.h"
 #include "node/http/hrana_frames.h"
 #include "node/http/hrana_protobuf.h"

@@ -114,10 +114,10 @@ TEST(hrana_protobuf_writes_a_pipeline)
         hrana_write_reply(&w, &replies[i]);
     w.form->end_pipeline(&w, "b.1", "http://a:1");
     EXPECT_SHOWN_AS(pipeline, &out,
-                    "3{1{2{1{" COLUMNS " " ROWS " 3:0 5:77}}}} "
+                    "3{1{2{1{" COLUMNS " " ROWS " 3:0 5:77 6:2 7:0}}}} "
                     "3{2{1:'no' 2:'SQLITE_ERROR'}} 3{2{1:'no' 2:'SQLITE_ERROR'}} 3{1{4{}}} "
                     "3{1{8{1:1}}} 3{1{8{1:0}}} "
-                    "3{1{3{1{1{1:0 2{3:2 4:14 5:9}} 2{1:2 2{1:'no' 2:'SQLITE_ERROR'}}}}}}"
+                    "3{1{3{1{1{1:0 2{3:2 4:14 5:9 6:0 7:2}} 2{1:2 2{1:'no' 2:'SQLITE_ERROR'}}}}}}"
                     " 3{1{3{1{}}}} 3{1{1{}}} 1:'b.1' 2:'http://a:1'");
     w.form->end_pipeline(&w, NULL, NULL);
     EXPECT(out.len == 0);
@@ -243,7 +243,8 @@ TEST(hrana_protobuf_replaces_an_answer_that_does_not_fit)
         whole = memmem(out.data, out.len, "INTEGER", 7) != NULL;
         replaced = replaced || !whole;
         if (whole)
-            EXPECT_SHOWN_AS(pipeline, &out, "3{1{1{}}} 3{1{2{1{" COLUMNS " " ROWS " 3:0}}}}");
+            EXPECT_SHOWN_AS(pipeline, &out,
+                            "3{1{1{}}} 3{1{2{1{" COLUMNS " " ROWS " 3:0 6:2 7:0}}}}");
         else
             EXPECT_SHOWN_AS(pipeline, &out,
                             "3{1{1{}}} 3{2{1:'Response is too large' "
