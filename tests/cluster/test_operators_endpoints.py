@@ -525,12 +525,33 @@ def panels_of(panels):
         yield from panels_of(p.get("panels", []))
 
 
+def unit_of(panel, target):
+    config = panel["fieldConfig"]
+    own = {o["matcher"]["options"]: o["properties"][0]["value"] for o in config["overrides"]}
+    return own.get(target["refId"], config["defaults"].get("unit"))
+
+
+def check_unit(panel, target):
+    """Bytes and seconds are shown as such, and rates of bytes as rates."""
+    asked, unit = target["expr"], unit_of(panel, target)
+    if "_bytes_total" in asked:
+        wanted = "Bps"
+    elif "_bytes" in asked:
+        wanted = "bytes"
+    elif "_seconds" in asked and "_cpu_seconds" not in asked:
+        wanted = "s"
+    else:
+        wanted = unit if unit in ("short", "ops", "percentunit") else "short"
+    expect_equal(unit, wanted, f"the unit of {asked}")
+
+
 def dashboard_expressions(board):
     for p in panels_of(board["panels"]):
         if p["type"] == "row":
             continue
         expect(p["targets"] and p["title"] and p["description"], f"panel {p['id']}")
         for t in p["targets"]:
+            check_unit(p, t)
             yield f"{board['title']}: {p['title']}", t["expr"], t["legendFormat"]
     for a in board["annotations"]["list"]:
         yield f"{board['title']}: {a['name']}", a["expr"], a["textFormat"]
