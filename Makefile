@@ -53,7 +53,7 @@ CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -I. $(WARN) $(CFLAGS_$(VARIANT)) $(PKG_CFLAG
 LDFLAGS_ALL = $(filter -fsanitize=address% -fsanitize=thread,$(CFLAGS_$(VARIANT))) \
               $(LDFLAGS_$(VARIANT)) $(LDFLAGS)
 LIBS_server := -lraft -lsqlite3 -luv -llz4 -linih -lyajl -lprotobuf-nanopb -lwslay -lcrypto \
-               -lpcre2-8 -lm -lpthread
+               -lpcre2-8 -lz -lm -lpthread
 LIBS_client := -ledit -lsqlite3 -lpthread
 
 src  = $(wildcard $(1)/*.c)
@@ -85,7 +85,7 @@ CLIENT_OBJS := $(BASE_OBJS) $(CLIENT_LIB)
 SHELL_OBJS  := $(BASE_OBJS) $(call objs,$(SHELL_SRC) $(DUMP_SRC) client/sql_split.c) \
                $(B)/liblectern.a
 ROOM_OBJS_base        := $(BASE_OBJS)
-ROOM_OBJS_client      := $(CLIENT_OBJS)
+ROOM_OBJS_client      := $(CLIENT_OBJS) $(call objs,$(DUMP_SRC))
 ROOM_OBJS_replication := $(BASE_OBJS) $(call objs,$(call src,replication))
 ROOM_OBJS_consensus   := $(BASE_OBJS) $(call objs,$(call src,consensus))
 LLHTTP_OBJS := $(patsubst %,$(B)/llhttp/%.o,api http llhttp)
