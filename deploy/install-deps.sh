@@ -18,7 +18,7 @@ BACKPORTS_FILE=/etc/apt/sources.list.d/lectern-backports.list
 # cluster and the tests; the rest builds.
 packages='gcc libc6-dev make pkg-config libsqlite3-dev libraft-dev libuv1-dev liblz4-dev
 libxxhash-dev libedit-dev libinih-dev libyajl-dev libssl-dev node-llhttp libwslay-dev
-libnanopb-dev libpcre2-dev tzdata sqlite3 python3'
+libnanopb-dev libpcre2-dev zlib1g-dev tzdata sqlite3 python3'
 
 say() {
     echo "install-deps: $*" >&2
@@ -128,14 +128,14 @@ add_backports() {
 # Systems without dpkg: what counts is whether the build finds the libraries.
 if ! command -v dpkg-query >/dev/null 2>&1; then
     if command -v python3 >/dev/null 2>&1 &&
-        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libcrypto libpcre2-8 \
+        pkg-config --exists sqlite3 libuv liblz4 libxxhash libedit inih libcrypto libpcre2-8 zlib \
             "raft >= $RAFT_WANTED" >/dev/null 2>&1; then
         exit 0
     fi
     fail "not a Debian system: install by hand a C compiler, make, pkg-config, python3, the" \
         "sqlite3 shell and the development files of SQLite (3.40 or newer), libraft" \
         "($RAFT_WANTED or newer, github.com/cowsql/raft), libuv, lz4, xxHash, libedit, inih," \
-        "yajl, nanopb, PCRE2, wslay, the time zone database, and llhttp's C sources" \
+        "yajl, nanopb, PCRE2, zlib, wslay, the time zone database, and llhttp's C sources" \
         "(LLHTTP_SOURCES and LLHTTP_INCLUDE of the Makefile)."
 fi
 

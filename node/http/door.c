@@ -71,6 +71,7 @@ enum err door_open(struct node *n, struct http_listener **out)
     o.node = n;
     o.waiting = &n->waiting;
     o.body_max = c->http_body_bytes;
+    o.compress = c->http_compress;
     o.connections_max = (unsigned)c->http_connections_max;
     o.idle_ms = (uint32_t)c->http_idle_ms;
     return http_listener_open(&n->loop, &o, out);

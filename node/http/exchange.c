@@ -1,21 +1,29 @@
 /* Room: node/http.   Thread: loop.   Owns: the bytes of an answer until they are sent.
  * Invariants: one answer for each exchange; no byte of it goes after its end; header values are
- * ours, or a client's that were looked at here: none can end a line.
+ * ours, or a client's that were looked at here: none can end a line. A long answer is compressed in
+ * parts, between which others have the loop.
  * Not here: reading a request (http_conn.c). */
 #include "node/http/exchange.h"
 
 #include "base/check.h"
+#include "node/http/gzip.h"
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
 #include "node/http/json_write.h"
 #include "node/meters.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #define EXTRA_MAX 8192u
 /* A body above this is sent by itself, not copied behind its head. */
 #define COPY_MAX 65536u
+/* A whole answer below this is not compressed: it goes in one packet, or nearly. */
+#define COMPRESS_MIN 1024u
+/* One above this is compressed in parts of PART_BYTES, a third of a millisecond each. */
+#define COMPRESS_MAX 262144u
+#define PART_BYTES   65536u
 
 /* --- the request --- */
 
@@ -112,6 +120,7 @@ static const char *reason_of(int status)
         {409, "Conflict"},
         {413, "Content Too Large"},
         {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
         {417, "Expectation Failed"},
         {426, "Upgrade Required"},
         {431, "Request Header Fields Too Large"},
@@ -183,7 +192,70 @@ static void send_out(struct exchange *x) ON_LOOP
     buf_init(&x->out, SIZE_MAX);
 }
 
-void exchange_answer(struct exchange *x, int status, const char *content_type, struct buf *body)
+/* Decides whether the answer that begins is compressed. */
+static void choose_coding(struct exchange *x) ON_LOOP
+{
+    bool wanted = false;
+    if (!http_listener_options(http_conn_listener(x->conn))->compress || x->old)
+        return;
+    for (uint32_t i = 0; i < x->n_headers && !wanted; i++)
+        wanted = strcmp(x->head + x->headers[i].name, "accept-encoding") == 0 &&
+                 gzip_is_wanted(x->head + x->headers[i].value);
+    exchange_add_header(x, "vary", "accept-encoding");
+    if (!wanted)
+        return;
+    exchange_add_header(x, "content-encoding", "gzip");
+    x->gzip = gzip_new();
+}
+
+/* The head of an answer whose length is not known. */
+static void open_pieces(struct exchange *x, int status, const char *content_type) ON_LOOP
+{
+    if (x->old) /* its end is the connection's */
+        x->closes = true;
+    x->chunked = !x->old;
+    put_head(x, status, content_type);
+    if (x->chunked)
+        buf_printf(&x->out, "transfer-encoding: chunked\r\n");
+    buf_put(&x->out, "\r\n", 2);
+}
+
+static void put_piece(struct exchange *x, const void *p, size_t n) ON_LOOP
+{
+    if (n == 0 || x->verb == HTTP_VERB_HEAD)
+        return;
+    if (x->chunked)
+        buf_printf(&x->out, "%zx\r\n", n);
+    buf_put(&x->out, p, n);
+    if (x->chunked)
+        buf_put(&x->out, "\r\n", 2);
+}
+
+/* The same, compressed if the answer is. */
+static void put_coded(struct exchange *x, const void *p, size_t n, enum gzip_end end) ON_LOOP
+{
+    struct buf packed;
+    if (x->gzip == NULL || x->verb == HTTP_VERB_HEAD) {
+        put_piece(x, p, n);
+        return;
+    }
+    buf_init(&packed, SIZE_MAX);
+    gzip_put(x->gzip, p, n, end, &packed);
+    put_piece(x, packed.data, packed.len);
+    buf_fini(&packed);
+}
+
+static void close_pieces(struct exchange *x) ON_LOOP
+{
+    if (x->chunked && x->verb != HTTP_VERB_HEAD)
+        buf_put(&x->out, "0\r\n\r\n", 5);
+    if (x->out.len > 0)
+        send_out(x);
+    x->finished = true;
+}
+
+static void answer_at_once(struct exchange *x, int status, const char *content_type,
+                           struct buf *body) ON_LOOP
 {
     size_t n = body == NULL ? 0 : body->len;
     put_head(x, status, content_type);
@@ -192,16 +264,77 @@ void exchange_answer(struct exchange *x, int status, const char *content_type, s
     buf_put(&x->out, "\r\n", 2);
     if (x->verb == HTTP_VERB_HEAD)
         n = 0;
-    bool copies = n > 0 && n <= COPY_MAX;
-    if (copies)
+    if (n > 0 && n <= COPY_MAX)
         buf_put(&x->out, body->data, n);
     send_out(x);
     if (n > COPY_MAX)
         http_conn_send(x->conn, body);
+    x->finished = true;
+}
+
+static void answer_packed(struct exchange *x, int status, const char *content_type,
+                          const struct buf *body) ON_LOOP
+{
+    struct buf packed;
+    buf_init(&packed, SIZE_MAX);
+    gzip_put(x->gzip, body->data, body->len, GZIP_WHOLE, &packed);
+    answer_at_once(x, status, content_type, &packed);
+    buf_fini(&packed);
+}
+
+static void answer_in_parts(struct exchange *x, int status, const char *content_type,
+                            struct buf *body) ON_LOOP
+{
+    open_pieces(x, status, content_type);
+    x->whole = buf_take(body, &x->len);
+    if (x->verb == HTTP_VERB_HEAD)
+        close_pieces(x);
+}
+
+void exchange_answer(struct exchange *x, int status, const char *content_type, struct buf *body)
+{
+    size_t n = body == NULL ? 0 : body->len;
+    if (n >= COMPRESS_MIN)
+        choose_coding(x);
+    if (x->gzip == NULL)
+        answer_at_once(x, status, content_type, body);
+    else if (n <= COMPRESS_MAX)
+        answer_packed(x, status, content_type, body);
+    else
+        answer_in_parts(x, status, content_type, body);
     if (body != NULL)
         buf_reset(body);
-    x->finished = true;
     http_conn_answered(x->conn);
+}
+
+bool exchange_has_part(const struct exchange *x)
+{
+    return x->whole != NULL && !x->finished;
+}
+
+void exchange_send_part(struct exchange *x)
+{
+    size_t left = x->len - x->parted, n = left < PART_BYTES ? left : PART_BYTES;
+    put_coded(x, x->whole + x->parted, n, n < left ? GZIP_MORE : GZIP_WHOLE);
+    x->parted += n;
+    if (n == left)
+        close_pieces(x);
+    else if (x->out.len > 0)
+        send_out(x);
+}
+
+size_t exchange_bytes(const struct exchange *x)
+{
+    return x->len + (x->gzip == NULL ? 0 : GZIP_BYTES);
+}
+
+void exchange_fini(struct exchange *x)
+{
+    buf_fini(&x->extra);
+    buf_fini(&x->out);
+    gzip_free(x->gzip);
+    free(x->whole);
+    free(x->head);
 }
 
 void exchange_fail(struct exchange *x, int status, const char *code, const char *message)
@@ -223,25 +356,15 @@ void exchange_fail(struct exchange *x, int status, const char *code, const char 
 
 void exchange_begin(struct exchange *x, int status, const char *content_type)
 {
-    if (x->old) /* its end is the connection's */
-        x->closes = true;
-    x->chunked = !x->old;
-    put_head(x, status, content_type);
-    if (x->chunked)
-        buf_printf(&x->out, "transfer-encoding: chunked\r\n");
-    buf_put(&x->out, "\r\n", 2);
+    choose_coding(x);
+    open_pieces(x, status, content_type);
 }
 
 void exchange_put(struct exchange *x, struct buf *b)
 {
     CHECK(x->answered && !x->finished);
-    if (b->len > 0 && x->verb != HTTP_VERB_HEAD) {
-        if (x->chunked)
-            buf_printf(&x->out, "%zx\r\n", b->len);
-        buf_put(&x->out, b->data, b->len);
-        if (x->chunked)
-            buf_put(&x->out, "\r\n", 2);
-    }
+    if (b->len > 0)
+        put_coded(x, b->data, b->len, GZIP_FLUSH);
     buf_reset(b);
     if (x->out.len > 0)
         send_out(x);
@@ -250,11 +373,9 @@ void exchange_put(struct exchange *x, struct buf *b)
 void exchange_finish(struct exchange *x)
 {
     CHECK(x->answered && !x->finished);
-    if (x->chunked && x->verb != HTTP_VERB_HEAD)
-        buf_put(&x->out, "0\r\n\r\n", 5);
-    if (x->out.len > 0)
-        send_out(x);
-    x->finished = true;
+    if (x->gzip != NULL)
+        put_coded(x, NULL, 0, GZIP_WHOLE);
+    close_pieces(x);
     http_conn_answered(x->conn);
 }
 

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 struct exchange;
+struct gzip;
 struct http_conn;
 struct node;
 
@@ -72,8 +73,11 @@ struct exchange {
     struct {
         uint16_t name, value; /* in HEAD, zero-terminated; names in lower case */
     } headers[HTTP_HEADERS_MAX];
-    struct buf extra; /* headers of the answer */
-    struct buf out;   /* its head, until the first piece */
+    struct buf extra;  /* headers of the answer */
+    struct buf out;    /* its head, until the first piece */
+    struct gzip *gzip; /* NULL: the answer is not compressed */
+    uint8_t *whole;    /* an answer that goes out in parts, LEN bytes: PARTED of them went */
+    size_t len, parted;
     char *head;
 };
 
@@ -110,5 +114,14 @@ void exchange_finish(struct exchange *x) ON_LOOP;
 void exchange_break(struct exchange *x) ON_LOOP;
 /* The client does not take what was sent: put no more until on_drain. */
 bool exchange_is_full(struct exchange *x) ON_LOOP;
+
+/* --- for http_conn.c --- */
+
+/* Is a part of the answer to be sent? And the next one. */
+bool exchange_has_part(const struct exchange *x) ON_LOOP;
+void exchange_send_part(struct exchange *x) ON_LOOP;
+/* Bytes of memory that its answer takes. */
+size_t exchange_bytes(const struct exchange *x) ON_LOOP;
+void exchange_fini(struct exchange *x);
 
 #endif

@@ -110,9 +110,7 @@ static void free_turn(struct http_conn *c)
     struct turn *t = c->turn;
     c->turn = NULL;
     tell_over(t);
-    buf_fini(&t->x.extra);
-    buf_fini(&t->x.out);
-    free(t->x.head);
+    exchange_fini(&t->x);
     free(t);
 }
 
@@ -380,6 +378,12 @@ static bool step(struct http_conn *c, const uint8_t *p, size_t n, size_t *used) 
             return true;
         }
     }
+    if (t != NULL && exchange_has_part(&t->x)) {
+        if (http_conn_backlog(c) >= HTTP_FULL_BYTES)
+            return false;
+        exchange_send_part(&t->x);
+        return true;
+    }
     switch (c->state) {
     case CONN_IDLE:
     case CONN_HEAD:
@@ -446,7 +450,7 @@ static void count(struct http_conn *c) ON_LOOP
 {
     size_t bytes = c->in.len + c->held;
     if (c->turn != NULL && !c->turn->x.over)
-        bytes += sizeof *c->turn + (size_t)c->turn->body;
+        bytes += sizeof *c->turn + (size_t)c->turn->body + exchange_bytes(&c->turn->x);
     if (options_of(c)->waiting != NULL)
         waiting_set(options_of(c)->waiting, &c->counted, bytes);
 }

@@ -46,7 +46,7 @@ bool http_conn_keeps(const struct http_conn *c) ON_LOOP;
 void http_conn_break(struct http_conn *c) ON_LOOP;
 /* Sends what B holds. */
 void http_conn_send(struct http_conn *c, struct buf *b) ON_LOOP;
-/* The answer of the open exchange is complete. */
+/* The answer of the open exchange is made: what is left of it goes in parts. */
 void http_conn_answered(struct http_conn *c) ON_LOOP;
 size_t http_conn_backlog(const struct http_conn *c) ON_LOOP;
 

@@ -170,6 +170,17 @@ static struct http_verdict judge_length(const struct exchange *x, const llhttp_t
     return fine;
 }
 
+/* A body as it is: none is unpacked here. */
+static struct http_verdict judge_coding(const struct exchange *x, const llhttp_t *parser) ON_LOOP
+{
+    const char *coding = exchange_header(x, "content-encoding");
+    bool has_body = parser->content_length > 0 || (parser->flags & F_CHUNKED) != 0;
+    if (coding == NULL || *coding == 0 || !has_body || strcasecmp(coding, "identity") == 0)
+        return fine;
+    return (struct http_verdict){415, "UNSUPPORTED_ENCODING",
+                                 "bodies are taken as they are: send it without content-encoding"};
+}
+
 static struct http_verdict judge(struct exchange *x, const llhttp_t *parser, char *url,
                                  size_t body_max) ON_LOOP
 {
@@ -187,6 +198,8 @@ static struct http_verdict judge(struct exchange *x, const llhttp_t *parser, cha
     struct http_verdict v = cut_url(x, url);
     if (v.status == 0)
         v = judge_length(x, parser, body_max);
+    if (v.status == 0)
+        v = judge_coding(x, parser);
     if (v.status == 0 && expect != NULL && !x->old &&
         (strcasecmp(expect, "100-continue") != 0 || count_header(x, "expect") > 1))
         return (struct http_verdict){417, "EXPECTATION_FAILED",

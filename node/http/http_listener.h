@@ -25,6 +25,7 @@ struct http_options {
     struct node *node;       /* for the handlers */
     struct waiting *waiting; /* where bytes that wait are counted; NULL: nowhere */
     size_t body_max;         /* bytes of a body, or of a WebSocket's message */
+    bool compress;           /* answers, for clients that take them so */
     unsigned connections_max;
     /* Milliseconds: for a head; for 1 KiB of a body; for a client to take 1 KiB of its answer; for
      * the next request. */

@@ -43,6 +43,7 @@ LIBRARIES = {
     "ini.h": ("node/",),
     "llhttp/": ("node/http/",),
     "wslay/": ("node/http/",),
+    "zlib.h": ("node/http/",),
     "pb_decode.h": ("node/http/",),
     "pb_encode.h": ("node/http/",),
 }

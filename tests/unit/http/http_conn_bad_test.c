@@ -98,6 +98,7 @@ static const struct {
     {"another protocol", "GET /echo RTSP/1.0\r\nHost: h\r\n\r\n", 400},
     {"a target without a host", "GET http:///echo HTTP/1.1\r\nHost: h\r\n\r\n", 400},
     {"a host that is a path", "GET /echo HTTP/1.1\r\nHost: h?x\r\n\r\n", 400},
+    {"a compressed body", POST "Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", 415},
     {"two expectations", POST "Expect: 100-continue\r\nExpect: x\r\nContent-Length: 3\r\n\r\nabc",
      417},
 };

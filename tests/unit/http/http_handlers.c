@@ -101,6 +101,24 @@ static void broken(struct exchange *x)
     exchange_break(x);
 }
 
+static void half(struct exchange *x)
+{
+    thread_expect_loop();
+    exchange_begin(x, 200, "text/plain");
+    put_piece(x);
+    test_later = x;
+}
+
+static void words(struct exchange *x)
+{
+    struct buf out;
+    thread_expect_loop();
+    buf_init(&out, SIZE_MAX);
+    memset(buf_extend(&out, TEST_WORDS_BYTES), 'w', TEST_WORDS_BYTES);
+    exchange_answer(x, 200, "text/plain", &out);
+    buf_fini(&out);
+}
+
 static void flood_on(struct exchange *x)
 {
     thread_expect_loop();
@@ -159,6 +177,8 @@ static const struct handler early_handler = {word, body, NULL, NULL, over, false
 static const struct handler headers_handler = {begin, body, headers, NULL, over, false};
 static const struct handler stream_handler = {begin, body, stream, NULL, over, false};
 static const struct handler broken_handler = {begin, body, broken, NULL, over, false};
+static const struct handler half_handler = {begin, body, half, NULL, over, false};
+static const struct handler words_handler = {begin, body, words, NULL, over, false};
 static const struct handler flood_handler = {begin, body, flood, flood_on, over, false};
 static const struct handler large_handler = {begin, body, large, NULL, over, true};
 static const struct handler busy_handler = {begin, body, busy, NULL, over, false};
@@ -171,6 +191,8 @@ static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
                                       {HTTP_VERB_GET, "/headers", &headers_handler},
                                       {HTTP_VERB_GET, "/stream", &stream_handler},
                                       {HTTP_VERB_GET, "/broken", &broken_handler},
+                                      {HTTP_VERB_GET, "/half", &half_handler},
+                                      {HTTP_VERB_GET, "/words", &words_handler},
                                       {HTTP_VERB_GET, "/flood", &flood_handler},
                                       {HTTP_VERB_GET, "/large", &large_handler},
                                       {HTTP_VERB_GET, "/busy", &busy_handler},
