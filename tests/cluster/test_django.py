@@ -91,6 +91,33 @@ def test_django_results_are_those_of_sqlite(python):
             c.check_equal()
 
 
+FEATURES = """
+import json, sqlite3, sys
+sqlite3.dbapi2.sqlite_version_info = tuple(json.loads(sys.argv[1]))
+from lectern.django.base import DatabaseFeatures
+features = DatabaseFeatures(None)
+features.server_version = (3, 40, 1)
+found = {}
+for name in dir(features):
+    try:
+        value = getattr(features, name)
+    except AttributeError:  # it wants a connection
+        continue
+    if isinstance(value, (bool, int)):
+        found[name] = value
+print(json.dumps(found, sort_keys=True))
+"""
+
+
+def check_features(python):
+    """They are the nodes', however old or new the SQLite of this machine's Python is."""
+    old, new = (subprocess.run([python, "-c", FEATURES, version], check=True, env=environment({}),
+                               capture_output=True, text=True).stdout
+                for version in ("[3, 22, 0]", "[3, 99, 0]"))
+    differ = differences(json.loads(old), json.loads(new))
+    expect(not differ and len(json.loads(old)) > 80, lambda: f"old and new: {differ}")
+
+
 def backported():
     """The directory of the Django of Debian 12's backports (4.2), unpacked and not installed: the
     installed one stays what it is. Or None."""
@@ -123,6 +150,7 @@ def test_django_of_backports(_python):
         version = subprocess.run([python, "-m", "django", "--version"], check=True, text=True,
                                  capture_output=True, env=environment(SQLITE)).stdout
         expect(version.startswith("4.2."), f"Django {version}")
+        check_features(python)
         wanted = results(python, {**SQLITE, "NAME": os.path.join(tempfile.gettempdir(), "ref.db")})
         with Cluster(1, http=True) as c:
             differ = differences(wanted, results(python, lectern(c.node(1))))
@@ -200,6 +228,7 @@ def test_django_through_the_death_of_leaders(python):
 @needs_django
 def test_django_commands(python):
     """dbshell; `manage.py test`, in a node of its own and in a cluster that is named."""
+    check_features(python)
     with Cluster(1, http=True) as c, Cluster(1, http=True) as other:
         database = lectern(c.node(1))
         run(python, database, "manage.py", "migrate", "--verbosity=0")

@@ -17,6 +17,7 @@ class DatabaseFeatures(SQLiteFeatures):
     test_db_allows_multiple_connections = True
     # Lectern is built with SQLite 3.40 or newer, with JSON.
     can_alter_table_rename_column = True
+    can_alter_table_drop_column = True
     supports_atomic_references_rename = True
     supports_pragma_foreign_key_check = True
     can_defer_constraint_checks = True
@@ -25,6 +26,9 @@ class DatabaseFeatures(SQLiteFeatures):
     supports_frame_range_fixed_distance = True
     supports_aggregate_filter_clause = True
     supports_order_by_nulls_modifier = True
+    requires_compound_order_by_subquery = False
+    supports_update_conflicts = True
+    supports_update_conflicts_with_target = True
     supports_json_field = True
     can_introspect_json_field = True
     has_json_object_function = True
