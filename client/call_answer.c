@@ -200,14 +200,16 @@ static bool is_verdict(enum err code)
 
 static void finish_with(struct call *c, const struct wire_error *e, enum err code)
 {
-    call_finish_now(c, &(struct call_end){.code = code,
-                                          .sqlite_code = code == e->code && e->sqlite_code != 0
-                                                             ? e->sqlite_code
-                                                             : err_sqlite_code((int)code),
-                                          .offset = e->offset,
-                                          .statement = e->statement,
-                                          .message = e->message,
-                                          .message_len = e->message_len});
+    call_finish_now(
+        c, &(struct call_end){.code = code,
+                              .sqlite_code = code == e->code && e->sqlite_code != 0
+                                                 ? e->sqlite_code
+                                                 : err_sqlite_code((int)code),
+                              .offset = e->offset,
+                              .statement = e->statement,
+                              .message = e->message,
+                              .message_len = e->message_len,
+                              .time_up = code == ERR_TXN_LOST && (e->flags & WIRE_TIME_UP) != 0});
 }
 
 static void finish_unknown(struct call *c, const struct wire_error *e)

@@ -87,6 +87,9 @@ enum {
     LECTERN_UNKNOWN = 64,
     /* The open transaction was rolled back by the cluster. Begin it again. */
     LECTERN_TXN_LOST = 65,
+    /* The same, as lectern_extended_errcode has it: for it was idle (transaction-idle-timeout) or
+     * open (transaction-timeout) for too long. */
+    LECTERN_TXN_TIMEOUT = LECTERN_TXN_LOST | 1 << 8,
     /* The cluster has no leader, or could not be reached, in time. Nothing was done. */
     LECTERN_UNAVAILABLE = 66,
     /* The time limit passed. Nothing was done (a write of which that is not sure is UNKNOWN). */

@@ -157,7 +157,7 @@ static void note_end(void *ctx, const struct call_end *end)
     struct run *r = ctx;
     r->ended = true;
     r->err = end->code;
-    r->code = code_of(end->code, end->sqlite_code);
+    r->code = end->time_up ? LECTERN_TXN_TIMEOUT : code_of(end->code, end->sqlite_code);
     r->offset = end->code == ERR_OK ? -1 : end->offset;
     r->statement = end->statement;
     r->changes = end->changes;
@@ -425,7 +425,7 @@ static void account(struct run *r)
     }
     if (r->code == LECTERN_OK && r->kind == CALL_COMMIT && !stream_in_transaction(db->stream))
         db->committed_in_body = true;
-    if (r->code == LECTERN_TXN_LOST && db->in_body)
+    if (code_primary(r->code) == LECTERN_TXN_LOST && db->in_body)
         db->lost_in_body = true;
 }
 

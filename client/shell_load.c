@@ -43,17 +43,11 @@ static const char usage_text[] =
 /* --- for the parts ------------------------------------------------------------------------------
  */
 
-/* A transaction that was too slow would be too slow again. The node names its limit, as it is
- * called in its own settings. */
-static bool is_too_slow(const struct load *l, int code)
-{
-    return code == LECTERN_TXN_LOST && strstr(lectern_errmsg(l->db), "(transaction-timeout)");
-}
-
 enum err load_failed(const struct load *l, int rc, const char *what)
 {
     int code = rc & 0xff;
-    if (is_too_slow(l, code))
+    /* A transaction that was too slow would be too slow again. */
+    if (lectern_extended_errcode(l->db) == LECTERN_TXN_TIMEOUT)
         return err_fail(ERR_TIMEOUT, "%s%s%s: %s, or raise that limit on all nodes", what,
                         *what == 0 ? "" : ": ", lectern_errmsg(l->db),
                         l->atomic ? "load without --atomic"

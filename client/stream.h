@@ -58,6 +58,7 @@ struct call_end {
     size_t message_len;
     int64_t changes, last_insert_rowid;
     bool was_sent; /* something of it may have run */
+    bool time_up;  /* ERR_TXN_LOST: the transaction was idle, or open, for too long */
 };
 
 /* From loop_turn, never from call_start or call_cancel. Ranges are borrowed for the event. */

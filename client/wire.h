@@ -110,7 +110,8 @@ enum {
     WIRE_IN_TRANSACTION = 1,
     WIRE_ELSEWHERE = 2,       /* this node passed the request on: another one leads */
     WIRE_NO_FOREIGN_KEYS = 4, /* PRAGMA foreign_keys is OFF */
-    WIRE_SETTLED = 8, /* ERROR of a numbered write: this is what was noted of it, for good */
+    WIRE_SETTLED = 8,  /* ERROR of a numbered write: this is what was noted of it, for good */
+    WIRE_TIME_UP = 16, /* ERR_TXN_LOST: the transaction was idle, or open, for too long */
 };
 
 enum wire_value_type {

@@ -38,10 +38,10 @@ static void put_done(struct request *r, uint8_t flags) ON_LOOP
 static void put_end_frame(struct request *r) ON_LOOP
 {
     struct answer *a = &r->answer;
-    uint8_t flags =
-        (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
-                  (r->elsewhere ? WIRE_ELSEWHERE : 0) |
-                  (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS) | (a->settled ? WIRE_SETTLED : 0));
+    uint8_t flags = (uint8_t)((a->in_transaction ? WIRE_IN_TRANSACTION : 0) |
+                              (r->elsewhere ? WIRE_ELSEWHERE : 0) |
+                              (r->foreign_keys ? 0 : WIRE_NO_FOREIGN_KEYS) |
+                              (a->settled ? WIRE_SETTLED : 0) | (a->time_up ? WIRE_TIME_UP : 0));
     request_make_room_for_end(r);
     if (a->code == ERR_OK) {
         put_done(r, flags);

@@ -26,6 +26,7 @@ struct itxn {
     uint8_t writer[WIRE_WRITER_BYTES]; /* of its numbered requests; zeros: none yet */
     struct sqlconn *conn;              /* NULL: lost */
     char reason[ERR_TEXT_MAX];
+    bool time_up; /* it was lost to a limit of time */
 };
 
 struct lane {

@@ -129,6 +129,7 @@ static void answer_lost(struct lane *l, struct itxn *t, struct request *r) ON_OW
 {
     if (r->is_describe || !sql_is_rollback(r->statement.sql, r->statement.sql_len))
         request_fail(r, ERR_TXN_LOST, t->reason);
+    r->answer.time_up = r->answer.code == ERR_TXN_LOST && t->time_up;
     end(l, t);
     lane_answer(l, r);
 }
@@ -284,12 +285,14 @@ void lane_end_overdue(struct lane *l, uint64_t now_ms)
                            "the transaction was rolled back: no statement came for %" PRIu64
                            " ms (transaction-idle-timeout)",
                            l->config->txn_idle_ms);
+            t->time_up = true;
             lose(l, t, reason);
         } else if (now_ms > t->began_ms + l->config->txn_total_ms) {
             (void)snprintf(reason, sizeof reason,
                            "the transaction was rolled back: it was open for %" PRIu64
                            " ms (transaction-timeout)",
                            l->config->txn_total_ms);
+            t->time_up = true;
             lose(l, t, reason);
         }
     }

@@ -20,6 +20,7 @@ bool read_txn_begins(const struct request *r)
 static void fail(struct session *s, struct request *r, enum err code, const char *sentence) ON_LOOP
 {
     request_fail(r, code, sentence);
+    r->answer.time_up = code == ERR_TXN_LOST && s->snapshot_time_up;
     r->answer.in_transaction = s->home != HOME_NONE;
     session_answer(s, r);
 }
@@ -77,10 +78,11 @@ void read_txn_leave(struct session *s)
 }
 
 /* Why S's has to end now; to be freed. NULL: it may stay. */
-static char *why_end(const struct session *s, uint64_t now_ms) ON_LOOP
+static char *why_end(const struct session *s, uint64_t now_ms, bool *time_up) ON_LOOP
 {
     const struct config *c = s->node->config;
     const char *sentence = snapshot_must_end(s->snapshot);
+    *time_up = sentence == NULL;
     if (sentence != NULL)
         return mem_strdup(sentence);
     if (s->snapshot_lasts)
@@ -101,10 +103,12 @@ void read_txns_timer(struct node *n, uint64_t now_ms)
     LIST_EACH(i, &n->snapshots) {
         struct session *s = LIST_ENTRY(i, struct session, snapped);
         bool rests = s->current == NULL || s->at == AT_SENDING;
-        char *why = rests ? why_end(s, now_ms) : NULL;
+        bool time_up;
+        char *why = rests ? why_end(s, now_ms, &time_up) : NULL;
         if (why == NULL)
             continue;
         read_txn_leave(s);
         s->snapshot_lost = why;
+        s->snapshot_time_up = time_up;
     }
 }

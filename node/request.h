@@ -72,6 +72,7 @@ struct answer {
     uint32_t statement; /* BATCH: which of its statements failed, from 0 */
     bool in_transaction;
     bool settled;       /* an error that is noted for its number: no other attempt tells more */
+    bool time_up;       /* ERR_TXN_LOST: by one of the two limits of time */
     bool not_read_only; /* a reader's refusal: route it to the writer */
 };
 

@@ -54,7 +54,8 @@ struct session {
     uint64_t seen_seq;         /* by the requests before: those sent ahead see what they did */
     struct upstream *upstream;
     struct snapshot *snapshot; /* HOME_SNAPSHOT: the read transaction; NULL: it was ended, */
-    char *snapshot_lost;       /* for this reason, which the client is still to hear */
+    char *snapshot_lost;       /* for this reason, which the client is still to hear; */
+    bool snapshot_time_up;     /* it is a limit of time */
     uint64_t snapshot_began_ms, snapshot_used_ms;
     bool snapshot_lasts; /* this node drives it: the times of a client's transaction are not its */
     uint64_t touched_ms; /* the transaction was last told to be in use without a request */

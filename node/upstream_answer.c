@@ -113,6 +113,7 @@ static enum err take_error(struct session *s, struct request *r, struct wire_fra
         r->answer.offset = e.offset;
         r->answer.statement = e.statement;
         r->answer.settled = (e.flags & WIRE_SETTLED) != 0;
+        r->answer.time_up = (e.flags & WIRE_TIME_UP) != 0;
     }
     free(message);
     return ERR_OK;

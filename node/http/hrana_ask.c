@@ -200,7 +200,10 @@ static void note_state(struct hrana_stream *s, uint64_t seq, uint8_t flags) ON_L
     s->memory.foreign_keys = (flags & WIRE_NO_FOREIGN_KEYS) == 0;
     if (seq > s->memory.seq)
         s->memory.seq = seq;
-    s->lost = s->lost || is_lost(s, was_in);
+    if (is_lost(s, was_in)) {
+        s->lost = true;
+        s->time_up = s->ask.time_up;
+    }
     /* Inside a transaction, the leader answers all that follows. */
     if ((flags & WIRE_ELSEWHERE) != 0 && !s->in_transaction)
         s->ask.wait_seq = seq;
@@ -238,6 +241,7 @@ static void take_error(struct hrana_stream *s, struct wire_frame *f) ON_LOOP
     }
     s->ask.code = e.code;
     s->ask.sqlite_code = e.sqlite_code;
+    s->ask.time_up = (e.flags & WIRE_TIME_UP) != 0;
     s->ask.error = hrana_error_of_wire(&e);
     note_state(s, e.seq, e.flags);
 }

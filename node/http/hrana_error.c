@@ -52,7 +52,7 @@ static const struct {
     {ERR_TIMEOUT, NULL},
     {ERR_CANCELLED, "SQLITE_INTERRUPT"}, /* as sqlite3_interrupt */
     /* Rolled back: nothing of it was done. Drivers and their users know this code as "begin anew",
-     * and drop the transaction. */
+     * and drop the transaction; TRANSACTION_TIMEOUT is the same when its time was up. */
     {ERR_TXN_LOST, "TRANSACTION_CLOSED"},
     /* Whether it was done is not known: no code that is retried unasked. After an I/O error in a
      * COMMIT SQLite's users do not know either. */
@@ -138,6 +138,8 @@ struct hrana_error *hrana_error_of_wire(const struct wire_error *e)
     if (e->code == ERR_MISUSE)
         return of_misuse(&f, n);
     const char *code = NULL;
+    if (e->code == ERR_TXN_LOST && (e->flags & WIRE_TIME_UP) != 0)
+        return hrana_error_new("TRANSACTION_TIMEOUT", "%.*s", n, f.message);
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
         if (table[i].err == e->code)
             code = table[i].code;

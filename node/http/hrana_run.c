@@ -190,7 +190,7 @@ static struct hrana_error *refuse_lost(struct hrana_stream *s, const struct hran
         s->lost = false;
     *done = step == SQL_STEP_ROLLBACK; /* what it would do is done already */
     return *done ? NULL
-                 : hrana_error_new("TRANSACTION_CLOSED",
+                 : hrana_error_new(s->time_up ? "TRANSACTION_TIMEOUT" : "TRANSACTION_CLOSED",
                                    "the transaction was rolled back: begin it again");
 }
 

@@ -34,6 +34,7 @@ struct hrana_ask {
     struct hrana_error *error; /* of an ERROR */
     enum err code;
     int32_t sqlite_code;
+    bool time_up;                     /* of ERR_TXN_LOST */
     uint64_t wait_seq, wait_until_ms; /* this node is to have applied that before it is told */
 };
 
@@ -47,7 +48,8 @@ struct hrana_stream {
     uint32_t count;  /* of its batons */
     bool reserved;   /* its next baton was told already: it has to be held under it */
     bool in_transaction;
-    bool lost;         /* the transaction was, and the program has not ended it yet */
+    bool lost;         /* the transaction was, and the program has not ended it yet; */
+    bool time_up;      /* for it was idle or open for too long */
     bool cancelled;    /* the request */
     bool paused;       /* no step begins */
     bool busy;         /* hrana_run_go is at work */

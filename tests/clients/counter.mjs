@@ -16,7 +16,7 @@ process.stdin.on("end", () => { stopped = true; }).resume();
 
 // Not done, says the node. Prisma has it in its sentence only, and the Rust core has no code at all.
 const NOT_DONE =
-    /\b(SQLITE_BUSY|TRANSACTION_CLOSED|STREAM_EXPIRED)\b|Api\("the transaction was rolled back/;
+    /\b(SQLITE_BUSY|TRANSACTION_(CLOSED|TIMEOUT)|STREAM_EXPIRED)\b|Api\("the transaction was rolled back/;
 const NOT_SENT = /\bECONNREFUSED\b|Connection refused/;
 // Nobody answered, or the node does not know: each driver in its own words.
 const NOT_KNOWN = /fetch failed|socket|ECONN|terminated|Hrana\(Http|\bSQLITE_IOERR\b/i;

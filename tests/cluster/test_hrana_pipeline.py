@@ -140,8 +140,8 @@ def test_a_transaction_that_waits_too_long():
                                   execute("INSERT INTO t VALUES (5)"), baton=a["baton"])
                 expect_equal([r["type"] for r in a["results"]], ["error", "error", "ok", "ok"],
                              f"behind a transaction that is gone: {a}")
-                expect_equal(error(a)["code"], "TRANSACTION_CLOSED", "the code")
-                expect_equal(error(a, 1)["code"], "TRANSACTION_CLOSED", "nothing runs by itself")
+                expect_equal(error(a)["code"], "TRANSACTION_TIMEOUT", "the code")
+                expect_equal(error(a, 1)["code"], "TRANSACTION_TIMEOUT", "nothing runs by itself")
                 expect_equal(door.rows("SELECT a FROM t ORDER BY a"), [(2,), (5,)], "rolled back")
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 
 from tests.lib.cluster import Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.lectern_client import TIME_UP
 from tests.lib.metrics import scrape, value
 
 
@@ -51,7 +52,7 @@ def test_read_transactions_are_bounded_in_time_and_number():
         q.query("BEGIN READONLY")
         time.sleep(1.5)
         e = expect_error("TXN_LOST", lambda: count(q))
-        expect("transaction-idle-timeout" in e.message, e.message)
+        expect("transaction-idle-timeout" in e.message and e.flags & TIME_UP, e.message)
         expect(not e.in_transaction, "it is over")
         expect_equal(count(q), 0, "and the next statement is one by itself")
         q.query("BEGIN READONLY")

@@ -4,7 +4,7 @@ import time
 
 from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, expect_error,
                                wait_for)
-from tests.lib.lectern_client import ConnectionLost, LecternError
+from tests.lib.lectern_client import TIME_UP, ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
 
@@ -90,7 +90,7 @@ def test_an_idle_transaction_is_rolled_back():
         a.query("INSERT INTO t VALUES (1)")
         b.query("INSERT INTO t VALUES (2)")  # waits until the idle one is gone
         e = expect_error("TXN_LOST", lambda: a.query("INSERT INTO t VALUES (3)"))
-        expect(not e.in_transaction, "the transaction is over")
+        expect(not e.in_transaction and e.flags & TIME_UP, "the transaction is over")
         expect_equal(rows(a), [(2,)], "only the other's row")
         a.query("INSERT INTO t VALUES (4)")
         expect_equal(rows(a), [(2,), (4,)], "the connection goes on")
@@ -109,6 +109,7 @@ def test_a_transaction_that_never_ends_is_rolled_back():
             raise Failure("a transaction of 15 s with a limit of 1.5 s")
         except LecternError as e:
             expect_equal(e.name, "TXN_LOST", f"the error at the limit ({e.message})")
+            expect(e.flags & TIME_UP, "TIME_UP")
         expect(time.monotonic() - began >= 1.4, "rolled back before its limit")
         b.query("INSERT INTO t VALUES (2)")
         expect_equal(rows(b), [(2,)], "only the other's row")
@@ -142,6 +143,7 @@ def test_a_leader_lost_in_the_middle_rolls_back():
             a.query("INSERT INTO t VALUES (1)")
             leader.kill()
             e = expect_error("TXN_LOST", lambda: a.query("INSERT INTO t VALUES (2)"))
+            expect(not e.flags & TIME_UP, "TIME_UP of a lost leader")
             expect(not e.in_transaction, "the transaction is over")
             c.leader()
             a.query("INSERT INTO t VALUES (3)")

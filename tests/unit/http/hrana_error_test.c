@@ -53,6 +53,10 @@ TEST(hrana_error_says_what_may_be_sent_again)
     EXPECT_ERROR(ERR_TIMEOUT, 5, -1, "waited", "SQLITE_BUSY", "waited", 503);
     EXPECT_ERROR(ERR_TIMEOUT, 9, -1, "ran too long", "SQLITE_INTERRUPT", "ran too long", 503);
     EXPECT_ERROR(ERR_TXN_LOST, 10, -1, "rolled back", "TRANSACTION_CLOSED", "rolled back", 503);
+    struct wire_error e = {.code = ERR_TXN_LOST, .offset = -1, .flags = WIRE_TIME_UP};
+    struct hrana_error *h = hrana_error_of_wire(&e);
+    EXPECT(strcmp(h->code, "TRANSACTION_TIMEOUT") == 0 && hrana_error_status(h) == 503);
+    hrana_error_free(h);
 }
 
 TEST(hrana_error_gives_an_unknown_outcome_no_code_that_is_retried)
