@@ -31,12 +31,14 @@ struct pieces {
     struct arena *arena;
     struct piece *first, *last;
     size_t n;
+    uint32_t work; /* looks at fields that are left */
 };
 
 void *hrana_protobuf_reader_new(struct arena *arena)
 {
     struct pieces *all = MEM_NEW(struct pieces);
     all->arena = arena;
+    all->work = PROTOBUF_WORK_MAX;
     return all;
 }
 
@@ -81,10 +83,10 @@ enum err hrana_protobuf_feed(void *state, const void *p, size_t n)
 /* The message is complete: it lies in one piece. */
 static enum err open_top(struct hrana_reader *r, struct protobuf *top)
 {
-    const struct pieces *all = r->state;
+    struct pieces *all = r->state;
     CHECK(r->form == &hrana_protobuf);
     if (all->first == all->last) {
-        *top = protobuf_of(all->n > 0 ? all->first->bytes : NULL, all->n);
+        *top = protobuf_of(all->n > 0 ? all->first->bytes : NULL, all->n, &all->work);
         return ERR_OK;
     }
     uint8_t *bytes = arena_take(r->arena, all->n), *to = bytes;
@@ -94,7 +96,7 @@ static enum err open_top(struct hrana_reader *r, struct protobuf *top)
         memcpy(to, p->bytes, p->n);
         to += p->n;
     }
-    *top = protobuf_of(bytes, all->n);
+    *top = protobuf_of(bytes, all->n, &all->work);
     return ERR_OK;
 }
 
@@ -202,14 +204,25 @@ static enum err check_sql(const struct protobuf *m, const struct hrana_stmt *stm
     return ERR_OK;
 }
 
+/* Both kinds, of which one is in use: M is looked at once for both. */
+static enum err new_args(struct arena *arena, const struct protobuf *m, struct hrana_stmt *out,
+                         struct hrana_arg **args, struct hrana_arg **named)
+{
+    struct protobuf ahead = *m;
+    while (protobuf_next(&ahead)) {
+        out->n_args += ahead.tag == 3;
+        out->n_named_args += ahead.tag == 4;
+    }
+    out->args = *args = arena_zeroed(arena, sizeof **args * out->n_args);
+    out->named_args = *named = arena_zeroed(arena, sizeof **named * out->n_named_args);
+    return arena->failed ? hrana_no_room(arena) : ERR_OK;
+}
+
 static enum err get_stmt(struct arena *arena, struct protobuf *m, struct hrana_stmt *out)
 {
     uint32_t n_args = 0, n_named = 0;
-    void *args, *named;
-    TRY(new_array(arena, m, 3, sizeof(struct hrana_arg), &out->n_args, &args));
-    TRY(new_array(arena, m, 4, sizeof(struct hrana_arg), &out->n_named_args, &named));
-    out->args = args;
-    out->named_args = named;
+    struct hrana_arg *args, *named;
+    TRY(new_args(arena, m, out, &args, &named));
     out->want_rows = true;
     while (protobuf_next(m)) {
         switch (m->tag) {
@@ -220,11 +233,11 @@ static enum err get_stmt(struct arena *arena, struct protobuf *m, struct hrana_s
             TRY(get_sql_id(m, out));
             break;
         case 3:
-            TRY(get_arg(m, n_args, &((struct hrana_arg *)args)[n_args]));
+            TRY(get_arg(m, n_args, &args[n_args]));
             n_args++;
             break;
         case 4:
-            TRY(get_named_arg(m, n_named, &((struct hrana_arg *)named)[n_named]));
+            TRY(get_named_arg(m, n_named, &named[n_named]));
             n_named++;
             break;
         case 5:
@@ -347,13 +360,14 @@ static enum err get_batch(struct arena *arena, struct protobuf *m, struct hrana_
 {
     struct protobuf step;
     uint32_t i = 0, n = protobuf_count(m, 1);
-    void *to;
     if (n > HRANA_STEPS_MAX) {
         (void)protobuf_fail(m, "steps", "has %u steps, and may have %u", n, HRANA_STEPS_MAX);
         return ERR_TOO_BIG;
     }
-    TRY(new_array(arena, m, 1, sizeof(struct hrana_step), &out->n_steps, &to));
-    struct hrana_step *steps = to;
+    struct hrana_step *steps = arena_zeroed(arena, sizeof *steps * n);
+    if (steps == NULL)
+        return hrana_no_room(arena);
+    out->n_steps = n;
     out->steps = steps;
     while (protobuf_next(m)) {
         if (m->tag == 1) {

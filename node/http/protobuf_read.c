@@ -42,11 +42,11 @@ enum err protobuf_fail(const struct protobuf *m, const char *name, const char *f
 
 /* --- fields --- */
 
-struct protobuf protobuf_of(const void *p, size_t n)
+struct protobuf protobuf_of(const void *p, size_t n, uint32_t *work)
 {
     static const uint8_t nothing[1];
     const uint8_t *from = n > 0 ? p : nothing;
-    return (struct protobuf){.p = from, .end = from + n, .index = -1, .taken = true};
+    return (struct protobuf){.p = from, .end = from + n, .index = -1, .work = work, .taken = true};
 }
 
 static pb_istream_t stream_of(const struct protobuf *m)
@@ -61,11 +61,24 @@ static void read_to(struct protobuf *m, const pb_istream_t *in)
     m->p = m->end - in->bytes_left;
 }
 
+/* A number of one byte, as most tags and many values are: nanopb, which calls for each byte, would
+ * take ten times as long. */
+static bool is_short(const struct protobuf *m)
+{
+    return m->p < m->end && *m->p < 0x80;
+}
+
 /* Passes over a field that nobody took. */
 static bool skip(struct protobuf *m)
 {
+    uint64_t v;
+    if (m->wire == PB_WT_VARINT && is_short(m)) {
+        m->p++;
+        return true;
+    }
     pb_istream_t in = stream_of(m);
-    if (!pb_skip_field(&in, (pb_wire_type_t)m->wire))
+    if (m->wire == PB_WT_VARINT ? !pb_decode_varint(&in, &v)
+                                : !pb_skip_field(&in, (pb_wire_type_t)m->wire))
         return false;
     read_to(m, &in);
     return true;
@@ -80,19 +93,42 @@ static bool end(struct protobuf *m, enum err status)
     return false;
 }
 
-bool protobuf_next(struct protobuf *m)
+static bool read_tag(struct protobuf *m)
 {
     pb_wire_type_t wire;
     bool eof;
-    if (!m->taken && !skip(m))
-        return end(m, protobuf_fail(m, NULL, "field %u is broken", m->tag));
+    if (is_short(m)) {
+        m->tag = *m->p >> 3;
+        m->wire = *m->p++ & 7;
+        return true;
+    }
     pb_istream_t in = stream_of(m);
     if (!pb_decode_tag(&in, &wire, &m->tag, &eof))
-        return end(m, eof ? m->status : protobuf_fail(m, NULL, "ends within the tag of a field"));
+        return false;
+    m->wire = (int)wire;
+    read_to(m, &in);
+    return true;
+}
+
+static enum err too_much(const struct protobuf *m)
+{
+    (void)protobuf_fail(m, NULL, "there are too many fields to look at (%u)", PROTOBUF_WORK_MAX);
+    return ERR_TOO_BIG;
+}
+
+bool protobuf_next(struct protobuf *m)
+{
+    if (!m->taken && !skip(m))
+        return end(m, protobuf_fail(m, NULL, "field %u is broken", m->tag));
+    if (m->p == m->end)
+        return end(m, m->status);
+    if (*m->work == 0)
+        return end(m, too_much(m));
+    --*m->work;
+    if (!read_tag(m))
+        return end(m, protobuf_fail(m, NULL, "ends within the tag of a field"));
     if (m->tag == 0)
         return end(m, protobuf_fail(m, NULL, "is no Protobuf: a field has the tag 0"));
-    read_to(m, &in);
-    m->wire = (int)wire;
     m->taken = false;
     return true;
 }
@@ -196,7 +232,7 @@ static enum err open_message(struct protobuf *m, const char *name, int64_t index
 {
     struct hrana_text bytes;
     TRY(protobuf_bytes(m, name, &bytes));
-    *out = protobuf_of(bytes.p, bytes.n);
+    *out = protobuf_of(bytes.p, bytes.n, m->work);
     out->up = m;
     out->name = name;
     out->index = index;

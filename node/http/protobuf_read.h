@@ -19,6 +19,9 @@
 #include "node/http/hrana.h"
 
 #define PROTOBUF_DEPTH_MAX 64u /* messages within messages: as JSON_DEPTH_MAX */
+/* Looks at fields, for one outermost message: it is read in one go, and the loop waits meanwhile.
+ * An argument takes three: this is for more of them than 16 MiB of JSON can have. */
+#define PROTOBUF_WORK_MAX 2800000u
 
 struct protobuf {
     const struct protobuf *up; /* the message that it is in; NULL: none */
@@ -27,6 +30,7 @@ struct protobuf {
     uint32_t depth;
     const uint8_t *p, *end; /* what was not looked at */
     uint32_t seen;          /* embedded messages: bits of tags */
+    uint32_t *work;         /* looks that are left */
 
     uint32_t tag; /* of the field that stands next */
     int wire;     /* its wire type */
@@ -34,9 +38,10 @@ struct protobuf {
     enum err status; /* why there are no more fields */
 };
 
-/* What N bytes at P hold. */
-struct protobuf protobuf_of(const void *p, size_t n);
-/* The next field: its tag; false: there is none, or it is broken (status). */
+/* What N bytes at P hold. *WORK, PROTOBUF_WORK_MAX at first, is for this message and all in it. */
+struct protobuf protobuf_of(const void *p, size_t n, uint32_t *work);
+/* The next field: its tag; false: there is none, or it is broken (status), or there was too much to
+ * look at: ERR_TOO_BIG. */
 bool protobuf_next(struct protobuf *m);
 /* How many fields TAG are to come: of a field that repeats, before the first call of next. */
 uint32_t protobuf_count(const struct protobuf *m, uint32_t tag);

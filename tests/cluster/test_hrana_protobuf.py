@@ -269,8 +269,12 @@ def test_bytes_that_are_none():
         steps = field(1, BYTES, field(2, BYTES, SELECT)) * 10001
         error = door.post("/v3-protobuf/cursor", field(2, BYTES, steps), 413)
         expect("has 10001 steps" in error["message"], f"many steps: {error}")
-        error = door.post("/v3-protobuf/pipeline", execute(b"\x1a\2\n\0" * 3900000), 413)
-        expect("of memory" in error["message"], f"many arguments: {error}")
+        for many, why in ((execute(b"\x1a\2\n\0" * 2000000), "too many fields"),
+                          (execute(b"\x1a\2\n\0" * 3900000), "of memory"),
+                          (b"\x48\1" * 7900000, "too many fields"),
+                          (b"\x12\2\n\0" * 900000, "of memory")):  # requests
+            error = door.post("/v3-protobuf/pipeline", many, 413)
+            expect(why in error["message"], f"{many[:8]}...: {error}")
         for body in TAKEN:
             a = door.pipeline_bytes(body)
             expect_equal([rows_of(r["response"]["result"]) for r in a["results"]], [[(7,)]],

@@ -46,13 +46,21 @@ static enum err read_message(uint8_t kind, const uint8_t *p, size_t n, size_t pi
     return e;
 }
 
+static uint32_t work;
+
+static struct protobuf whole_of(const void *p, size_t n)
+{
+    work = PROTOBUF_WORK_MAX;
+    return protobuf_of(p, n, &work);
+}
+
 /* --- writing --- */
 
 /* Fields of tags from 1 to MOST, to the end. */
 static void is_protobuf(struct buf *b, uint32_t most)
 {
     CHECK(buf_status(b) == ERR_OK);
-    struct protobuf m = protobuf_of(b->data, b->len);
+    struct protobuf m = whole_of(b->data, b->len);
     while (protobuf_next(&m))
         CHECK(m.tag <= most);
     CHECK(m.status == ERR_OK);

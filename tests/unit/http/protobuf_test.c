@@ -22,6 +22,14 @@ static void expect_bytes(int line, struct buf *b, const void *wanted, size_t n)
 
 #define EXPECT_BYTES(b, wanted) expect_bytes(__LINE__, b, wanted, sizeof(wanted) - 1)
 
+static uint32_t work;
+
+static struct protobuf whole_of(const void *p, size_t n)
+{
+    work = PROTOBUF_WORK_MAX;
+    return protobuf_of(p, n, &work);
+}
+
 /* --- writing --- */
 
 TEST(protobuf_writes_values)
@@ -73,7 +81,7 @@ TEST(protobuf_writes_lengths)
         protobuf_put_uint(&b, 4, sizes[i]);
         protobuf_end(&b, outer);
         EXPECT(b.data[0] == 'x');
-        m = protobuf_of(b.data + 1, b.len - 1);
+        m = whole_of(b.data + 1, b.len - 1);
         EXPECT(protobuf_next(&m) && m.tag == 3);
         EXPECT_OK(protobuf_message(&m, "a", &inner));
         EXPECT(protobuf_next(&inner) && inner.tag == 1);
@@ -126,7 +134,7 @@ TEST(protobuf_writes_no_more_than_fits)
 
 static struct protobuf first_of(const void *p, size_t n)
 {
-    struct protobuf m = protobuf_of(p, n);
+    struct protobuf m = whole_of(p, n);
     EXPECT(protobuf_next(&m));
     return m;
 }
@@ -170,7 +178,7 @@ TEST(protobuf_reads_values)
     m = FIRST("\x0a\x00");
     EXPECT_OK(protobuf_bytes(&m, "a", &text));
     EXPECT(text.n == 0 && text.p != NULL);
-    m = protobuf_of(NULL, 0);
+    m = whole_of(NULL, 0);
     EXPECT(!protobuf_next(&m) && m.status == ERR_OK);
 }
 
@@ -182,7 +190,7 @@ TEST(protobuf_passes_over_what_nobody_takes)
                                 "\x25\1\2\3\4"          /* 4: 32 bits */
                                 "\x12\x00"              /* 2, empty */
                                 "\xf8\xff\xff\xff\x0f\x07";
-    struct protobuf m = protobuf_of(bytes, sizeof bytes - 1);
+    struct protobuf m = whole_of(bytes, sizeof bytes - 1);
     static const uint32_t tags[] = {1, 2, 3, 4, 2, 0x1fffffff};
     EXPECT(protobuf_count(&m, 2) == 2 && protobuf_count(&m, 9) == 0);
     for (size_t i = 0; i < sizeof tags / sizeof tags[0]; i++)
@@ -193,7 +201,7 @@ TEST(protobuf_passes_over_what_nobody_takes)
 
 static void expect_broken(int line, const char *bytes, size_t n, const char *why)
 {
-    struct protobuf m = protobuf_of(bytes, n);
+    struct protobuf m = whole_of(bytes, n);
     while (protobuf_next(&m))
         ;
     if (m.status != ERR_PROTOCOL || strstr(err_text(), why) == NULL)
@@ -251,7 +259,7 @@ TEST(protobuf_bounds_the_depth)
         b = more;
         more = swap;
     }
-    all[0] = protobuf_of(b.data, b.len);
+    all[0] = whole_of(b.data, b.len);
     for (uint32_t i = 0; i <= PROTOBUF_DEPTH_MAX; i++) {
         EXPECT(protobuf_next(&all[i]));
         enum err e = protobuf_item(&all[i], "inner", i, &all[i + 1]);
@@ -265,6 +273,36 @@ TEST(protobuf_bounds_the_depth)
     buf_fini(&more);
 }
 
+/* Of however many fields of however many messages, so much is looked at and no more. */
+TEST(protobuf_bounds_the_work)
+{
+    struct buf b;
+    struct protobuf inner;
+    size_t looks = 0;
+    buf_init(&b, KIB(4));
+    size_t message = protobuf_begin(&b, 1);
+    for (int i = 0; i < 10; i++)
+        protobuf_put_uint(&b, 7, 300);
+    protobuf_end(&b, message);
+    struct protobuf m = whole_of(b.data, b.len);
+    work = 8;
+    EXPECT(protobuf_count(&m, 1) == 1 && work == 7);
+    EXPECT(protobuf_next(&m));
+    EXPECT_OK(protobuf_message(&m, "a", &inner));
+    while (protobuf_next(&inner))
+        looks++;
+    EXPECT(looks == 6 && inner.status == ERR_TOO_BIG);
+    EXPECT(strncmp(err_text(), "a: there are too many fields to look at", 39) == 0);
+    EXPECT(!protobuf_next(&m) && m.status == ERR_OK); /* for the end no look is needed */
+    work = 10;
+    m = protobuf_of(b.data, b.len, &work);
+    EXPECT(protobuf_next(&m));
+    EXPECT_OK(protobuf_message(&m, "a", &inner));
+    EXPECT(protobuf_count(&inner, 7) == 9 && !protobuf_next(&inner));
+    EXPECT(inner.status == ERR_TOO_BIG);
+    buf_fini(&b);
+}
+
 /* Any bytes, exactly so long: no byte behind them is read, and what is handed out is of them. */
 TEST(protobuf_reads_any_bytes)
 {
@@ -274,7 +312,7 @@ TEST(protobuf_reads_any_bytes)
         uint8_t *bytes = malloc(n + (n == 0));
         for (size_t i = 0; i < n; i++)
             bytes[i] = (uint8_t)(rng_u64(&rng) >> (rng_once_in(&rng, 2) ? 59 : 56));
-        struct protobuf m = protobuf_of(bytes, n);
+        struct protobuf m = whole_of(bytes, n);
         struct hrana_text text;
         uint64_t v;
         double real;
