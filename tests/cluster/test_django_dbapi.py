@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import decimal
+import enum
 import os
 import re
 import shutil
@@ -18,6 +19,19 @@ from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal
 
 sys.path.insert(0, os.path.join(ROOT, "client", "python"))
 import lectern  # noqa: E402  pylint: disable=wrong-import-position
+
+
+class Word(str, enum.Enum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Real(float):
+    def __float__(self):
+        return 7.0
 
 
 def fails(kind, action, says=""):
@@ -103,6 +117,8 @@ def test_dbapi_values_and_errors():
             expect_equal(db.execute("SELECT ?, ?, ?, ?, ?, ?, ?", adapted).fetchone(),
                          (1, "1.50", "2001-02-03", "2001-02-03 04:05:06.000007", "0" * 31 + "5",
                           b"ab", None), "adapted")
+            expect_equal(db.execute("SELECT ?, ?, ?", [Word.RED, Number.ONE, Real(2.5)]).fetchone(),
+                         ("red", 1, 2.5), "what subclasses hold, not how they print")
             expect_equal(db.execute("SELECT :a, :b", {"b": 2, "c": 3, "a": 1}).fetchone(), (1, 2),
                          "names")
             expect_equal(db.execute("SELECT ':a', \"@a\", :b -- $a\n, /* :a */ [:a] FROM (SELECT 5 "

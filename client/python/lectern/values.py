@@ -48,7 +48,7 @@ def _real(value):
 def _integer(value):
     if not INTEGER_MIN <= value <= INTEGER_MAX:
         raise OverflowError("Python int too large to convert to SQLite INTEGER")
-    return {"type": "integer", "value": str(int(value))}
+    return {"type": "integer", "value": str(int.__index__(value))}
 
 
 def encode(value):
@@ -58,11 +58,11 @@ def encode(value):
     if value is None:
         return {"type": "null"}
     if isinstance(value, str):
-        return {"type": "text", "value": str(value)}
+        return {"type": "text", "value": str.__str__(value)}  # of an enum's member, what it holds
     if isinstance(value, int):  # bool is one
         return _integer(value)
     if isinstance(value, float):
-        return _real(float(value))
+        return _real(float.__float__(value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"type": "blob", "base64": base64.b64encode(bytes(value)).decode("ascii")}
     raise ProgrammingError(f"no adapter makes a value of SQLite of {type(value).__name__}")
