@@ -7,6 +7,8 @@
  *   up to WAITING_SHARE        all, and beyond the limit: one request always has a place
  *   up to WAITING_MODEST       all of it
  *   more                       three quarters: the greedy leave a quarter to the others
+ * Who is refused lets go at once of what it holds, so that the others have it: of many that grow
+ * side by side only as many fail as there is no room for.
  * Thread: loop. */
 #ifndef NODE_WAITING_H
 #define NODE_WAITING_H
