@@ -400,6 +400,24 @@ static void put_deep(struct buf *b, int depth)
     protobuf_end(b, batch);
 }
 
+/* A condition on a step that is not before. */
+TEST(hrana_protobuf_names_steps_before)
+{
+    struct buf b;
+    buf_init(&b, KIB(4));
+    size_t batch = protobuf_begin(&b, 2), step = protobuf_begin(&b, 1),
+           condition = protobuf_begin(&b, 1);
+    protobuf_put_uint(&b, 2, 0);
+    protobuf_end(&b, condition);
+    put_select(&b, 2);
+    protobuf_end(&b, step);
+    protobuf_end(&b, batch);
+    EXPECT_BYTES_SHOWN(CURSOR, &b,
+                       "error: batch.steps[0].condition.step_error: must be below 0, the step's "
+                       "own number");
+    buf_fini(&b);
+}
+
 TEST(hrana_protobuf_bounds_batches_conditions_and_memory)
 {
     struct buf b, out;
