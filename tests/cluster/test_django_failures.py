@@ -26,7 +26,7 @@ def fails(kind, action, says=""):
 
 
 OK, BUSY, DIE, LATE, IOERR, BIG = "ok", "busy", "die", "late", "ioerr", "big"
-LOST, FULL, STRANGER = "lost", "full", "stranger"
+LOST, FULL, STRANGER, MOVED = "lost", "full", "stranger", "moved"
 CODES = {BUSY: "SQLITE_BUSY", LOST: "TRANSACTION_CLOSED", IOERR: "SQLITE_IOERR",
          BIG: "RESPONSE_TOO_LARGE"}
 
@@ -89,6 +89,8 @@ class Scripted:
     def answer(self, todo, sql, request):
         if todo == FULL:
             return 503, {"code": "BUSY", "message": "no room"}
+        if todo == MOVED:
+            return 301, {"message": "over there"}
         if todo == STRANGER:
             return 400, {"code": "BATON_INVALID", "message": "not of this cluster"}
         failed = CODES.get(todo)
@@ -144,6 +146,10 @@ def test_dbapi_sends_again_only_what_was_not_run():
         db.execute(read)
         db.execute(write)
         expect_equal(a.heard.count(write) + b.heard.count(write), 2, f"{refusal}: again")
+
+    a, b = Scripted(MOVED), Scripted()
+    fails(lectern.OperationalError, lambda: connect(a, b).execute(write), "over there")
+    expect_equal((a.heard, b.heard), ([write], []), "not run, and no use elsewhere")
 
     a, gone = Scripted(), Nobody()
     connect(gone, a).execute(write)

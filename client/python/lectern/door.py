@@ -232,7 +232,7 @@ class Door:
         if status == 503 and code == "BUSY":  # the node's own word: it has no room for it
             self.close()
             raise NotSent(f"{url}: {message}")
-        if 400 <= status < 500:
+        if 300 <= status < 500:  # also a proxy that wants https
             raise Refused(status, code, f"{url}: {message}")
         self.close()
         raise NoAnswer(f"{url}: {message} (HTTP status {status})")
