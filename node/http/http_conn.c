@@ -479,6 +479,8 @@ static void run(struct http_conn *c, const uint8_t *p, size_t n)
     uint64_t begun = uv_hrtime();
     CHECK(!c->running);
     list_remove(&c->again);
+    if (n == 0)
+        p = (const uint8_t *)""; /* nothing, at a place */
     if (c->in.len > 0) {
         if (n > 0)
             buf_put(&c->in, p, n);
