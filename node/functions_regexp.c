@@ -146,9 +146,11 @@ static char *repr_real(double x)
     return sqlite3_mprintf("%s%.*s.%s", sign, exponent + 1, bare, bare + exponent + 1);
 }
 
-/* Python's str(bytes): b'...'. */
+/* Python's str(bytes): b'...'. NULL: no memory, perhaps for P already (a zeroblob). */
 static char *repr_blob(const unsigned char *p, size_t n)
 {
+    if (p == NULL && n > 0)
+        return NULL;
     sqlite3_str *s = sqlite3_str_new(NULL);
     bool single = n > 0 && memchr(p, '\'', n) != NULL, twice = n > 0 && memchr(p, '"', n) != NULL;
     char quote = single && !twice ? '"' : '\'';

@@ -194,6 +194,7 @@ TEST(functions_survive_without_memory)
     static const char *const calls[] = {
         "SELECT 'foobar' REGEXP '(?i)^(f)o+(?:b|c)' || ?",
         "SELECT 5.25 REGEXP '[[:a]', x'00' REGEXP ?",
+        "SELECT zeroblob(100000) REGEXP 'b' || ?, REVERSE(zeroblob(1000))",
         "SELECT REVERSE(LPAD(RPAD('x', 500, 'ab'), 1000, 'yz')) || REPEAT(?, 3)",
         "SELECT SHA512(MD5('x')), ?",
         "SELECT STDDEV_SAMP(column1), VAR_POP(column1), ANY_VALUE(column1), ? FROM (VALUES (1.5), "
