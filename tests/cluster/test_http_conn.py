@@ -74,7 +74,7 @@ def test_ten_thousand_idle_connections():
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     expect(limit[1] >= many + 500, f"this test needs {many + 500} open files, {limit[1]} may be")
     resource.setrlimit(resource.RLIMIT_NOFILE, (many + 500, limit[1]))
-    with Cluster(n=1, http=True, http_connections=many + 1) as c:
+    with Cluster(n=1, http=True, http_connections=many + 1, max_connections=1000) as c:
         node = c.nodes[0]
         quiet = cpu_seconds(node)
         time.sleep(3)
