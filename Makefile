@@ -251,7 +251,7 @@ $(foreach r,$(UNIT_ROOMS),$(eval $(call unit_deps,$(r))))
 $(B)/tests/check-consensus: $(call objs,$(SIM_SRC))
 $(B)/tests/check-client: | $(B)/lectern
 # Their sessions ask the test (tests/lib/asked.h).
-$(B)/tests/check-http: private LDFLAGS_ALL += -Wl,--wrap=route
+$(B)/tests/check-http $(B)/fuzz/hrana_ws: private LDFLAGS_ALL += -Wl,--wrap=route
 
 $(B)/node/http/http_conn.o $(B)/node/http/http_head.o: private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
 # No prerequisite: on a fresh machine the package comes with `deps`.

@@ -20,6 +20,7 @@
 
 static uv_loop_t fuzz_loop;
 static struct http_listener *fuzz_listener;
+static struct node *fuzz_node; /* of the handlers, if they want one: to be set before fuzz_open */
 
 static void fuzz_open(const struct router *router)
 {
@@ -31,17 +32,15 @@ static void fuzz_open(const struct router *router)
     log_set_level(LOG_NONE);
     o.listen = "127.0.0.1:0";
     o.router = router;
+    o.node = fuzz_node;
     o.body_max = 5000;
     CHECK(uv_loop_init(&fuzz_loop) == 0);
     enum err e = http_listener_open(&fuzz_loop, &o, &fuzz_listener);
     CHECK(e == ERR_OK);
 }
 
-/* Says PREFIX at once, then N bytes at P in pieces of PIECE, reads and drops what comes, and goes.
- * Returns when the connection is gone there, too. */
-static void fuzz_say(const char *prefix, const uint8_t *p, size_t n, size_t piece)
+static inline int fuzz_dial(void)
 {
-    static char room[65536];
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     /* No TIME_WAIT: the next thousand runs need the ports. */
     struct linger reset = {1, 0};
@@ -53,6 +52,26 @@ static void fuzz_say(const char *prefix, const uint8_t *p, size_t n, size_t piec
     CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0);
     CHECK(connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
     CHECK(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+    return fd;
+}
+
+/* Goes away; returns when the connection is gone there, too. */
+static inline void fuzz_hang_up(int fd)
+{
+    thread_expect_loop();
+    (void)close(fd);
+    while (http_listener_connections(fuzz_listener) > 0)
+        (void)uv_run(&fuzz_loop, UV_RUN_ONCE);
+    (void)uv_run(&fuzz_loop, UV_RUN_NOWAIT);
+}
+
+/* Says PREFIX at once, then N bytes at P in pieces of PIECE, reads and drops what comes, and goes.
+ * Returns when the connection is gone there, too. */
+static inline void fuzz_say(const char *prefix, const uint8_t *p, size_t n, size_t piece)
+{
+    static char room[65536];
+    thread_expect_loop();
+    int fd = fuzz_dial();
     if (*prefix != 0)
         CHECK(send(fd, prefix, strlen(prefix), MSG_NOSIGNAL) == (ssize_t)strlen(prefix));
     (void)uv_run(&fuzz_loop, UV_RUN_NOWAIT);
@@ -66,10 +85,7 @@ static void fuzz_say(const char *prefix, const uint8_t *p, size_t n, size_t piec
             ;
     }
     (void)uv_run(&fuzz_loop, UV_RUN_NOWAIT);
-    (void)close(fd);
-    while (http_listener_connections(fuzz_listener) > 0)
-        (void)uv_run(&fuzz_loop, UV_RUN_ONCE);
-    (void)uv_run(&fuzz_loop, UV_RUN_NOWAIT);
+    fuzz_hang_up(fd);
 }
 
 #endif

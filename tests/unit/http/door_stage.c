@@ -88,6 +88,41 @@ char *door_hear(struct door_stage *d, int fd, const char *wanted)
     return client_hear(&d->http, fd, wanted, NULL);
 }
 
+int door_socket(struct door_stage *d, const char *protocol)
+{
+    int fd = client_dial(&d->http);
+    char *head = mem_printf("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n"
+                            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                            "Sec-WebSocket-Protocol: %s\r\n\r\n",
+                            protocol);
+    client_say_text(&d->http, fd, head);
+    free(head);
+    free(door_hear(d, fd, "\r\n\r\n"));
+    door_say(d, fd, "{\"type\":\"hello\",\"jwt\":null}");
+    free(door_hear(d, fd, "hello_ok\"}"));
+    return fd;
+}
+
+void door_say(struct door_stage *d, int fd, const char *message)
+{
+    struct buf b;
+    size_t n = strlen(message);
+    EXPECT(n < 65536);
+    buf_init(&b, SIZE_MAX);
+    buf_put_u8(&b, 0x81);
+    buf_put_u8(&b, (uint8_t)(0x80 | (n < 126 ? n : 126)));
+    if (n >= 126) {
+        buf_put_u8(&b, (uint8_t)(n >> 8));
+        buf_put_u8(&b, (uint8_t)n);
+    }
+    buf_put(&b, "\0\0\0", 4); /* a mask that changes nothing */
+    buf_put(&b, message, n);
+    client_say(&d->http, fd, b.data, b.len, 0);
+    buf_fini(&b);
+    stage_turn(&d->http);
+}
+
 struct request *door_asked(struct door_stage *d, const char *text)
 {
     thread_expect_loop();

@@ -25,6 +25,9 @@ void door_post(struct door_stage *d, int fd, const char *path, const char *body)
 char *door_answer(struct door_stage *d, int fd, int status);
 /* The next piece of a chunked answer, or of a WebSocket, until it has WANTED in it. */
 char *door_hear(struct door_stage *d, int fd, const char *wanted);
+/* A WebSocket, greeted; what it says. */
+int door_socket(struct door_stage *d, const char *protocol);
+void door_say(struct door_stage *d, int fd, const char *message);
 /* What is asked for, by the oldest session that asks; its text is TEXT. */
 struct request *door_asked(struct door_stage *d, const char *text);
 /* Nobody asks for anything. */
