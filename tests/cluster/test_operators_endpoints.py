@@ -417,7 +417,7 @@ def test_metrics_with_ten_thousand_connections():
     many = 10000
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (many + 500, limit[1]))
-    with Cluster(n=1, http=True) as c:
+    with Cluster(n=1, http=True, http_connections=many + 1, max_connections=1000) as c:
         node = c.nodes[0]
         guests = []
         for _ in range(many - 1):
