@@ -32,31 +32,40 @@ void hrana_post_count(struct hrana_post *p, size_t more)
     waiting_set(&p->x->node->waiting, &p->counted, p->arena.used + more);
 }
 
-static void refuse(struct hrana_post *p, enum err e) ON_LOOP
+/* What was read goes at once: P itself may stay until all bodies of this turn were read. */
+static void refuse(struct hrana_post *p, int status, const char *code, const char *why) ON_LOOP
 {
-    exchange_fail(p->x, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
+    hrana_post_fini(p);
+    exchange_fail(p->x, status, code, why);
+}
+
+/* E: what reading said. False: X was answered. What was read is counted as it grows: a body may
+ * become many times as long when it is decoded. */
+static bool took(struct hrana_post *p, enum err e) ON_LOOP
+{
+    size_t more = p->arena.used > p->counted ? p->arena.used - p->counted : 0;
+    if (e != ERR_OK) {
+        refuse(p, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
+        return false;
+    }
+    if (!waiting_has_room(&p->x->node->waiting, p->counted, more)) {
+        refuse(p, 503, "SQLITE_BUSY",
+               "this node holds as many bytes of waiting requests and answers as it may "
+               "(waiting-bytes): try again later");
+        return false;
+    }
+    hrana_post_count(p, 0);
+    return true;
 }
 
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
 {
-    enum err e = hrana_reader_feed(&p->reader, bytes, n);
-    size_t more = p->arena.used > p->counted ? p->arena.used - p->counted : 0;
-    if (e != ERR_OK)
-        refuse(p, e);
-    else if (!waiting_has_room(&p->x->node->waiting, p->counted, more))
-        exchange_fail(p->x, 503, "SQLITE_BUSY",
-                      "this node holds as many bytes of waiting requests and answers as it may "
-                      "(waiting-bytes): try again later");
-    else
-        hrana_post_count(p, 0);
+    (void)took(p, hrana_reader_feed(&p->reader, bytes, n));
 }
 
 bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode)
 {
-    enum err e = decode(&p->reader, &p->body);
-    if (e != ERR_OK)
-        refuse(p, e);
-    return e == ERR_OK;
+    return took(p, decode(&p->reader, &p->body));
 }
 
 void hrana_post_fail(struct exchange *x, int status, struct hrana_error *error)

@@ -20,7 +20,7 @@ struct hrana_post {
     size_t counted; /* of all that, in node.waiting */
 };
 
-/* False: X was answered, and P needs no hrana_post_fini. */
+/* False: X was answered, and P needs no hrana_post_fini. Any number of fini do no harm. */
 bool hrana_post_begin(struct hrana_post *p, struct exchange *x, const struct hrana_form *form,
                       enum hrana_version version) ON_LOOP;
 void hrana_post_fini(struct hrana_post *p) ON_LOOP;

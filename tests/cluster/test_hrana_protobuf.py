@@ -2,8 +2,11 @@
 none."""
 
 import random
+import select
+import socket
 
-from tests.lib.cluster import Cluster, case, expect, expect_equal
+from tests.cluster.test_hostile_streams import measured, peak_mib
+from tests.lib.cluster import Cluster, case, expect, expect_equal, wait_for
 from tests.lib.hrana import Closed, Cursor, Door, WebSocket, atomic, batch, rows_of, stmt
 from tests.lib.hrana_protobuf import (BYTES, FIXED32, FIXED64, VARINT, ProtobufCursor, ProtobufDoor,
                                       ProtobufWebSocket, encode, field, varint)
@@ -310,3 +313,39 @@ def test_bytes_that_are_none():
             ws.call("open_stream", stream_id=0)
             expect_equal(ws.rows(0, "SELECT 1"), [(1,)], "the node is well")
         expect_equal(door.rows("SELECT 1"), [(1,)], "and the connection")
+
+
+def at_least(n, sockets):
+    """Those that have something to read, if they are N; or None."""
+    readable = select.select(sockets, [], [], 0)[0]
+    return readable if len(readable) >= n else None
+
+
+@case()
+def test_bodies_that_grow_when_they_are_read():
+    """An argument has four bytes on the wire and ten times as many in memory: these are counted in
+    waiting-bytes, also while the request waits for others."""
+    body = b"".join(field(2, BYTES, field(2, BYTES, field(1, BYTES, s))) for s in (
+        encode("Stmt", {"sql": "BEGIN IMMEDIATE"}), SELECT + b"\x1a\2\n\0" * 300000))
+    body += field(2, BYTES, field(1, BYTES, b""))  # close
+    head = f"POST /v3-protobuf/pipeline HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with measured(1, http=True, waiting_bytes="128MiB") as c, ProtobufDoor(c.leader()) as door:
+        node, opened = c.leader(), []
+        held = door.pipeline({"type": "execute", "stmt": stmt("BEGIN IMMEDIATE")})["baton"]
+        before = peak_mib(node)
+        try:
+            for _ in range(40):
+                s = socket.create_connection(("127.0.0.1", node.http_port), timeout=10)
+                opened.append(s)
+                s.sendall(head.encode() + body)
+            # Six have room.
+            answered = wait_for(lambda: at_least(34, opened), "34 answers of 40")
+            for s in answered:
+                expect_equal(s.recv(12), b"HTTP/1.1 503", "an answer while others wait")
+            took = peak_mib(node) - before
+            expect(took < 3 * 128, f"{took} MiB with a limit of 128")
+            door.pipeline({"type": "execute", "stmt": stmt("ROLLBACK")}, baton=held)
+        finally:
+            for s in opened:
+                s.close()
+        expect_equal(door.rows("SELECT 7"), [(7,)], "the node is well")
