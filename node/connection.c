@@ -466,13 +466,6 @@ static bool has_body(enum wire_type type)
     return type != WIRE_STATUS && type != WIRE_CANCEL && type != WIRE_CLOSE && type != WIRE_PING;
 }
 
-static bool is_request(enum wire_type type)
-{
-    return type == WIRE_QUERY || type == WIRE_BATCH || type == WIRE_DESCRIBE ||
-           type == WIRE_STATUS || type == WIRE_CLUSTER || type == WIRE_IMAGE_BEGIN ||
-           type == WIRE_IMAGE_ASK_HASHES || type == WIRE_IMAGE_ASK_PAGES;
-}
-
 static void on_frame(void *ctx, struct wire_frame *f)
 {
     struct connection *c = ctx;
@@ -485,8 +478,6 @@ static void on_frame(void *ctx, struct wire_frame *f)
         refuse(c, ERR_PROTOCOL, "a frame that is too long, or too short");
         return;
     }
-    if (c->ending && is_request(f->type)) /* the node stops: the end says that it was not run */
-        return;
     switch (f->type) {
     case WIRE_QUERY:
     case WIRE_BATCH:

@@ -29,7 +29,7 @@ struct connection {
     struct list link;       /* of node.connections */
     struct framed *framed;
     uint64_t born_ms;
-    bool greeted, ending; /* ending: the client sends no more; closed after the last answer */
+    bool greeted, ending; /* ending: closed when nothing waits for an answer */
     bool draining;        /* its stalled sessions are being resumed */
     bool owes_pong;       /* to `ping`, when the backlog is gone */
     bool lacks_texts;     /* for want of room some were not kept that its client thinks are */
@@ -42,7 +42,7 @@ struct connection {
 
 /* A client has come to LISTENER. */
 void connection_accept(struct node *n, uv_stream_t *listener) ON_LOOP;
-/* The node stops: takes no more requests; each connection closes behind its last answer. */
+/* The node stops: each connection closes as soon as all that came by it is answered. */
 void connections_wind_down(struct node *n) ON_LOOP;
 /* Closes all; what runs comes back in its time. */
 void connections_close_all(struct node *n) ON_LOOP;
