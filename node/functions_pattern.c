@@ -26,6 +26,7 @@ struct translation {
     bool ascii;
     bool verbose;
     bool verbose_outside[DEPTH_MAX]; /* of each open group */
+    int number[DEPTH_MAX];           /* the same; 0: it captures nothing */
     int depth, groups;
     bool nothing;  /* behind ( or | or *, or at the start: nothing to repeat */
     bool at_start; /* nothing but global flags so far */
@@ -129,6 +130,9 @@ static bool digit_escape(struct translation *t)
         group = group * 10 + (*t->p++ - '0');
     if (group > t->groups)
         return fail(t, "invalid group reference");
+    for (int i = 0; i < t->depth; i++)
+        if (t->number[i] == group)
+            return fail(t, "cannot refer to an open group");
     sqlite3_str_appendf(t->out, "\\g{%d}", group);
     return true;
 }
@@ -199,9 +203,18 @@ static bool open_group(struct translation *t, const char *text)
 {
     if (t->depth == DEPTH_MAX)
         return fail(t, "groups are nested too deeply");
+    t->number[t->depth] = 0;
     t->verbose_outside[t->depth++] = t->verbose;
     put(t, text);
     t->nothing = true;
+    return true;
+}
+
+static bool open_capture(struct translation *t, const char *text)
+{
+    if (!open_group(t, text))
+        return false;
+    t->number[t->depth - 1] = ++t->groups;
     return true;
 }
 
@@ -292,19 +305,15 @@ static bool group(struct translation *t)
 {
     static const char *const plain[] = {"?:", "?=", "?!", "?<=", "?<!", "?>"};
     char text[8];
-    if (t->p == t->end || *t->p != '?') {
-        t->groups++;
-        return open_group(t, "(");
-    }
+    if (t->p == t->end || *t->p != '?')
+        return open_capture(t, "(");
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
         if (take(t, plain[i])) {
             sqlite3_snprintf((int)sizeof text, text, "(%s", plain[i]);
             return open_group(t, text);
         }
-    if (take(t, "?P<")) {
-        t->groups++;
-        return open_group(t, "") && copy_name(t, "(?P<", '>', ">");
-    }
+    if (take(t, "?P<"))
+        return open_capture(t, "") && copy_name(t, "(?P<", '>', ">");
     if (take(t, "?P=")) {
         t->nothing = false;
         return copy_name(t, "(?P=", ')', ")");

@@ -143,6 +143,8 @@ def golden_calls():
     for i, pattern in enumerate(PATTERNS):
         for subject in SUBJECTS[i % 3::3]:
             yield call("regexp", pattern, subject)
+    for pattern in (r"(\1)", r"(a(b)\1)", r"(a)(b\1)(?P<n>\2)\3", r"((a)\2)\1"):
+        yield call("regexp", pattern, "aababa")
     for subject in ("b,", "abab", "a"):  # a lookbehind looks at what is before the start
         yield call("regexp", r"((?<=a|b)+)\1", subject)
         yield call("regexp", r"(a?(?<=a|b){1,3})\1|k", subject)
