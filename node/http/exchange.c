@@ -10,6 +10,7 @@
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
 #include "node/http/json_write.h"
+#include "node/http/origin.h"
 #include "node/meters.h"
 
 #include <stdlib.h>
@@ -141,27 +142,12 @@ void exchange_add_header(struct exchange *x, const char *name, const char *value
     buf_printf(&x->extra, "%s: %s\r\n", name, value);
 }
 
-/* The origin that may read the answer in a browser, or NULL. */
-static const char *allowed_origin(const struct exchange *x) ON_LOOP
-{
-    const char *cors = http_listener_options(http_conn_listener(x->conn))->cors;
-    const char *origin = exchange_header(x, "origin");
-    if (strcmp(cors, "*") == 0)
-        return "*";
-    return origin != NULL && list_has(cors, origin) ? origin : NULL;
-}
-
-bool exchange_may_read(const struct exchange *x)
-{
-    return exchange_header(x, "origin") == NULL || allowed_origin(x) != NULL;
-}
-
 /* Sets the head up to what says where the body ends. */
 static void put_head(struct exchange *x, int status, const char *content_type) ON_LOOP
 {
     CHECK(!x->answered && buf_status(&x->extra) == ERR_OK);
     struct http_listener *l = http_conn_listener(x->conn);
-    const char *origin = allowed_origin(x);
+    const char *origin = origin_of_readers(x);
     x->answered = true;
     CHECK(status >= 100 && status <= 599);
     meters_count(METER_HTTP_INFORMED + (unsigned)status / 100 - 1, 1);
@@ -174,7 +160,7 @@ static void put_head(struct exchange *x, int status, const char *content_type) O
         buf_printf(&x->out,
                    "access-control-allow-origin: %s\r\naccess-control-expose-headers: *\r\n",
                    origin);
-    if (strcmp(http_listener_options(l)->cors, "*") != 0)
+    if (origin == NULL || strcmp(origin, "*") != 0)
         buf_printf(&x->out, "vary: origin\r\n");
     if (x->closes)
         buf_printf(&x->out, "connection: close\r\n");

@@ -48,7 +48,8 @@ struct handler {
     /* The exchange is over: answered whole, or its client is gone. X is freed after. It may come
      * from within the call that completes the answer. */
     void (*on_over)(struct exchange *x);
-    /* It answers while the node stops, too: it asks nothing of the database. */
+    /* It asks nothing of the database: it answers while the node stops, too, and to pages of other
+     * origins. */
     bool while_stopping;
 };
 
@@ -87,8 +88,6 @@ struct exchange {
 const char *exchange_header(const struct exchange *x, const char *name) ON_LOOP;
 /* Is TOKEN (lower case) one of the words of a header that is a list (`a, b, c`)? */
 bool exchange_header_has(const struct exchange *x, const char *name, const char *token) ON_LOOP;
-/* May programs in a browser, of the page that X comes from, have its answer? */
-bool exchange_may_read(const struct exchange *x) ON_LOOP;
 /* The value of NAME in the URL's query, decoded, into OUT (zero-terminated). False: it is not
  * there, is too long, or is not what can stand in a URL. */
 bool exchange_param(const struct exchange *x, const char *name, char *out, size_t size) ON_LOOP;

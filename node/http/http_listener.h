@@ -19,7 +19,7 @@ struct http_listener;
 
 struct http_options {
     const char *listen; /* HOST:PORT; port 0: a free one */
-    /* Who may read answers in a browser: "*" all, "" nobody, or origins with commas between. */
+    /* Pages that may use this node: "*" all, "" none, or origins with commas between. */
     const char *cors;
     const struct router *router;
     struct node *node;       /* for the handlers */

@@ -4,6 +4,7 @@
 
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
+#include "node/http/origin.h"
 #include "node/http/websocket.h"
 
 #include <stdio.h>
@@ -73,14 +74,27 @@ static void refuse(struct exchange *x) ON_LOOP
     exchange_fail(x, 503, "STOPPED", "this node is stopping: ask another one");
 }
 
+/* May H have it? Answers X when not. */
+static bool admits(const struct handler *h, struct exchange *x) ON_LOOP
+{
+    if (h->while_stopping)
+        return true;
+    if (http_listener_refuses(http_conn_listener(x->conn)))
+        refuse(x);
+    else if (origin_is_foreign(x))
+        origin_refuse(x);
+    else
+        return true;
+    return false;
+}
+
 void router_route(const struct router *r, struct exchange *x)
 {
     unsigned wanted = x->verb == HTTP_VERB_HEAD ? HTTP_VERB_GET : (unsigned)x->verb;
     unsigned allowed = 0;
     char allow[64];
-    bool refuses = http_listener_refuses(http_conn_listener(x->conn));
     if (r->websockets != NULL && websocket_is_asked(x)) {
-        if (refuses)
+        if (http_listener_refuses(http_conn_listener(x->conn)))
             refuse(x);
         else
             websocket_accept(x, r->websockets);
@@ -89,12 +103,9 @@ void router_route(const struct router *r, struct exchange *x)
     for (const struct route *i = r->routes; i->path != NULL; i++) {
         if (!matches(i->path, x->path))
             continue;
-        if ((unsigned)i->verb == wanted && refuses && !i->handler->while_stopping) {
-            refuse(x);
-            return;
-        }
         if ((unsigned)i->verb == wanted) {
-            x->handler = i->handler;
+            if (admits(i->handler, x))
+                x->handler = i->handler;
             return;
         }
         allowed |= (unsigned)i->verb;

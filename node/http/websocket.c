@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "node/http/http_conn.h"
 #include "node/http/http_listener.h"
+#include "node/http/origin.h"
 #include "node/meters.h"
 
 #include <openssl/evp.h>
@@ -310,8 +311,8 @@ static bool refuses(struct exchange *x) ON_LOOP
                exchange_header(x, "transfer-encoding") != NULL ||
                (length != NULL && strcmp(length, "0") != 0)) {
         exchange_fail(x, 400, "BAD_REQUEST", "the request asks for a WebSocket in a wrong way");
-    } else if (!exchange_may_read(x)) {
-        exchange_fail(x, 403, "FORBIDDEN", "programs of this origin are not served (http-cors)");
+    } else if (origin_is_foreign(x)) {
+        origin_refuse(x);
     } else {
         return false;
     }

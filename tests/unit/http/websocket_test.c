@@ -209,6 +209,7 @@ TEST(websocket_refuses_a_wrong_upgrade)
         {HEAD "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: short\r\n\r\n", 400},
         {HEAD "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=!\r\n\r\n",
          400},
+        {GOOD "Origin: https://evil.example\r\n\r\n", 403},
         /* No upgrade at all, and an unknown path. */
         {"GET /any HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n", 404},
         {"GET /any HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 404},
