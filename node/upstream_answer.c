@@ -135,7 +135,7 @@ enum err upstream_take_frame(struct session *s, struct wire_frame *f)
 {
     struct upstream *u = s->upstream;
     struct request *r = s->current;
-    if (f->type == WIRE_DONE) {
+    if (f->type == WIRE_DONE && !r->is_describe) {
         TRY(take_done(r, f));
         end_answer(s);
     } else if (f->type == WIRE_ERROR) {

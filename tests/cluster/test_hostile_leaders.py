@@ -3,6 +3,7 @@ somebody else."""
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 
@@ -10,6 +11,7 @@ from tests.cluster.test_hostile_streams import peak_mib
 from tests.cluster.test_silent_leaders import RelayedCluster
 from tests.lib import lectern_client as wire
 from tests.lib.cluster import SANITIZED, Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.hrana import Door
 
 
 class Gate:
@@ -20,6 +22,7 @@ class Gate:
         self.open = threading.Event()
         self.open.set()
         self.answers = True  # else they are lost
+        self.twist = None  # what becomes of them
         self.sockets = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -43,6 +46,8 @@ class Gate:
         try:
             while data := x.recv(65536):
                 self.open.wait()
+                if is_answer and self.twist:
+                    data = self.twist(data)
                 if self.answers or not is_answer:
                     y.sendall(data)
                 if self.rate:
@@ -77,6 +82,37 @@ def test_who_answers_at_the_leaders_address_and_is_another_gets_no_writes():
             q.query("CREATE TABLE t(a)")
             expect_error("SQL", lambda: there.query("SELECT * FROM t"), says="no such table")
         expect("another node answers" in node.log_text(), "the log names it")
+
+
+def done_for_description(data):
+    """DONE where a DESCRIPTION came."""
+    out, at = b"", 0
+    while at + 13 <= len(data):
+        length, kind, stream, request = struct.unpack_from("<IBII", data, at)
+        one = data[at:at + 4 + length]
+        if kind == wire.DESCRIPTION:
+            one = wire.frame(wire.DONE, request, struct.pack("<QqqB", 1, 0, 0, 1), stream)
+        out, at = out + one, at + 4 + length
+    return out + data[at:]
+
+
+@case(short=True)
+def test_a_leader_that_answers_a_describe_with_done():
+    """Its connection ends, and the transaction that lives there; the node that asked goes on."""
+    with RelayedCluster(http=True) as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        gates(c)
+        with node.client() as q, Door(node) as door:
+            q.query("CREATE TABLE t(a)")
+            leader.gate.twist = done_for_description
+            q.query("BEGIN")
+            expect_error("TXN_LOST", lambda: q.describe("SELECT * FROM t"))
+            describe = {"type": "describe", "sql": "SELECT 1"}
+            begin = {"type": "execute", "stmt": {"sql": "BEGIN"}}
+            answer = door.pipeline(begin, describe, {"type": "close"})
+            expect_equal(answer["results"][1]["error"]["code"], "TRANSACTION_CLOSED", "over HTTP")
+            q.query("INSERT INTO t VALUES (1)")
 
 
 @case(seconds=90)

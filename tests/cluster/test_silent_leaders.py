@@ -5,7 +5,9 @@ import socket
 import threading
 import time
 
-from tests.lib.cluster import PATIENCE, Cluster, Node, case, expect, expect_equal, expect_error
+from tests.lib.cluster import (PATIENCE, Cluster, Node, case, expect, expect_equal, expect_error,
+                               wait_for)
+from tests.lib.hrana import Door, atomic
 from tests.lib.lectern_client import AGAIN
 
 
@@ -90,3 +92,55 @@ def test_a_silent_leader_is_given_up_and_its_sessions_hear_it():
             numbered.query("INSERT INTO t VALUES (3)", number=number, flags=AGAIN)
             plain.query("INSERT INTO t VALUES (4)")
             expect_equal(there.query("SELECT a FROM t ORDER BY a").rows, [(3,), (4,)], error)
+
+
+def two_rows(door, i):
+    """An atomic batch of two rows I. Returns the code of what failed, None: nothing."""
+    steps = atomic(*(f"INSERT INTO b VALUES ({i})" for _ in range(2)), begin="BEGIN IMMEDIATE")
+    answer = door.post("/v3/pipeline", {"baton": None, "requests": [
+        {"type": "batch", "batch": steps}, {"type": "close"}]}, headers={"lectern-timeout": "8000"})
+    result = answer["results"][0]["response"]["result"]
+    failed = [e for e in result["step_errors"] if e is not None]
+    if not failed:
+        expect(all(r is not None for r in result["step_results"][:4]), f"{i}: {result}")
+        return None
+    expect(result["step_errors"][0] is not None and len(failed) == 1 and
+           not any(result["step_results"]), f"{i}: told once, as the failure of BEGIN: {result}")
+    return failed[0]["code"]
+
+
+@case(seconds=90)
+def test_an_atomic_batch_whose_leader_falls_silent_or_dies():
+    """Each is done whole and once, or not at all; what is not known is said so."""
+    with RelayedCluster(http=True) as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        with Door(node) as door:
+            door.execute("CREATE TABLE b(i)")
+            expect_equal(two_rows(door, 0), None, "before")
+            leader.relay.silent = True
+            said = {1: two_rows(door, 1)}
+            expect_equal(said[1], "SQLITE_IOERR", "of a leader that says nothing")
+            leader.relay.silent = False
+            wait_for(lambda: door.rows("SELECT 1"), "the node")
+        stop = threading.Event()
+
+        def write():
+            with Door(node) as door:
+                while not stop.is_set():
+                    i = len(said) + 1
+                    said[i] = two_rows(door, i)
+        writer = threading.Thread(target=write)
+        writer.start()
+        wait_for(lambda: len(said) > 20, "writes")
+        leader.kill()
+        at = len(said)
+        wait_for(lambda: len(said) > at + 20, "writes at the next leader")
+        stop.set()
+        writer.join()
+        with Door(node) as door:
+            count = dict(door.rows("SELECT i, count(*) FROM b GROUP BY i"))
+        expect_equal(count.pop(0), 2, "the first")
+        for i, code in said.items():
+            allowed = {None: (2,), "SQLITE_IOERR": (0, 2)}.get(code, (0,))
+            expect(count.get(i, 0) in allowed, f"{i}: {code}, {count.get(i, 0)} rows")

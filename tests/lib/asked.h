@@ -105,6 +105,9 @@ static inline void asked_step(struct request *r, int64_t changes) ON_LOOP
 
 static inline void asked_done(struct request *r, int64_t changes, bool in_transaction) ON_LOOP
 {
+    struct wire_description d = {.flags = WIRE_STATEMENT_READONLY};
+    if (r->is_describe)
+        wire_put_description(&r->answer.out, r->id, &d);
     r->answer.changes = changes;
     r->answer.last_insert_rowid = changes;
     r->answer.seq = 7;
