@@ -16,6 +16,8 @@
 #define HELLO_MAX KIB(1) /* of a frame before the handshake */
 /* What one read adds to a partial frame at most. */
 #define READ_MAX KIB(256)
+/* Bytes unacknowledged for so long: the other side is gone. */
+#define GONE_MS 30000
 
 struct framed {
     struct tcp *tcp;
@@ -171,7 +173,8 @@ static struct tcp_events events_of(struct framed *f)
                                .on_eof = f->events.on_eof == NULL ? NULL : on_eof,
                                .on_drain = on_drain,
                                .on_close = on_close,
-                               .waiting = f->events.waiting};
+                               .waiting = f->events.waiting,
+                               .gone_ms = GONE_MS};
 }
 
 struct framed *framed_accept(uv_loop_t *loop, uv_stream_t *listener,
@@ -215,6 +218,11 @@ size_t framed_backlog(const struct framed *f)
 size_t framed_partial(const struct framed *f)
 {
     return f->partial.len;
+}
+
+uint64_t framed_bytes_sent(const struct framed *f)
+{
+    return tcp_bytes_sent(f->tcp);
 }
 
 uint64_t framed_bytes_taken(const struct framed *f)

@@ -45,7 +45,8 @@ void framed_send(struct framed *f, struct buf *b) ON_LOOP;
 size_t framed_backlog(const struct framed *f) ON_LOOP;
 /* Bytes of a frame that came in part. */
 size_t framed_partial(const struct framed *f) ON_LOOP;
-/* All bytes that the other side, or the kernel for it, has taken. */
+/* All bytes that were sent to the other side, and that it has taken (tcp.h). */
+uint64_t framed_bytes_sent(const struct framed *f) ON_LOOP;
 uint64_t framed_bytes_taken(const struct framed *f) ON_LOOP;
 /* All bytes that were read from it: it grows while the other side is alive and sends. */
 uint64_t framed_bytes_read(const struct framed *f) ON_LOOP;

@@ -43,7 +43,7 @@ enum meter_counter {
     METER_APPLIED,       /* entries of others, applied */
     METER_LEADER_SEEN,   /* this node heard of another leader than before */
     METER_FORWARDED,     /* requests passed on to the leader */
-    METER_READS_ENDED,   /* statements ended because they kept the WAL from starting over */
+    METER_READS_ENDED,   /* statements ended because they kept back the WAL, or others */
     METER_HTTP_INFORMED, /* HTTP answers 1xx, 2xx ... 5xx: five in a row */
     METER_HTTP_OK,
     METER_HTTP_MOVED,

@@ -131,6 +131,15 @@ static void tell(const struct reading *g, const char *event, uint64_t age_ms,
              event, g->session_id, age_ms, st->wal_bytes, st->restart_waits_ms, sql);
 }
 
+/* For the reason that its sentence says. */
+static void cancel(struct reading *g) ON_LOOP
+{
+    meters_count(METER_READS_ENDED, 1);
+    atomic_store_explicit(&g->ended, true, memory_order_release);
+    if (g->r != NULL)
+        atomic_store_explicit(&g->r->cancelled, true, memory_order_relaxed);
+}
+
 /* With the lock held. */
 static void end_reading(struct reader_watch *w, struct reading *g, uint64_t now_ms,
                         const struct repl_stats *st)
@@ -146,10 +155,25 @@ static void end_reading(struct reader_watch *w, struct reading *g, uint64_t now_
                    (uint64_t)(st->wal_bytes / MIB(1)),
                    (uint64_t)(w->config->wal_limit_bytes / MIB(1)));
     tell(g, "reader_ended", age, st);
-    meters_count(METER_READS_ENDED, 1);
-    atomic_store_explicit(&g->ended, true, memory_order_release);
-    if (g->r != NULL)
-        atomic_store_explicit(&g->r->cancelled, true, memory_order_relaxed);
+    cancel(g);
+}
+
+void reader_watch_give_up(struct reading *g, uint64_t waited_ms)
+{
+    char sql[SQL_SHOWN + 1];
+    thread_expect_loop();
+    CHECK(g->r != NULL);
+    show_sql(sql, g->r);
+    log_info("node",
+             "reader_ended session=%" PRIu64 " waited_ms=%" PRIu64 " sql=\"%s\""
+             " why=\"its client took no rows, and others waited for a reader\"",
+             g->session_id, waited_ms, sql);
+    (void)snprintf(g->sentence, sizeof g->sentence,
+                   "the statement was ended: its client took no rows for %" PRIu64 " ms, and other "
+                   "statements waited for a reader (reader-connections). Take the rows faster, or "
+                   "ask for fewer at a time",
+                   waited_ms);
+    cancel(g);
 }
 
 /* Names and ends those that are older than WARN_MS and LIMIT_MS (0: none). *n_ended of them; *left

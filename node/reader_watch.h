@@ -45,6 +45,9 @@ void reader_watch_turn(struct reader_watch *w, struct reading *g, struct request
  * ones see it, who holds a parked one has to send it on (session.c does). True: another process may
  * hold the WAL back; let a thread that may block call reader_watch_look_outside. */
 bool reader_watch_look(struct reader_watch *w, uint64_t now_ms) ON_LOOP;
+/* Ends the statement G, whose client let it wait for WAITED_MS while others waited for its place.
+ * Its request is in the hands of the loop, and is cancelled as above. */
+void reader_watch_give_up(struct reading *g, uint64_t waited_ms) ON_LOOP;
 /* May new statements begin? False for GATE_MS at most. Any thread. */
 bool reader_watch_is_open(const struct reader_watch *w);
 /* Finds the other processes that read the database's files, and says so in the log. Blocks. */

@@ -13,7 +13,9 @@
 
 #include <stdlib.h>
 
-#define BLOCK KIB(256) /* an answer is sent in pieces of about this size */
+#define BLOCK   KIB(256) /* an answer is sent in pieces of about this size */
+#define TAKE_MS 1000     /* to take one, when others wait for a connection */
+#define SLOW    4        /* one in so many connections may wait for its client all the same */
 
 /* A connection, and the statement that it runs. */
 struct reader_conn {
@@ -23,8 +25,12 @@ struct reader_conn {
 };
 
 struct cursor_state {
+    struct list link; /* of readers.away, while its client takes a block */
+    struct request *r;
     struct reader_conn *conn;
     struct sqlstmt *stmt;
+    uint64_t since_ms; /* it waits for that */
+    bool leaving;      /* it was told to make room */
 };
 
 struct snapshot {
@@ -44,9 +50,11 @@ struct readers {
     unsigned turn;      /* which of these three is asked first */
     struct list idle;   /* struct reader_conn */
     struct list over;   /* struct snapshot: to be ended */
+    struct list away;   /* struct cursor_state, but for those in snapshots: the longest first */
     unsigned conns, conns_max;
     unsigned snapshots, snapshots_max;
-    unsigned n_fresh, n_begin; /* how many are in those lists */
+    unsigned n_fresh, n_begin, n_away; /* how many are in those lists */
+    unsigned n_leaving;                /* cursors that make room */
     bool stopping;
     bool looks_outside; /* a thread is to find out who else reads our files */
     struct reader_watch *watch;
@@ -251,6 +259,36 @@ static void end(struct readers *p, struct request *r, struct reader_conn *conn,
         stay_in_snapshot(p, r);
 }
 
+/* R's rows go to its client, and nobody knows when it comes back. */
+static void send_away(struct readers *p, struct request *r, struct reader_conn *conn,
+                      struct sqlstmt *stmt) ON_READER
+{
+    (void)note_holding(conn);
+    if (r->cursor == NULL) {
+        r->cursor = MEM_NEW(struct cursor_state);
+        *r->cursor = (struct cursor_state){.r = r, .conn = conn, .stmt = stmt};
+        list_init(&r->cursor->link);
+    }
+    r->cursor->since_ms = clock_mono_ms();
+    if (r->snapshot == NULL) {
+        (void)pthread_mutex_lock(&p->lock);
+        list_push_back(&p->away, &r->cursor->link);
+        p->n_away++;
+        (void)pthread_mutex_unlock(&p->lock);
+    }
+    send_back(p, r, LOOP_ROWS);
+}
+
+static void free_cursor(struct readers *p, struct cursor_state *cur) ON_READER
+{
+    if (cur != NULL && cur->leaving) {
+        (void)pthread_mutex_lock(&p->lock);
+        p->n_leaving--;
+        (void)pthread_mutex_unlock(&p->lock);
+    }
+    free(cur);
+}
+
 /* Runs R until its end or until a block is full. */
 static void run(struct readers *p, struct request *r) ON_READER
 {
@@ -269,17 +307,11 @@ static void run(struct readers *p, struct request *r) ON_READER
     if (r->answer.seq == 0)
         r->answer.seq = repl_db_published_upper(p->db);
     if (e == ERR_OK && more) {
-        (void)note_holding(conn);
-        if (cur == NULL) {
-            cur = MEM_NEW(struct cursor_state);
-            *cur = (struct cursor_state){conn, stmt};
-            r->cursor = cur;
-        }
-        send_back(p, r, LOOP_ROWS);
+        send_away(p, r, conn, stmt);
         return;
     }
     end(p, r, conn, stmt);
-    free(cur);
+    free_cursor(p, cur);
     r->cursor = NULL;
     send_back(p, r, LOOP_ANSWER);
 }
@@ -376,6 +408,7 @@ enum err readers_open(const struct config *config, struct repl_db *db, struct ma
     list_init(&p->parked);
     list_init(&p->idle);
     list_init(&p->over);
+    list_init(&p->away);
     *out = p;
     for (; p->n_threads < config->readers; p->n_threads++) {
         enum err e = thread_start(&p->threads[p->n_threads], "reader", reader_main, p);
@@ -397,7 +430,7 @@ void readers_close(struct readers *p)
     for (unsigned i = 0; i < p->n_threads; i++)
         (void)pthread_join(p->threads[i], NULL);
     CHECK(list_empty(&p->fresh) && list_empty(&p->begin) && list_empty(&p->parked) &&
-          list_empty(&p->over) && p->conns == 0 && p->snapshots == 0);
+          list_empty(&p->over) && list_empty(&p->away) && p->conns == 0 && p->snapshots == 0);
     LIST_EACH(l, &p->idle) {
         struct reader_conn *idle = LIST_ENTRY(l, struct reader_conn, link);
         sqlconn_close(idle->sql);
@@ -415,6 +448,10 @@ void readers_run(struct readers *p, struct request *r)
     r->letter.kind = READ_REQUEST;
     (void)pthread_mutex_lock(&p->lock);
     bool has_conn = r->cursor != NULL || r->snapshot != NULL;
+    if (r->cursor != NULL && !list_empty(&r->cursor->link)) {
+        list_remove(&r->cursor->link);
+        p->n_away--;
+    }
     p->n_fresh += !has_conn && !r->begins_snapshot;
     p->n_begin += !has_conn && r->begins_snapshot;
     list_push_back(has_conn             ? &p->parked
@@ -468,6 +505,24 @@ static void take_expired(struct list *from, unsigned *n, struct list *to, uint64
     }
 }
 
+/* Statements whose clients take nothing must not keep all others waiting: with the lock. */
+static void make_room(struct readers *p, uint64_t now_ms) ON_LOOP
+{
+    if (p->conns < p->conns_max)
+        return;
+    LIST_EACH(i, &p->away) {
+        struct cursor_state *cur = LIST_ENTRY(i, struct cursor_state, link);
+        if (p->n_leaving >= p->n_fresh || p->n_away <= p->conns_max / SLOW ||
+            now_ms < cur->since_ms + TAKE_MS)
+            return;
+        p->n_leaving += !cur->leaving;
+        cur->leaving = true;
+        reader_watch_give_up(&cur->conn->reading, now_ms - cur->since_ms);
+        list_remove(i);
+        p->n_away--;
+    }
+}
+
 void readers_expire(struct readers *p, uint64_t now_ms)
 {
     struct list over, *l;
@@ -481,6 +536,7 @@ void readers_expire(struct readers *p, uint64_t now_ms)
         (void)pthread_cond_broadcast(&p->work);
     take_expired(&p->fresh, &p->n_fresh, &over, now_ms);
     take_expired(&p->begin, &p->n_begin, &over, now_ms);
+    make_room(p, now_ms);
     (void)pthread_mutex_unlock(&p->lock);
     while ((l = list_pop_front(&over)) != NULL) {
         struct request *r = LIST_ENTRY(l, struct request, letter.link);

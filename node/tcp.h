@@ -30,6 +30,10 @@ struct tcp_events {
     void (*on_close)(void *ctx, const char *why);
     struct waiting *waiting; /* where the backlog is counted; NULL: nowhere */
     enum meter_door door;    /* where its bytes are counted, of all time */
+    /* Bytes unacknowledged for so long: the other side is gone (TCP_USER_TIMEOUT). The kernel takes
+     * a slow reader with a small buffer for one that is gone, though it reads on; 0: it waits, and
+     * the owner looks at tcp_bytes_taken. */
+    unsigned gone_ms;
 };
 
 enum tcp_end {
@@ -59,7 +63,9 @@ void tcp_pause(struct tcp *t) ON_LOOP;
 void tcp_resume(struct tcp *t) ON_LOOP;
 /* Bytes that the other side has not taken yet. */
 size_t tcp_backlog(const struct tcp *t) ON_LOOP;
-/* All bytes that the other side, or the kernel for it, has taken; all that were read from it. */
+/* All bytes that were sent to the other side; that it has taken (its kernel has acknowledged them:
+ * costs a call of ours); that were read from it. */
+uint64_t tcp_bytes_sent(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_taken(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_read(const struct tcp *t) ON_LOOP;
 /* Closes and frees; no event follows. FLUSH and LINGER take 2 seconds at most, less when more than

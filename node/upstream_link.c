@@ -269,7 +269,7 @@ static void ping(struct leader_link *l, uint64_t now_ms) ON_LOOP
     upstream_put(l, &b);
     l->pinged_ms = now_ms;
     l->bytes_taken = framed_bytes_taken(l->framed);
-    l->ping_at = l->bytes_taken + framed_backlog(l->framed);
+    l->ping_at = framed_bytes_sent(l->framed);
 }
 
 /* A slow network is not a dead one: the PING still waits behind bytes, and they move. */

@@ -201,7 +201,8 @@ static void put_reads(struct metrics_text *t, const struct facts *f) ON_LOOP
     metrics_gauge(t, "lectern_snapshots_waiting", "Read transactions that wait",
                   r->snapshots_waiting);
     metrics_counter(t, "lectern_reads_ended_total",
-                    "Statements ended because they kept the WAL from starting over",
+                    "Statements ended because they kept the WAL from starting over, or readers "
+                    "from others",
                     f->meters.counters[METER_READS_ENDED]);
 }
 

@@ -2,6 +2,7 @@
  * taken, or nothing at all. The times are short here, and nothing depends on how short. */
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/sizes.h"
 #include "tests/lib/test.h"
 #include "tests/unit/http/http_handlers.h"
 #include "tests/unit/http/http_stage.h"
@@ -122,6 +123,25 @@ TEST(http_ends_a_client_that_takes_nothing)
     EXPECT(test_overs == 1 && test_flood_left > 0);
     thread_expect_loop();
     EXPECT_EQ(http_listener_connections(s.listener), 0);
+    (void)close(fd);
+    stage_close(&s);
+}
+
+/* The kernel takes more than a second's worth of what it reads, and asks for no more meanwhile. */
+TEST(http_waits_for_a_client_that_takes_slowly_and_steadily)
+{
+    static char part[KIB(8)];
+    struct http_stage s;
+    struct http_options o = options();
+    o.take_ms = 500;
+    stage_open(&s, o);
+    int fd = client_dial(&s);
+    client_say_text(&s, fd, "GET /flood HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (unsigned i = 0; i < 200; i++) {
+        stage_for(&s, 10);
+        EXPECT(recv(fd, part, sizeof part, 0) > 0);
+    }
+    EXPECT(test_overs == 0 && test_flood_left > 0);
     (void)close(fd);
     stage_close(&s);
 }
