@@ -34,6 +34,8 @@
 #define PROGRESS_BYTES KIB(1)
 /* Requests that came together are run so long; then the others have their turn. */
 #define TURN_NS 2000000
+/* As many bytes of a WebSocket are between two looks at the clock. */
+#define PIECE_BYTES KIB(8)
 
 enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_ANSWER, CONN_UPGRADED, CONN_OVER };
 
@@ -305,6 +307,16 @@ static void open_turn(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
     }
 }
 
+static const char *fault_of_head(const struct http_conn *c, uint8_t first) ON_LOOP
+{
+    if (first == 0x16)
+        return "this looks like TLS, and the port speaks plain HTTP: use http://, ws:// or "
+               "libsql://HOST:PORT?tls=0";
+    if (first < 'A' || first > 'Z')
+        return "the request's first line is not METHOD TARGET HTTP/1.1";
+    return c->lines.bad;
+}
+
 static size_t take_head(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
 {
     size_t skip = 0;
@@ -323,7 +335,7 @@ static size_t take_head(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP
     enum http_scan scan = http_lines_scan(&c->lines, p + c->scanned, limit - c->scanned, &used);
     c->scanned += used;
     if (scan == HTTP_SCAN_BAD || p[0] < 'A' || p[0] > 'Z') {
-        refuse(c, 400, "BAD_REQUEST", "the request is not HTTP/1.1");
+        refuse(c, 400, "BAD_REQUEST", fault_of_head(c, p[0]));
         return skip + n;
     }
     if (scan == HTTP_SCAN_WHOLE) {
@@ -399,7 +411,7 @@ static bool step(struct http_conn *c, const uint8_t *p, size_t n, size_t *used) 
     case CONN_UPGRADED:
         if (n == 0 || c->paused)
             return false;
-        *used = c->takeover->on_bytes(c->takeover->ctx, p, n);
+        *used = c->takeover->on_bytes(c->takeover->ctx, p, n < PIECE_BYTES ? n : PIECE_BYTES);
         return *used > 0;
     case CONN_ANSWER:
     case CONN_OVER:

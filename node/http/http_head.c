@@ -10,20 +10,35 @@
 #include <string.h>
 #include <strings.h>
 
+/* What is wrong with B, which is no LF. */
+static const char *fault_of(uint8_t b, uint8_t before, bool inside)
+{
+    if (before == '\r')
+        return "a CR stands alone: lines end with CR LF";
+    if (!inside && (b == ' ' || b == '\t'))
+        return "a line begins with a space: headers are one line each";
+    if (!inside && b == ':')
+        return "a header has no name";
+    if ((b < 0x20 && b != '\t' && b != '\r') || b == 0x7f)
+        return "a control byte stands in the head";
+    return NULL;
+}
+
 enum http_scan http_lines_scan(struct http_lines *s, const uint8_t *p, size_t n, size_t *used)
 {
     for (size_t i = 0; i < n; i++) {
         uint8_t b = p[i], before = s->before;
         s->before = b;
         if (b == '\n') {
-            if (before != '\r')
+            if (before != '\r') {
+                s->bad = "a line ends with LF alone: CR LF is needed";
                 return HTTP_SCAN_BAD;
+            }
             *used = i + 1;
             if (!s->inside)
                 return HTTP_SCAN_WHOLE;
             s->inside = false;
-        } else if (before == '\r' || (!s->inside && (b == ' ' || b == '\t' || b == ':')) ||
-                   (b < 0x20 && b != '\t' && b != '\r') || b == 0x7f) {
+        } else if ((s->bad = fault_of(b, before, s->inside)) != NULL) {
             return HTTP_SCAN_BAD;
         } else {
             s->inside = s->inside || b != '\r';
@@ -232,7 +247,21 @@ static struct http_verdict judge_failure(const struct finding *h, enum llhttp_er
         return version;
     if (e == HPE_INVALID_METHOD)
         return (struct http_verdict){501, "NOT_IMPLEMENTED", "the method is unknown"};
-    return http_bad_request("the request is not HTTP/1.1");
+    switch ((int)e) {
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+        return http_bad_request("content-length is there twice, or beside transfer-encoding");
+    case HPE_INVALID_CONTENT_LENGTH:
+        return http_bad_request("content-length is no number");
+    case HPE_INVALID_TRANSFER_ENCODING:
+        return http_bad_request("transfer-encoding is not understood");
+    case HPE_INVALID_HEADER_TOKEN:
+        return http_bad_request("a header has a byte in its name or value that may not be there, "
+                                "or a space before its colon");
+    case HPE_INVALID_URL:
+        return http_bad_request("the target of the request has a byte that may not be there");
+    default:
+        return http_bad_request("the request's first line is not METHOD TARGET HTTP/1.1");
+    }
 }
 
 /* --- both --- */

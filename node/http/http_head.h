@@ -17,8 +17,9 @@ struct llhttp__internal_s; /* llhttp_t */
 
 enum http_scan { HTTP_SCAN_MORE, HTTP_SCAN_WHOLE, HTTP_SCAN_BAD };
 struct http_lines {
-    uint8_t before; /* the byte before the next one */
-    bool inside;    /* of a line */
+    uint8_t before;  /* the byte before the next one */
+    bool inside;     /* of a line */
+    const char *bad; /* why, after BAD */
 };
 /* Looks at N more bytes. WHOLE: the empty line ends with the first *USED of them. BAD: a line that
  * ends otherwise than with CR LF, or begins with a space (on both, readers of HTTP disagree: RFC

@@ -162,6 +162,39 @@ TEST(http_ignores_trailers)
     stage_close(&s);
 }
 
+TEST(http_says_what_is_wrong_with_a_head)
+{
+#define GET "GET /echo HTTP/1.1\r\nHost: h\r\n"
+    static const struct {
+        const char *head, *said;
+    } heads[] = {
+        {"GET /echo HTTP/1.1\nHost: h\n\n", "LF alone"},
+        {GET "A: b\rc\r\n\r\n", "CR stands alone"},
+        {GET " folded\r\n\r\n", "begins with a space"},
+        {GET ": b\r\n\r\n", "no name"},
+        {GET "A: \1\r\n\r\n", "control byte"},
+        {GET "A : b\r\n\r\n", "space before its colon"},
+        {GET "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", "content-length is there twice"},
+        {GET "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "transfer-encoding"},
+        {GET "Content-Length: x\r\n\r\n", "content-length is no number"},
+        {"\x16\3\1\2\1", "looks like TLS"},
+        {"hello\r\n\r\n", "not METHOD TARGET HTTP/1.1"},
+    };
+#undef GET
+    struct http_stage s;
+    struct http_options o = http_options_default();
+    o.router = &test_router;
+    stage_open(&s, o);
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        char *a = answer_to(&s, heads[i].head, 0);
+        expect_refused(heads[i].said, a, 400);
+        if (strstr(a, heads[i].said) == NULL)
+            test_fail(__FILE__, __LINE__, "%s: %s", heads[i].said, a);
+        free(a);
+    }
+    stage_close(&s);
+}
+
 TEST(http_reads_nothing_behind_a_zero_byte)
 {
     static const char text[] = "GET /echo HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n" NEXT;
