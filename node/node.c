@@ -47,6 +47,7 @@
 #define GOSSIP_TICKS 5    /* timer ticks between two tellings */
 #define HAND_OVER_MS 3000 /* at most, before the node stops without having handed over */
 #define FINISH_MS    3000 /* at most, for answers to what was taken */
+#define PART_MS      250  /* for what is on its way as we close: it is told that it was not run */
 #define LEAVE_MS     3000 /* for requests to come back, before the log is closed under them */
 
 bool node_is_serving(const struct node *n)
@@ -360,6 +361,13 @@ static bool has_finished(const struct node *n) ON_LOOP
     return list_empty(&n->connections) && (n->door == NULL || http_listener_is_quiet(n->door));
 }
 
+static void part(struct node *n) ON_LOOP
+{
+    set_stage(n, NODE_PARTING);
+    if (n->door != NULL)
+        http_listener_deafen(n->door);
+}
+
 static void begin_stop(struct node *n) ON_LOOP
 {
     if (n->stage != NODE_SERVING)
@@ -411,7 +419,12 @@ static void go_on_stopping(struct node *n, uint64_t now_ms) ON_LOOP
     if (n->stage == NODE_HANDING_OVER &&
         (n->role != CNS_LEADER || now_ms > n->stage_since_ms + HAND_OVER_MS))
         finish_requests(n);
+    if (n->stage == NODE_FINISHING) /* who may ask no more must not keep others waiting */
+        hrana_held_clear(n->held);
     if (n->stage == NODE_FINISHING && (has_finished(n) || now_ms > n->stage_since_ms + FINISH_MS))
+        part(n);
+    if (n->stage == NODE_PARTING && (n->door == NULL || http_listener_connections(n->door) == 0 ||
+                                     now_ms > n->stage_since_ms + PART_MS))
         leave(n);
     bool patient = now_ms <= n->stage_since_ms + LEAVE_MS;
     if (n->stage == NODE_LEAVING && n->cns != NULL && (list_empty(&n->sessions) || !patient)) {

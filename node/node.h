@@ -29,13 +29,15 @@ struct listener;
 struct writer_pool;
 
 /* A stop is heard between SERVING and ENDED. HANDING_OVER: all is served, while another node takes
- * the lead. FINISHING: nothing new is taken, what was taken is answered. LEAVING: nothing is
- * answered. */
+ * the lead. FINISHING: nothing new is taken, what was taken is answered. PARTING: all is
+ * answered, and no connection is taken; what still comes by the others is refused, for who finds
+ * one closed does not know whether he was heard. LEAVING: nothing is answered. */
 enum node_stage {
     NODE_STARTING,
     NODE_SERVING,
     NODE_HANDING_OVER,
     NODE_FINISHING,
+    NODE_PARTING,
     NODE_LEAVING,
     NODE_ENDED
 };

@@ -55,12 +55,17 @@ static struct hrana_stream *remove_held(struct hrana_held *h, struct held *e) ON
     return s;
 }
 
+void hrana_held_clear(struct hrana_held *h)
+{
+    LIST_EACH(i, &h->rest)
+        hrana_stream_close(remove_held(h, LIST_ENTRY(i, struct held, link)));
+}
+
 void hrana_held_free(struct hrana_held *h)
 {
     if (h == NULL)
         return;
-    LIST_EACH(i, &h->rest)
-        hrana_stream_close(remove_held(h, LIST_ENTRY(i, struct held, link)));
+    hrana_held_clear(h);
     table_fini(&h->table);
     free(h);
 }

@@ -16,6 +16,8 @@
 struct hrana_held;
 
 struct hrana_held *hrana_held_new(struct node *n) ON_LOOP;
+/* Closes all that rest: their clients come too late. */
+void hrana_held_clear(struct hrana_held *h) ON_LOOP;
 /* Closes all. */
 void hrana_held_free(struct hrana_held *h) ON_LOOP;
 /* The stream that BATON names; without one (NULL) a new one. An error: nothing was taken. */

@@ -32,7 +32,7 @@ struct http_listener {
     struct list waits[HTTP_WAITS];
     struct list again;
     unsigned n_connections;
-    bool winding_down, refuses, closed;
+    bool winding_down, refuses, deaf, closed;
     unsigned handles;
     time_t date_of; /* of DATE */
     char date[80];
@@ -216,6 +216,13 @@ void http_listener_refuse(struct http_listener *l)
             http_conn_wind_down(http_conn_of(i));
 }
 
+void http_listener_deafen(struct http_listener *l)
+{
+    if (!l->deaf)
+        uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
+    l->deaf = true;
+}
+
 bool http_listener_is_quiet(const struct http_listener *l)
 {
     for (unsigned w = 0; w < HTTP_WAITS; w++)
@@ -237,7 +244,7 @@ void http_listener_close(struct http_listener *l)
 {
     CHECK(!l->closed);
     l->winding_down = true;
-    uv_close((uv_handle_t *)&l->tcp, on_handle_closed);
+    http_listener_deafen(l);
     uv_close((uv_handle_t *)&l->timer, on_handle_closed);
     uv_close((uv_handle_t *)&l->idle, on_handle_closed);
     for (struct http_conn *c; (c = any_of(l)) != NULL;)

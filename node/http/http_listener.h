@@ -45,6 +45,8 @@ void http_listener_wind_down(struct http_listener *l) ON_LOOP;
 /* It stops: new requests are refused, but those of handlers that answer while it does; WebSockets
  * end when what came by them is answered. */
 void http_listener_refuse(struct http_listener *l) ON_LOOP;
+/* No more connections are taken; the others go on. */
+void http_listener_deafen(struct http_listener *l) ON_LOOP;
 /* Nothing that was taken waits for its answer, and all answers were taken. */
 bool http_listener_is_quiet(const struct http_listener *l) ON_LOOP;
 /* Ends all connections and frees; handlers hear on_over before it returns

@@ -2,6 +2,7 @@
 HTTP clients away without breaking anything."""
 
 import http.client
+import socket
 import threading
 import time
 
@@ -142,3 +143,56 @@ def test_a_node_that_stops_breaks_nothing():
         expect_equal(len(rows), len(set(rows)), "rows, each once")
         expect(set(done) <= set(rows), lambda: f"lost: {sorted(set(done) - set(rows))[:5]}")
         expect_equal(len(rows) - len(done), 0, "rows of writes that were not answered")
+
+
+def asks_as_it_closes(c, node):
+    """Stops NODE; the status of a request on a connection that was idle until no other is taken."""
+    with Door(node) as idle:
+        idle.rows("SELECT 1")
+        node.terminate()
+
+        def is_deaf():
+            try:
+                with socket.create_connection(("127.0.0.1", node.http_port)):
+                    return False
+            except ConnectionRefusedError:
+                return True
+        c.wait(is_deaf, f"{node} takes no connection")
+        try:
+            status = idle.ask("POST", "/v2/pipeline", {"requests": []}).status
+        except (OSError, http.client.HTTPException):
+            status = None
+    node.wait_end()
+    c.restart(node)
+    c.wait_serving()
+    return status
+
+
+@case()
+def test_a_client_between_two_requests_is_told():
+    """Its request is on its way as the node closes: it hears that it was not run. There is a
+    quarter of a second for that, and this machine may be busy: one of five is enough."""
+    with Cluster(n=3, http=True) as c:
+        node = c.others(c.leader())[0]
+        expect(any(asks_as_it_closes(c, node) == 503 for _ in range(5)), "nobody was told")
+
+
+@case()
+def test_a_transaction_whose_client_is_refused_keeps_nobody_waiting():
+    with Cluster(n=3, http=True) as c:
+        leader = c.leader()
+        node, other = c.others(leader)
+        with Door(node) as held, Door(node) as waiting, Door(other) as door:
+            door.execute("CREATE TABLE t (a TEXT)")
+            held.pipeline({"type": "execute", "stmt": stmt("BEGIN IMMEDIATE")})
+            waiting.conn.request("POST", "/v2/pipeline", '{"requests":[{"type":"execute","stmt":'
+                                 '{"sql":"INSERT INTO t VALUES (1)"}}]}')
+            time.sleep(0.1 * PATIENCE)
+            began = time.monotonic()
+            node.stop()
+            took = time.monotonic() - began
+            r = waiting.conn.getresponse()
+            expect(r.status == 200 and b'"affected_row_count":1' in r.read(), "a write that waited")
+            expect(took < 2.5 * PATIENCE, f"the stop took {took:.1f} s")
+        c.restart(node)
+        c.wait_serving()
