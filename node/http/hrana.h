@@ -1,8 +1,8 @@
 /* Room: node/http. Hrana's requests and answers, decoded: the same whether they came as JSON or as
- * another encoding, over HTTP or a WebSocket.
+ * Protobuf, over HTTP or a WebSocket.
  *
- *     bytes -> hrana_json_read  -> struct hrana_request -> hrana_stream
- *           <- hrana_json_write <- struct hrana_reply   <-
+ *     bytes -> hrana_form -> struct hrana_request -> hrana_stream
+ *           <- hrana_form <- struct hrana_reply   <-
  *
  * Everything of a request lives in the arena of the message that it came with, or in its bytes.
  * Source: Hrana 1, 2 and 3 specifications (tursodatabase/libsql, docs/HRANA_*_SPEC.md).

@@ -2,8 +2,8 @@
  * (hrana_protobuf.h). Who runs requests knows none of them by name: a path, or a subprotocol of a
  * WebSocket, chooses one.
  *
- *     bytes -> hrana_read_feed -> form.pipeline, .cursor, .message -> struct hrana_*
- *           <- hrana_write_*, form.*                               <- struct hrana_reply, entries
+ *     bytes -> hrana_reader_feed -> form.pipeline, .cursor, .message -> struct hrana_*
+ *           <- hrana_write_*, form.*                                 <- struct hrana_reply, entries
  *
  * Reading: all of the result lives in the reader's arena. An error is of the whole message (HTTP
  * 400, the end of a WebSocket): ERR_PROTOCOL, its sentence with the place
