@@ -178,7 +178,8 @@ static void begin_as_one(struct hrana_stream *s) ON_LOOP
 
 /* --- step by step --- */
 
-/* After a lost transaction nothing runs by itself until the program has ended what it began. */
+/* After a lost transaction nothing runs by itself until the program has ended what it began, or
+ * begins anew: no program does that within a transaction. */
 static struct hrana_error *refuse_lost(struct hrana_stream *s, const struct hrana_text *t,
                                        bool *done) ON_LOOP
 {
@@ -186,8 +187,10 @@ static struct hrana_error *refuse_lost(struct hrana_stream *s, const struct hran
     *done = false;
     if (!s->lost)
         return NULL;
-    if (step == SQL_STEP_ROLLBACK || step == SQL_STEP_COMMIT)
+    if (step != SQL_STEP_NONE)
         s->lost = false;
+    if (step == SQL_STEP_BEGIN || step == SQL_STEP_WRITE || step == SQL_STEP_READONLY)
+        return NULL;
     *done = step == SQL_STEP_ROLLBACK; /* what it would do is done already */
     return *done ? NULL
                  : hrana_error_new(s->time_up ? "TRANSACTION_TIMEOUT" : "TRANSACTION_CLOSED",

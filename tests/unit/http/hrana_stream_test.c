@@ -79,6 +79,15 @@ TEST(transaction_ended_by_an_error)
         free(door_answer(&d, fd, 200));
         free(baton);
     }
+    char *baton = NULL; /* "begin it again", says the node: that needs no ROLLBACK before */
+    begin_transaction(&d, fd, &baton);
+    post(&d, fd, baton, EXECUTE("INSERT 1") "," EXECUTE("BEGIN") "," EXECUTE("INSERT 2") "," CLOSE);
+    asked_error(door_asked(&d, "INSERT 1"), ERR_TXN_LOST, 0, "why", false);
+    asked_done(door_asked(&d, "BEGIN"), 0, true);
+    EXPECT((door_asked(&d, "INSERT 2")->query.flags & WIRE_INSIDE) != 0);
+    asked_done(door_asked(&d, "INSERT 2"), 1, true);
+    free(door_answer(&d, fd, 200));
+    free(baton);
     (void)close(fd);
     door_stage_close(&d);
 }
@@ -262,6 +271,31 @@ TEST(batch_of_long_columns_or_errors_is_bounded)
         buf_fini(&b);
     }
     free(sentence);
+    (void)close(fd);
+    door_stage_close(&d);
+}
+
+/* Its client hears no baton, so nobody could end the transaction that it began. */
+TEST(pipeline_whose_answer_does_not_fit_keeps_no_stream)
+{
+    struct door_stage d;
+    struct buf b;
+    door_stage_open(&d);
+    thread_expect_loop();
+    int fd = client_dial(&d.http);
+    buf_init(&b, SIZE_MAX);
+    buf_printf(&b, EXECUTE("BEGIN"));
+    d.config.http_answer_bytes = 20000;
+    for (int i = 0; i < 1000; i++)
+        buf_printf(&b, ",{\"type\":\"close_sql\",\"sql_id\":1}");
+    buf_put_u8(&b, 0);
+    post(&d, fd, NULL, (const char *)b.data);
+    asked_done(door_asked(&d, "BEGIN"), 0, true);
+    char *a = door_answer(&d, fd, 500);
+    expect_in(a, "RESPONSE_TOO_LARGE");
+    free(a);
+    EXPECT(list_empty(&d.node.sessions));
+    buf_fini(&b);
     (void)close(fd);
     door_stage_close(&d);
 }
