@@ -12,7 +12,8 @@
 /* --- a handler: echoes, or does what a message says --- */
 
 static struct websocket *paused;
-#define FLOOD 300 /* messages of 100,000 bytes */
+#define FLOOD      300 /* messages of 100,000 bytes */
+#define BUSY_BYTES 200 /* of a message */
 
 static unsigned opens, messages, overs, drains;
 static size_t flood_left;
@@ -54,6 +55,9 @@ static void on_message(struct websocket *ws, bool text, const uint8_t *p, size_t
         flood_on(ws);
         return;
     }
+    if (n == BUSY_BYTES) /* keeps the loop for a millisecond */
+        for (uint64_t begun = uv_hrtime(); uv_hrtime() - begun < 1000000;)
+            ;
     buf_init(&b, SIZE_MAX);
     buf_put(&b, p, n);
     if (text)
@@ -446,6 +450,30 @@ TEST(websocket_stops_reading_while_its_handler_is_busy)
         stage_for(&s, 1);
     }
     EXPECT_EQ(messages, N + 1);
+    (void)close(fd);
+    buf_fini(&b);
+    stage_close(&s);
+}
+
+TEST(websocket_gives_the_others_their_turn)
+{
+    static const char busy[BUSY_BYTES];
+    enum { SENT = 300 };
+    struct http_stage s;
+    struct buf b;
+    open_stage(&s);
+    buf_init(&b, SIZE_MAX);
+    for (unsigned i = 0; i < SENT; i++)
+        put_frame(&b, 0x82, busy, sizeof busy);
+    put_frame(&b, 0x88, "\x03\xe8", 2);
+    int fd = open_socket(&s);
+    EXPECT(write(fd, b.data, b.len) == (ssize_t)b.len);
+    while (messages == 0)
+        stage_turn(&s);
+    EXPECT(messages < SENT / 3);
+    size_t n;
+    free(client_hear_all(&s, fd, &n));
+    EXPECT(messages == SENT && n == SENT * (4 + BUSY_BYTES) + 4);
     (void)close(fd);
     buf_fini(&b);
     stage_close(&s);
