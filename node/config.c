@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/http/door_settings.h"
 #include "node/identity.h"
 #include "node/waiting.h"
 
@@ -182,22 +183,29 @@ static enum err check_address(const char *name, const char *value)
     return ERR_OK;
 }
 
-/* What a node tells the others of itself: "every address" is none to connect to. */
-static enum err check_told(const char *told, const char *listen, const char *told_name,
-                           const char *listen_name)
+bool config_is_every_address(const char *address)
 {
     static const char *const wildcards[] = {"0.0.0.0", "::", "[::]", "*", "0"};
-    bool own = told[0] != 0;
-    const char *address = own ? told : listen;
     const char *colon = strrchr(address, ':');
     size_t n = colon == NULL ? strlen(address) : (size_t)(colon - address);
     for (size_t i = 0; i < sizeof wildcards / sizeof wildcards[0]; i++)
         if (strlen(wildcards[i]) == n && strncmp(wildcards[i], address, n) == 0)
-            return err_fail(ERR_CONFIG,
-                            "%s = \"%s\" is every address of this machine: set --%s "
-                            "HOST:PORT, which the other nodes can connect to",
-                            own ? told_name : listen_name, address, told_name);
-    return ERR_OK;
+            return true;
+    return false;
+}
+
+/* What a node tells the others of itself. */
+static enum err check_told(const char *told, const char *listen, const char *told_name,
+                           const char *listen_name)
+{
+    bool own = told[0] != 0;
+    const char *address = own ? told : listen;
+    if (!config_is_every_address(address))
+        return ERR_OK;
+    return err_fail(ERR_CONFIG,
+                    "%s = \"%s\" is every address of this machine: set --%s HOST:PORT, which the "
+                    "other nodes can connect to",
+                    own ? told_name : listen_name, address, told_name);
 }
 
 static enum err check_join(const struct config *c)
@@ -251,7 +259,7 @@ static enum err check_http(const struct config *c)
         return err_fail(ERR_CONFIG, "http-connections must be 1 to 1000000");
     if (c->http_idle_ms < 1000 || c->http_idle_ms > 86400000)
         return err_fail(ERR_CONFIG, "http-idle-timeout must be a second to a day");
-    return ERR_OK;
+    return door_settings_check(c);
 }
 
 static enum err check(const struct config *c)
@@ -307,6 +315,14 @@ static enum err set_log_level(const char *name)
     return err_fail(ERR_CONFIG, "log-level = \"%s\" is not debug, info, warn or error", name);
 }
 
+/* A URL means the same with a `/` at its end; drivers put more behind it. */
+static void drop_slash(char *url)
+{
+    size_t n = strlen(url);
+    if (n > 0 && url[n - 1] == '/')
+        url[n - 1] = 0;
+}
+
 enum err config_load(struct config *c, int argc, char **argv, enum config_wish *wish)
 {
     const char *file = getenv("LECTERN_CONFIG");
@@ -323,6 +339,7 @@ enum err config_load(struct config *c, int argc, char **argv, enum config_wish *
     TRY(walk_flags(c, argc, argv, &file, wish));
     TRY(set_log_level(c->log_level));
     c->database_id = c->cluster_id;
+    drop_slash(c->http_url);
     return check(c);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LECTERN_VERSION "0.1.0"
@@ -35,6 +36,8 @@ MUST_USE enum err config_load(struct config *c, int argc, char **argv, enum conf
  * into LIMIT file descriptors: without one for the next segment of the log a node stops.
  * ERR_CONFIG: LIMIT is too low to be of use. */
 MUST_USE enum err config_fit_descriptors(struct config *c, uint64_t limit);
+/* Is the host of ADDRESS (HOST:PORT) every address of a machine: none to connect to? */
+bool config_is_every_address(const char *address);
 void config_fini(struct config *c);
 /* The --help text on standard output. */
 void config_print_help(void);

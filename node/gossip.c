@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "node/disk_watch.h"
 #include "node/fetch.h"
+#include "node/http/door_settings.h"
 #include "node/join.h"
 #include "node/key_keeper.h"
 #include "node/members_view.h"
@@ -134,10 +135,7 @@ void gossip_self(struct gossip *g, struct gossip_news *out)
         fill_from_log(g, out);
     const char *address = n->config->advertise[0] != 0 ? n->config->advertise : n->config->listen;
     (void)snprintf(out->address, sizeof out->address, "%s", address);
-    if (n->config->http_url[0] != 0)
-        (void)snprintf(out->http, sizeof out->http, "%s", n->config->http_url);
-    else if (n->config->http_listen[0] != 0)
-        (void)snprintf(out->http, sizeof out->http, "http://%s", n->config->http_listen);
+    door_settings_url(n->config, out->http, sizeof out->http);
     out->has_key = out->serving;
     memcpy(out->key, n->keys.keys[0], sizeof out->key);
     (void)snprintf(out->version, sizeof out->version, "%s", LECTERN_VERSION);

@@ -1,6 +1,9 @@
 /* Room: node/http.   Thread: loop.   Owns: nothing. */
 #include "node/http/hrana_wish.h"
 
+#include "base/check.h"
+#include "node/node.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +33,9 @@ static bool read_ms(const char *text, uint32_t *out)
     return true;
 }
 
-static bool read_level(const char *text, struct hrana_wish *out)
+bool hrana_wish_read_level(const char *text, struct hrana_wish *out)
 {
+    out->bound_ms = 0;
     if (strcmp(text, "any") == 0)
         out->level = WIRE_ANY;
     else if (strcmp(text, "session") == 0)
@@ -49,7 +53,9 @@ enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out)
 {
     char text[64];
     *out = (struct hrana_wish){.level = WIRE_SESSION};
-    if (find(x, "lectern-read", "read", text, sizeof text) && !read_level(text, out))
+    bool known = hrana_wish_read_level(x->node->config->http_read, out);
+    CHECK(known); /* door_settings.c */
+    if (find(x, "lectern-read", "read", text, sizeof text) && !hrana_wish_read_level(text, out))
         return err_fail(ERR_PROTOCOL, "lectern-read (or ?read=) is any, bounded:MILLISECONDS, "
                                       "session or strong");
     if (find(x, "lectern-timeout", "timeout", text, sizeof text) &&

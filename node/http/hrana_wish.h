@@ -2,13 +2,17 @@
  * same in the URL's query, for programs that can only set a URL. Thread: loop.
  *
  *     lectern-read: any | bounded:MILLISECONDS | session | strong      ?read=
- *     lectern-timeout: MILLISECONDS                                    ?timeout= */
+ *     lectern-timeout: MILLISECONDS                                    ?timeout=
+ *
+ * Who says nothing of reads gets the setting http-read: for drivers that can say nothing. */
 #ifndef NODE_HTTP_HRANA_WISH_H
 #define NODE_HTTP_HRANA_WISH_H
 
 #include "node/http/exchange.h"
 #include "node/http/hrana_stream.h"
 
+/* Reads a level as above into OUT; false: TEXT is none. */
+bool hrana_wish_read_level(const char *text, struct hrana_wish *out);
 /* ERR_PROTOCOL: the sentence says what is wrong. */
 MUST_USE enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out) ON_LOOP;
 

@@ -17,29 +17,6 @@
 
 #define HOST_MAX 256
 
-bool origin_is_one(const char *p, size_t n)
-{
-    static const char lower[] = "abcdefghijklmnopqrstuvwxyz", digits[] = "0123456789";
-    char text[512];
-    if (n >= sizeof text || memchr(p, 0, n) != NULL)
-        return false;
-    memcpy(text, p, n);
-    text[n] = 0;
-    size_t scheme = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
-    char *host = text + scheme + 3;
-    if (scheme == 0 || strchr(lower, text[0]) == NULL || strncmp(text + scheme, "://", 3) != 0)
-        return false;
-    size_t len = host[0] == '[' ? strspn(host + 1, "0123456789abcdef:.") + 2
-                                : strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789-._");
-    if (len == 0 || (host[0] == '[' && (strlen(host) < len || host[len - 1] != ']')))
-        return false;
-    const char *port = host + len;
-    size_t of_port = port[0] == ':' ? strspn(port + 1, digits) : 0;
-    bool usual = (strcmp(port, ":80") == 0 && strncmp(text, "http:", 5) == 0) ||
-                 (strcmp(port, ":443") == 0 && strncmp(text, "https:", 6) == 0);
-    return port[0] == 0 || (of_port > 0 && of_port <= 5 && port[1 + of_port] == 0 && !usual);
-}
-
 static bool is_listed(const struct exchange *x, const char *origin) ON_LOOP
 {
     const char *list = http_listener_options(http_conn_listener(x->conn))->cors;

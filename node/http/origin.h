@@ -7,10 +7,7 @@
 #include "node/http/exchange.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
-/* Are the N bytes of P an origin as browsers say it: scheme://host[:port]? */
-bool origin_is_one(const char *p, size_t n);
 /* The origin that is told to the browser as one that may read the answer; NULL: none. */
 const char *origin_of_readers(const struct exchange *x) ON_LOOP;
 /* Does X come from a page that is neither this node's own nor one of http-cors? */

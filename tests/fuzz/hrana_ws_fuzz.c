@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct node node;
 static const struct config config = {.id = 1,
                                      .http_url = "",
+                                     .http_read = "session",
                                      .waiting_bytes = WAITING_LIMIT_MIN,
                                      .http_body_bytes = 5000,
                                      .http_answer_bytes = 50000,

@@ -59,7 +59,8 @@ def connect(url, timeout=30.0, **options):
     isolation_level: as of sqlite3. "" or DEFERRED, IMMEDIATE, EXCLUSIVE: a transaction is begun
         before the first change. None: nothing is begun unasked.
     detect_types: PARSE_DECLTYPES | PARSE_COLNAMES, as of sqlite3.
-    read: how fresh reads are: any, bounded:MILLISECONDS, session (the default), strong.
+    read: how fresh reads are: any, bounded:MILLISECONDS, session, strong. None: as the node has it
+        (http-read, which is session when nobody set it).
     connect_timeout: seconds for reaching a node. headers: further ones for each request.
     """
     return Connection(url, timeout, **options)

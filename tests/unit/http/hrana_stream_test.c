@@ -92,6 +92,39 @@ TEST(transaction_ended_by_an_error)
     door_stage_close(&d);
 }
 
+/* What a request says of its reads wins; for one that says nothing the node's setting decides. */
+TEST(reads_have_the_level_of_the_node_unless_the_request_says_its_own)
+{
+    static const struct {
+        const char *setting, *path;
+        enum wire_level level;
+        uint32_t bound_ms;
+    } how[] = {{"session", "/v2/pipeline", WIRE_SESSION, 0},
+               {"strong", "/v2/pipeline", WIRE_STRONG, 0},
+               {"bounded:70", "/v2/pipeline", WIRE_BOUNDED, 70},
+               {"bounded:70", "/v2/pipeline?read=bounded:5", WIRE_BOUNDED, 5},
+               {"bounded:70", "/v2/pipeline?read=strong", WIRE_STRONG, 0},
+               {"strong", "/v2/pipeline?read=any", WIRE_ANY, 0}};
+    struct door_stage d;
+    door_stage_open(&d);
+    thread_expect_loop();
+    int fd = client_dial(&d.http);
+    for (size_t i = 0; i < sizeof how / sizeof how[0]; i++) {
+        char setting[32];
+        (void)snprintf(setting, sizeof setting, "%s", how[i].setting);
+        d.config.http_read = setting;
+        door_post(&d, fd, how[i].path,
+                  "{\"baton\":null,\"requests\":[" EXECUTE("SELECT 1") "," CLOSE "]}");
+        struct request *r = door_asked(&d, "SELECT 1");
+        EXPECT_EQ(r->query.level, how[i].level);
+        EXPECT_EQ(r->query.bound_ms, how[i].bound_ms);
+        asked_done(r, 0, false);
+        free(door_answer(&d, fd, 200));
+    }
+    (void)close(fd);
+    door_stage_close(&d);
+}
+
 /* --- batches --- */
 
 #define STEP(sql) "{\"stmt\":{\"sql\":\"" sql "\",\"want_rows\":true}}"

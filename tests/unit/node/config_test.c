@@ -1,5 +1,6 @@
 /* Room: tests. node/config: one table, three sources, clear refusals. */
 #include "node/config.h"
+#include "node/http/door_settings.h"
 #include "tests/lib/test.h"
 
 #include <stdio.h>
@@ -93,6 +94,95 @@ TEST(config_refuses_to_advertise_every_address)
         load(&c, (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE, "--listen",
                             "0.0.0.0:7701", "--advertise", "10.0.0.1:7701", NULL}));
     config_fini(&c);
+}
+
+/* The settings of a node with an HTTP port, and NAME = VALUE. */
+static enum err load_http(struct config *c, char *listen, char *name, char *value)
+{
+    return load(c, (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", THREE,
+                              "--listen", "0.0.0.0:7701", "--advertise", "10.0.0.1:7701",
+                              "--http-listen", listen, name, value, NULL});
+}
+
+TEST(config_judges_origins)
+{
+    static char *const right[] = {"", "*", "https://app.example",
+                                  "http://localhost:3000, http://[::1]:8081 ,app+x://a_b",
+                                  "http://a:443,https://a:80"};
+    static const struct {
+        char *value, *says;
+    } wrong[] = {{"foo", "is no origin"},
+                 {"https://app.example/", "a slash at its end"},
+                 {"\"https://app.example\"", "quotes"},
+                 {"https://", "is no origin"},
+                 {"https://a,https://b/c", "\"https://b/c\""},
+                 {"http://a:", "is no origin"},
+                 {"http://a:65536", "is no origin"},
+                 {"http://[::1", "is no origin"},
+                 {"http://[]", "is no origin"},
+                 {"http://a b", "\"b\""},
+                 {"://a", "is no origin"},
+                 {"https://*.example", "is no origin"},
+                 {"https://App.example", "lower case"},
+                 {"https://app.example:443", ":443"},
+                 {"http://app.example:80", ":80"}};
+    struct config c;
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        EXPECT_OK(load_http(&c, "127.0.0.1:8080", "--http-cors", right[i]));
+        config_fini(&c);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        EXPECT_ERR(ERR_CONFIG, load_http(&c, "127.0.0.1:8080", "--http-cors", wrong[i].value));
+        if (strstr(err_text(), wrong[i].says) == NULL)
+            test_fail(__FILE__, __LINE__, "%s: %s", wrong[i].value, err_text());
+        config_fini(&c);
+    }
+}
+
+TEST(config_judges_urls_and_levels)
+{
+    static char *const urls[] = {"foo",          "ftp://a",    "http://a/b",
+                                 "http://",      "http://a//", "http://a:x",
+                                 "\"http://a\"", "http://a?x", "//a"};
+    static char *const levels[] = {"", "weak", "bounded", "bounded:", "bounded:x", "Strong"};
+    struct config c;
+    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
+        EXPECT_ERR(ERR_CONFIG, load_http(&c, "127.0.0.1:8080", "--http-url", urls[i]));
+        EXPECT(strstr(err_text(), "is not http://HOST[:PORT]") != NULL);
+        config_fini(&c);
+    }
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        EXPECT_ERR(ERR_CONFIG, load_http(&c, "127.0.0.1:8080", "--http-read", levels[i]));
+        EXPECT(strstr(err_text(), "bounded:MILLISECONDS") != NULL);
+        config_fini(&c);
+    }
+    EXPECT_ERR(ERR_CONFIG, load_http(&c, "", "--http-url", "http://a"));
+    EXPECT(strstr(err_text(), "http-listen") != NULL);
+    config_fini(&c);
+    EXPECT_OK(load_http(&c, "127.0.0.1:8080", "--http-read", "bounded:500"));
+    EXPECT(strcmp(c.http_read, "bounded:500") == 0);
+    config_fini(&c);
+}
+
+static void expect_told(char *listen, char *url, const char *told)
+{
+    struct config c;
+    char text[64];
+    EXPECT_OK(load_http(&c, listen, "--http-url", url));
+    door_settings_url(&c, text, sizeof text);
+    if (strcmp(text, told) != 0)
+        test_fail(__FILE__, __LINE__, "\"%s\" is told, not \"%s\"", text, told);
+    config_fini(&c);
+}
+
+TEST(config_tells_an_http_address_that_can_be_used)
+{
+    expect_told("", "", "");
+    expect_told("127.0.0.1:8080", "", "http://127.0.0.1:8080");
+    expect_told("0.0.0.0:8080", "", "http://10.0.0.1:8080"); /* --advertise */
+    expect_told("[::]:8080", "", "http://10.0.0.1:8080");
+    expect_told("0.0.0.0:8080", "https://db1.example", "https://db1.example");
+    expect_told("0.0.0.0:8080", "http://Db1:80/", "http://Db1:80");
 }
 
 TEST(config_lowers_connections_to_what_can_be_opened)
