@@ -14,9 +14,10 @@ let at = 0;
 let stopped = false;
 process.stdin.on("end", () => { stopped = true; }).resume();
 
-// Not done, says the node. Prisma has it in its sentence only, and the Rust core has no code at all.
+// Not done, says the node. Prisma has it in its sentence only, Sequelize drops the code.
 const NOT_DONE =
-    /\b(SQLITE_BUSY|TRANSACTION_(CLOSED|TIMEOUT)|STREAM_EXPIRED)\b|Api\("the transaction was rolled back/;
+    /\b(SQLITE_BUSY|TRANSACTION_(CLOSED|TIMEOUT)|STREAM_EXPIRED)\b|transaction was rolled back/;
+const NOT_HERE = /\bSTOPPED\b|\bHTTP status 503\b|node is stopping/;
 const NOT_SENT = /\bECONNREFUSED\b|Connection refused/;
 // Nobody answered, or the node does not know: each driver in its own words.
 const NOT_KNOWN = /fetch failed|socket|ECONN|terminated|Hrana\(Http|\bSQLITE_IOERR\b/i;
@@ -34,12 +35,14 @@ function codes(e) {
     return all;
 }
 
-// { refused: nothing was done, says the node; unsent: nobody listened; lost: nobody answered }
+// { refused: nothing was done, says the node; stopped: and never will be, here; unsent: nobody
+//   listened; lost: nobody answered }
 function judge(e) {
     const all = codes(e);
     const said = `${all.join(" ")} ${e.message} ${e.cause?.message ?? ""}`;
     return {
         refused: NOT_DONE.test(said),
+        stopped: NOT_HERE.test(said),
         unsent: NOT_SENT.test(said),
         lost: e instanceof TimedOut || NOT_KNOWN.test(said),
         key: `${all.join("<") || "none"}${e.before_commit ? " before COMMIT" : ""}: ` +
@@ -68,17 +71,17 @@ async function work(id, client) {
             done.push(id);
             return client;
         } catch (e) {
-            const { refused, unsent, lost, key } = judge(e);
+            const { refused, stopped, unsent, lost, key } = judge(e);
             errors[key] = (errors[key] ?? 0) + 1;
-            if (!refused && !unsent && !lost)
-                unexpected.push(e.stack);
+            if (!refused && !stopped && !unsent && !lost)
+                unexpected.push(e.stack ?? key);
             if (!refused) {
                 if (client.at === at) // nobody took the next one already
                     at = (at + 1) % urls.length;
                 Promise.resolve(client.db.close()).catch(() => {});
                 client = { at, db: open(urls[at]) };
             }
-            if (!refused && !unsent && !e.before_commit) {
+            if (!refused && !stopped && !unsent && !e.before_commit) {
                 doubtful.push(id);
                 return client;
             }

@@ -133,6 +133,27 @@ export const drivers = {
         };
     },
 
+    sequelize: async (name) => {
+        const { default: sqlite3 } = await import("@libsql/sqlite3");
+        const { DataTypes, Sequelize } = await import("sequelize");
+        const options = { timestamps: false, freezeTableName: true };
+        const key = () => ({ type: DataTypes.TEXT, primaryKey: true });
+        return (url) => {
+            const db = new Sequelize({ dialect: "sqlite", dialectModule: sqlite3, storage: url,
+                                       logging: false });
+            const works = db.define("work", { id: key() }, options);
+            const parts = db.define("part", { work: key() }, options);
+            const counter = db.define("counter", { name: key(), n: DataTypes.INTEGER }, options);
+            return { close: () => db.close(), work: (id) => inTransaction(
+                (body) => db.transaction(body),
+                async (transaction) => {
+                    await works.create({ id }, { transaction });
+                    await parts.create({ work: id }, { transaction });
+                    await counter.increment("n", { where: { name }, transaction });
+                }) };
+        };
+    },
+
     // Its batch takes texts only.
     serverless: async (name) => {
         const { connect } = await import("@tursodatabase/serverless");
