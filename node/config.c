@@ -149,6 +149,20 @@ static void make_flags(struct option *flags)
     flags[SETTINGS + 3] = (struct option){0};
 }
 
+/* Says what is wrong with WORD, for which getopt_long gave F. */
+static enum err blame_flag(const struct option *flags, int f, const char *word)
+{
+    int n = (int)strcspn(word, "=");
+    if (f == ':')
+        return err_fail(ERR_CONFIG, "%.*s needs a value; see --help", n, word);
+    if (optopt >= FLAG_CONFIG)
+        return err_fail(ERR_CONFIG, "%.*s takes no value", n, word);
+    for (; n > 2 && flags->name != NULL; flags++)
+        if (strncmp(flags->name, word + 2, (size_t)n - 2) == 0)
+            return err_fail(ERR_CONFIG, "%.*s is short for several flags; see --help", n, word);
+    return err_fail(ERR_CONFIG, "there is no flag %.*s; see --help", n, word);
+}
+
 /* Two walks over the flags: the first finds --config, which must be read before the others. */
 static enum err walk_flags(struct config *c, int argc, char **argv, const char **file,
                            enum config_wish *wish)
@@ -158,10 +172,9 @@ static enum err walk_flags(struct config *c, int argc, char **argv, const char *
     optind = 0;
     opterr = 0;
     int f;
-    while ((f = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+    while ((f = getopt_long(argc, argv, ":", flags, NULL)) != -1) {
         if (f == '?' || f == ':')
-            return err_fail(ERR_CONFIG, "%s: unknown flag or missing value; see --help",
-                            argv[optind - 1]);
+            return blame_flag(flags, f, argv[optind - 1]);
         if (f == FLAG_HELP || f == FLAG_VERSION)
             *wish = f == FLAG_HELP ? CONFIG_HELP : CONFIG_VERSION;
         else if (f == FLAG_CONFIG)

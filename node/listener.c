@@ -36,7 +36,7 @@ enum err listener_open(struct node *n, struct listener **out)
     int rc = uv_tcp_init(&n->loop, &l->tcp);
     CHECK(rc == 0);
     l->tcp.data = l;
-    enum err e = tcp_listen(&l->tcp, n->config->listen, on_connection);
+    enum err e = tcp_listen(&l->tcp, "listen", n->config->listen, on_connection);
     if (e != ERR_OK) {
         listener_close(l);
         return e;

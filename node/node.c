@@ -633,8 +633,9 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     }
     (void)uv_timer_start(&n->timer, on_timer, TIMER_MS, TIMER_MS);
     set_stage(n, NODE_SERVING);
-    log_info("node", "%s listen=%s peers=%s data=%s seq=%" PRIu64,
-             n->lane == NULL ? "held" : "ready", config->listen, config->peer_listen, config->data,
+    log_info("node", "%s listen=%s peers=%s http=%s data=%s seq=%" PRIu64,
+             n->lane == NULL ? "held" : "ready", config->listen, config->peer_listen,
+             config->http_listen[0] == 0 ? "none" : config->http_listen, config->data,
              n->lane == NULL ? 0 : repl_db_published(lane_db(n->lane)));
     return ERR_OK;
 }

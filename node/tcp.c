@@ -241,14 +241,15 @@ static const char *cut_address(const char *address, char host[HOST_MAX])
     return colon + 1;
 }
 
-enum err tcp_listen(uv_tcp_t *socket, const char *address, uv_connection_cb on_connection)
+enum err tcp_listen(uv_tcp_t *socket, const char *setting, const char *address,
+                    uv_connection_cb on_connection)
 {
     char host[HOST_MAX];
     const char *port = cut_address(address, host);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     uv_getaddrinfo_t lookup;
     if (port == NULL)
-        return err_fail(ERR_CONFIG, "\"%s\" is not HOST:PORT", address);
+        return err_fail(ERR_CONFIG, "%s = \"%s\" is not HOST:PORT", setting, address);
     int rc = uv_getaddrinfo(socket->loop, &lookup, NULL, host, port, &hints);
     if (rc == 0) {
         rc = uv_tcp_bind(socket, lookup.addrinfo->ai_addr, 0);
@@ -257,8 +258,8 @@ enum err tcp_listen(uv_tcp_t *socket, const char *address, uv_connection_cb on_c
     if (rc == 0)
         rc = uv_listen((uv_stream_t *)socket, ACCEPTS, on_connection);
     if (rc != 0)
-        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s: %s",
-                        address, uv_strerror(rc));
+        return err_fail(rc == UV_EADDRINUSE ? ERR_LOCKED : ERR_IO, "cannot listen on %s (%s): %s",
+                        address, setting, uv_strerror(rc));
     return ERR_OK;
 }
 

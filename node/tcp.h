@@ -45,9 +45,9 @@ enum tcp_end {
     TCP_LINGER
 };
 
-/* Listens on HOST:PORT (a name is looked up here and now: at a node's start). ERR_CONFIG: it is not
- * that; ERR_LOCKED: somebody else does; ERR_IO. */
-MUST_USE enum err tcp_listen(uv_tcp_t *socket, const char *address,
+/* Listens on HOST:PORT, which SETTING says (a name is looked up here and now: at a node's start).
+ * ERR_CONFIG: it is not that; ERR_LOCKED: somebody else does; ERR_IO. */
+MUST_USE enum err tcp_listen(uv_tcp_t *socket, const char *setting, const char *address,
                              uv_connection_cb on_connection) ON_LOOP;
 /* Accepts from LISTENER; NULL when it is gone again. */
 struct tcp *tcp_accept(uv_loop_t *loop, uv_stream_t *listener,

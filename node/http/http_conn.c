@@ -12,6 +12,7 @@
 #include "node/http/http_conn.h"
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "node/http/http_head.h"
@@ -223,6 +224,7 @@ static void refuse_turn(struct http_conn *c, struct http_verdict v) ON_LOOP
     c->state = CONN_ANSWER;
     t->complete = true;
     t->x.closes = true;
+    log_debug("http", "refused status=%d why=\"%s\"", v.status, v.message);
     exchange_fail(&t->x, v.status, v.code, v.message);
 }
 

@@ -23,6 +23,7 @@
 
 #define TICK_MAX_MS 1000u
 #define CLOSE_MS    5000u
+#define SAID_MS     60000u /* that connections are refused is said once in so long */
 
 struct http_listener {
     uv_tcp_t tcp;
@@ -32,6 +33,7 @@ struct http_listener {
     struct list waits[HTTP_WAITS];
     struct list again;
     unsigned n_connections;
+    uint64_t full_said_ms; /* when that was last said in the log (monotonic); 0: never */
     bool winding_down, refuses, deaf, closed;
     unsigned handles;
     time_t date_of; /* of DATE */
@@ -82,7 +84,15 @@ uint64_t http_listener_await(struct http_listener *l, struct list *link, enum ht
 bool http_listener_enter(struct http_listener *l)
 {
     l->n_connections++;
-    return l->n_connections <= l->options.connections_max;
+    if (l->n_connections <= l->options.connections_max)
+        return true;
+    uint64_t now = uv_now(l->tcp.loop);
+    if (l->full_said_ms == 0 || now - l->full_said_ms >= SAID_MS) {
+        log_warn("http", "refused connections=%u reason=\"http-connections\"",
+                 l->options.connections_max);
+        l->full_said_ms = now;
+    }
+    return false;
 }
 
 static void free_when_done(struct http_listener *l)
@@ -165,7 +175,7 @@ enum err http_listener_open(uv_loop_t *loop, const struct http_options *options,
     list_init(&l->again);
     l->tcp.data = l->timer.data = l->idle.data = l;
     l->handles = 3;
-    enum err e = tcp_listen(&l->tcp, options->listen, on_connection);
+    enum err e = tcp_listen(&l->tcp, "http-listen", options->listen, on_connection);
     if (e != ERR_OK) {
         http_listener_close(l);
         return e;

@@ -63,10 +63,14 @@ def test_wrong_settings_are_named():
             (["--config", "/nowhere/at/all"], "/nowhere/at/all"),
             (["stray"], "stray"),
             (["--heartbeat", "5000", "--election-timeout", "1000"], "heartbeat"),
+            (["--http-cors", "https://a.b/"], "http-cors"),
+            (["--http-listen", "127.0.0.1:0", "--http-url", "foo"], "http-url"),
+            (["--http-url", "http://a"], "http-listen"),
+            (["--http-read", "weak"], "http-read"),
         ]
         for flags, named in wrong:
             status, out, err = run(LECTERND, *good, *flags)
-            expect(status != 0, f"{flags}: exit 0")
+            expect_equal(status, 2, f"{flags}: exit status")
             expect_equal(out, "", f"{flags}: standard output")
             expect(named in err, f"{flags}: does not name {named!r}: {err!r}")
             expect(len(err.strip().splitlines()) <= 3, f"{flags}: more than a sentence: {err}")
@@ -160,12 +164,16 @@ def test_status_tells_of_every_node():
 @case()
 def test_a_port_that_is_taken_is_named():
     with Cluster(1) as c, tempfile.TemporaryDirectory() as d:
-        port = c.node(1).port
-        status, _, err = run(LECTERND, "--id", "1", "--data", d, "--listen", f"127.0.0.1:{port}",
-                             "--peer-listen", f"127.0.0.1:{(p := free_port())}",
-                             "--cluster", f"1=127.0.0.1:{p}")
-        expect(status != 0, "exit 0 on a port that is taken")
-        expect(str(port) in err and "in use" in err, f"does not name the port: {err[-300:]}")
+        taken = c.node(1).port
+        for setting in ("listen", "peer-listen", "http-listen"):
+            ports = {"listen": free_port(), "peer-listen": free_port(), "http-listen": free_port(),
+                     setting: taken}
+            status, _, err = run(LECTERND, "--id", "1", "--data", d,
+                                 "--cluster", f"1=127.0.0.1:{ports['peer-listen']}",
+                                 *(f"--{s}=127.0.0.1:{p}" for s, p in ports.items()))
+            expect_equal(status, 1, "exit status when a port is taken")
+            expect(f"127.0.0.1:{taken} ({setting})" in err and "in use" in err,
+                   f"does not name the port and the setting: {err[-300:]}")
 
 
 # --- what README.md says --------------------------------------------------------------------------

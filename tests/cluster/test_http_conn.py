@@ -52,6 +52,24 @@ def test_a_node_says_its_version():
 
 
 @case(short=True)
+def test_the_log_tells_of_the_http_port():
+    with Cluster(n=1, http=True, http_connections=4, log_level="debug") as c:
+        node = c.nodes[0]
+        expect(f" http=127.0.0.1:{node.http_port} " in node.log_text(), "no http= in the log")
+        with dial(node) as s:
+            s.sendall(b"GET /version HTTP/1.1\nHost: h\n\n")
+            expect(hear_all(s).startswith(b"HTTP/1.1 400 "), "lines that end with LF")
+        expect("refused status=400 why=" in node.log_text(), "no line of what was refused")
+        held = [dial(node) for _ in range(10)]
+        for s in held[4:]:  # the first four are idle
+            expect(hear_all(s).startswith(b"HTTP/1.1 503 "), "one connection too many")
+        said = node.log_text().count("refused connections=4 reason=\"http-connections\"")
+        expect_equal(said, 1, "lines that connections are refused")
+        for s in held:
+            s.close()
+
+
+@case(short=True)
 def test_a_node_that_stops_ends_its_connections():
     with Cluster(n=1, http=True) as c:
         node = c.nodes[0]

@@ -54,7 +54,16 @@ TEST(config_refuses_with_a_sentence)
     expect_refusal((char *[]){"lecternd", "--id", "4", "--data", "d", "--cluster", THREE, NULL},
                    "not a member");
     expect_refusal((char *[]){"lecternd", "--id", "x", "--data", "d", NULL}, "whole number");
-    expect_refusal((char *[]){"lecternd", "--nonsense", NULL}, "--help");
+    expect_refusal((char *[]){"lecternd", "--nonsense", NULL}, "there is no flag --nonsense;");
+    expect_refusal((char *[]){"lecternd", "--http-listn=a:1", NULL},
+                   "there is no flag --http-listn;");
+    expect_refusal((char *[]){"lecternd", "-x", NULL}, "there is no flag -x;");
+    expect_refusal((char *[]){"lecternd", "--data", NULL}, "--data needs a value;");
+    expect_refusal((char *[]){"lecternd", "--data", "d", "--config", NULL},
+                   "--config needs a value;");
+    expect_refusal((char *[]){"lecternd", "--http=1", NULL}, "--http is short for several");
+    expect_refusal((char *[]){"lecternd", "--version=1", NULL}, "--version takes no value");
+    expect_refusal((char *[]){"lecternd", "--data", "d", "word", NULL}, "word: not a flag");
     expect_refusal(
         (char *[]){"lecternd", "--id", "1", "--data", "d", "--cluster", "1=a:1,1=b:2", NULL},
         "twice");
