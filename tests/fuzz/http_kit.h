@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -29,6 +30,7 @@ static void fuzz_open(const struct router *router)
         return;
     thread_become(THREAD_LOOP);
     thread_expect_loop();
+    (void)signal(SIGPIPE, SIG_IGN); /* as the server does */
     log_set_level(LOG_NONE);
     o.listen = "127.0.0.1:0";
     o.router = router;
