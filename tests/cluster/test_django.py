@@ -249,3 +249,27 @@ def test_django_commands(python):
         done = run(python, same, *tests, status=1)
         expect("would destroy its data" in done.stderr, done.stderr)
         expect_equal(c.client().query("SELECT count(*) FROM shop_book").rows, [(3,)], "books")
+
+
+@case(short=True)
+@needs_django
+def test_django_settings_that_are_wrong(python):
+    """Each is an ImproperlyConfigured at once, which names what is wrong; no node is asked."""
+    done = run(python, {"ENGINE": "lectern.django", "NAME": "db.sqlite3"}, "slips.py")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    wrong = [one for one in said if one[1]]
+    expect_equal((len(wrong), len(said)), (33, 39), "slips, and what is right")
+    expect(said[:33] == wrong, f"what is right comes behind: {said[33:]}")
+    for database, kind, text in wrong:
+        expect_equal(kind, "ImproperlyConfigured", f"{database}: {text}")
+        expect(len(text) < 400, f"{len(text)} characters: {text}")
+        if "OPTIONS" not in database:
+            expect("NAME has to be the URLs of the nodes" in text and "http://10.0.0.1:80" in text,
+                   text)
+            continue
+        name = re.search(r"'OPTIONS': {'(\w+)'", database).group(1)
+        expect(name in text or name.startswith("xxx"), f"{name} is named: {text}")
+        if "there is no" in text:
+            expect("timeout, connect_timeout, read, headers, transaction_mode, init_command, "
+                   "shell, lecternd" in text, text)
+    expect("'/srv/app/db.sqlite3'" in said[3][2], said[3][2])

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import enum
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -66,8 +67,25 @@ def test_dbapi_is_one():
                   lectern.TimestampFromTicks(ticks)),
                  (lectern.Date(2001, 2, 3), lectern.Time(4, 5, 6),
                   lectern.Timestamp(2001, 2, 3, 4, 5, 6)), "from ticks")
-    for where in ("", "ftp://x", "http://h:99999", "http://h:port", []):
-        fails(lectern.InterfaceError, lambda w=where: lectern.connect(w))
+    for where in ("", "ftp://x", "http://h:99999", "http://h:port", [], "db.sqlite3", "h:8080",
+                  b"db.sqlite3", pathlib.Path("/srv/db.sqlite3"), None, 5, {"a"}, "http://",
+                  "http://[::1", "http://h?read=any", "http://h#f", "http://a:b@h", [None]):
+        fails(lectern.InterfaceError, lambda w=where: lectern.connect(w), "http://HOST:PORT")
+    for name, value in (("timeout", "x"), ("timeout", None), ("timeout", 0), ("timeout", 86401),
+                        ("connect_timeout", -1), ("connect_timeout", float("inf")),
+                        ("read", "bounded:x"), ("read", ""), ("read", "bounded:86400001"),
+                        ("headers", {"a b": "c"}), ("headers", {"a": "ä"}), ("headers", ["a"]),
+                        ("isolation_level", "SLOW"), ("isolation_level", 1), ("detect_types", 4),
+                        ("detect_types", None), ("factory", 1)):
+        fails(lectern.InterfaceError,
+              lambda n=name, v=value: lectern.connect("http://h", **{n: v}), f"{name} is ")
+    try:
+        lectern.connect("http://h", tmeout=5)
+        raise AssertionError("tmeout was taken")
+    except TypeError as e:  # as of every function
+        expect("tmeout" in str(e), str(e))
+    with lectern.connect(("http://h/", "https://g:1/p"), read="bounded:5", timeout=86400) as db:
+        fails(lectern.InterfaceError, lambda: setattr(db, "isolation_level", "SLOW"))
     version = int(re.search(r"LECTERN_VERSION_NUMBER (\d+)", open(  # of the library
         os.path.join(ROOT, "client", "lectern.h"), encoding="ascii").read()).group(1))
     expect_equal(tuple(int(part) for part in lectern.__version__.split(".")),

@@ -11,6 +11,7 @@ from .door import Door, NoAnswer, NotSent, Refused
 from .errors import (DatabaseError, DataError, Error, IntegrityError, InterfaceError, InternalError,
                      NotSupportedError, OperationalError, ProgrammingError, TransactionLost,
                      UnknownOutcome, Warning, error_of)
+from .options import check
 from .stream import RowStream
 from .values import arguments, size_of
 
@@ -33,6 +34,10 @@ class Connection:
 
     def __init__(self, url, timeout=30.0, isolation_level="", detect_types=0, read=None,
                  connect_timeout=5.0, headers=None, factory=None):
+        for name, value in (("timeout", timeout), ("isolation_level", isolation_level),
+                            ("detect_types", detect_types), ("read", read), ("headers", headers),
+                            ("connect_timeout", connect_timeout), ("factory", factory)):
+            check(name, value)
         self.detect_types = detect_types
         self.row_factory = None
         self.cursor_factory = factory or Cursor
@@ -96,10 +101,9 @@ class Connection:
 
     @isolation_level.setter
     def isolation_level(self, level):
+        check("isolation_level", level)
         if level is None:
             self.commit()
-        elif level.upper() not in ("", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"):
-            raise ValueError("isolation_level is None, '', DEFERRED, IMMEDIATE or EXCLUSIVE")
         self._level = level
 
     def execute(self, sql, parameters=()):

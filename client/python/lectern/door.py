@@ -10,7 +10,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from .errors import InterfaceError
+from .options import urls_of
 
 IDLE_SECONDS = 60.0    # a connection that was not used for longer is not trusted any more
 GRACE_SECONDS = 5.0    # in which a node says that the time is over, before it is taken for dead
@@ -33,27 +33,6 @@ class Refused(Exception):
     def __init__(self, status, code, message):
         super().__init__(message)
         self.status, self.code = status, code
-
-
-def urls_of(where):
-    """A list of origins from a URL, several with commas between, or a sequence of them."""
-    parts = where.split(",") if isinstance(where, str) else list(where)
-    urls = []
-    for part in (str(p).strip() for p in parts):
-        if not part:
-            continue
-        url = part if "://" in part else "http://" + part
-        pieces = urlsplit(url)
-        if pieces.scheme not in ("http", "https") or not pieces.hostname:
-            raise InterfaceError(f"{part!r} is not the URL of a node: http://HOST:PORT")
-        try:
-            pieces.port
-        except ValueError as e:
-            raise InterfaceError(f"{part!r}: {e}") from e
-        urls.append(url.rstrip("/"))
-    if not urls:
-        raise InterfaceError("no URL of a node was given")
-    return urls
 
 
 def http_connection(url, seconds):

@@ -9,7 +9,6 @@ import decimal
 import re
 from collections.abc import Mapping
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.sqlite3 import base as sqlite
 from django.utils.asyncio import async_unsafe
@@ -20,6 +19,7 @@ from .client import DatabaseClient
 from .creation import DatabaseCreation
 from .features import DatabaseFeatures
 from .operations import DatabaseOperations
+from .settings import OF_CONNECTIONS, checked_options, checked_urls
 
 
 def _text(parse):
@@ -36,7 +36,6 @@ Database.register_adapter(decimal.Decimal, str)
 Database.register_adapter(datetime.date, datetime.date.isoformat)
 Database.register_adapter(datetime.datetime, lambda value: value.isoformat(" "))
 
-MODES = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 FORMAT_QMARK = re.compile(r"(?<!%)%s")
 
 
@@ -51,23 +50,12 @@ class DatabaseWrapper(sqlite.DatabaseWrapper):
     ops_class = DatabaseOperations
 
     def get_connection_params(self):
-        settings = self.settings_dict
-        if not settings["NAME"]:
-            raise ImproperlyConfigured(
-                'settings.DATABASES: NAME must be the URLs of the nodes, for example '
-                '"http://10.0.0.1:8080,http://10.0.0.2:8080".')
-        options = dict(settings["OPTIONS"])
-        for own in ("init_command", "shell", "lecternd"):
-            options.pop(own, None)
+        options = checked_options(self.settings_dict["OPTIONS"])
         # A deferred transaction that reads, and then writes after another one did, cannot go on.
-        mode = options.pop("transaction_mode", None) or "IMMEDIATE"
-        if mode.upper() not in MODES:
-            raise ImproperlyConfigured(
-                f"settings.DATABASES: transaction_mode {mode!r} is none of DEFERRED, IMMEDIATE, "
-                "EXCLUSIVE.")
-        self.begin = f"BEGIN {mode.upper()}"
-        return {"url": settings["NAME"], "isolation_level": None,
-                "detect_types": Database.PARSE_DECLTYPES | Database.PARSE_COLNAMES, **options}
+        self.begin = f"BEGIN {options.get('transaction_mode', 'IMMEDIATE').upper()}"
+        return {"url": checked_urls("NAME", self.settings_dict["NAME"]), "isolation_level": None,
+                "detect_types": Database.PARSE_DECLTYPES | Database.PARSE_COLNAMES,
+                **{name: options[name] for name in OF_CONNECTIONS if name in options}}
 
     @async_unsafe
     def get_new_connection(self, conn_params):

@@ -7,12 +7,13 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.client import BaseDatabaseClient
 
-from ..door import http_connection, urls_of
+from ..door import http_connection
+from .settings import checked_options, checked_urls
 
 
-def native_addresses(where):
+def native_addresses(urls):
     """HOST:PORT of the nodes for the native protocol, with commas, as GET /nodes tells them."""
-    for url in urls_of(where):
+    for url in urls:
         connection = http_connection(url, 5)
         try:
             connection.request("GET", urlsplit(url).path + "/nodes")
@@ -36,5 +37,6 @@ class DatabaseClient(BaseDatabaseClient):
 
     @classmethod
     def settings_to_cmd_args_env(cls, settings_dict, parameters):
-        where = settings_dict["OPTIONS"].get("shell") or native_addresses(settings_dict["NAME"])
+        where = (checked_options(settings_dict["OPTIONS"]).get("shell")
+                 or native_addresses(checked_urls("NAME", settings_dict["NAME"])))
         return [cls.executable_name, *parameters, where], None

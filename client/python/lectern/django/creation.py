@@ -9,7 +9,7 @@ from django.db.backends.base.creation import BaseDatabaseCreation
 from django.db.backends.sqlite3.creation import DatabaseCreation as SQLiteCreation
 
 from .. import dbapi
-from ..door import urls_of
+from .settings import checked_options, checked_urls
 from .temporary import NotStarted, TemporaryNode
 
 EVERYTHING = ("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'table') "
@@ -42,7 +42,7 @@ class DatabaseCreation(SQLiteCreation):
         if self._wanted():
             return self._wanted()
         if self._node is None:
-            options = self.connection.settings_dict["OPTIONS"]
+            options = checked_options(self.connection.settings_dict["OPTIONS"])
             try:
                 self._node = TemporaryNode(options.get("lecternd") or "lecternd")
             except NotStarted as e:
@@ -53,8 +53,8 @@ class DatabaseCreation(SQLiteCreation):
         name = self._get_test_db_name()
         if self._node is not None or keepdb:
             return name
-        real = set(urls_of(self.connection.settings_dict["NAME"]))
-        if real & set(urls_of(name)):
+        real = set(checked_urls("NAME", self.connection.settings_dict["NAME"]))
+        if real & set(checked_urls("TEST['NAME']", name)):
             raise ImproperlyConfigured(
                 "TEST['NAME'] is the cluster of NAME: tests would destroy its data. Name another "
                 "one, or none: then a temporary node is started.")
