@@ -298,6 +298,11 @@ static bool has_bit(const uint8_t *bits, int i)
     return (bits[i / 8] & 1 << i % 8) != 0;
 }
 
+static const char *plural(int n)
+{
+    return n == 1 ? "" : "s";
+}
+
 /* BOUND: one bit for each parameter that has a value, from 1. */
 static enum err check_bound(struct sqlstmt *s, struct request *r, const uint8_t *bound, int count)
 {
@@ -306,8 +311,9 @@ static enum err check_bound(struct sqlstmt *s, struct request *r, const uint8_t 
             continue;
         const char *name = sqlite3_bind_parameter_name(s->stmt, i);
         char text[120];
-        (void)snprintf(text, sizeof text, "the statement has %d parameters: no value for %d%s%.60s",
-                       count, i, name == NULL ? "" : ", ", name == NULL ? "" : name);
+        (void)snprintf(text, sizeof text,
+                       "the statement has %d parameter%s: no value for %d%s%.60s", count,
+                       plural(count), i, name == NULL ? "" : ", ", name == NULL ? "" : name);
         return refuse_parameters(r, text);
     }
     return ERR_OK;
@@ -330,10 +336,13 @@ static enum err bind_all(struct sqlconn *c, struct sqlstmt *s, struct request *r
         CHECK(e == ERR_OK); /* wire_get_query checked them all */
         int at = name_len == 0 ? ++position : parameter_index(s->stmt, name, name_len);
         if (at == 0 || at > count) {
-            char text[160];
+            char text[160], which[80] = "";
+            if (name_len > 0)
+                (void)snprintf(which, sizeof which, " (\"%.*s\")",
+                               (int)(name_len > 60 ? 60 : name_len), name);
             (void)snprintf(text, sizeof text,
-                           "the statement has %d parameters, and no place for value %u (\"%.*s\")",
-                           count, i + 1, (int)(name_len > 60 ? 60 : name_len), name);
+                           "the statement has %d parameter%s, and no place for value %u%s", count,
+                           plural(count), i + 1, which);
             return refuse_parameters(r, text);
         }
         int rc = bind_value(s->stmt, at, &v);

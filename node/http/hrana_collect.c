@@ -141,10 +141,7 @@ static struct hrana_error *no_answer(const struct hrana_collect *c, bool read_on
 {
     const char *done = read_only ? "" : "the statement was done, but ";
     if (c->too_large)
-        return hrana_error_new("RESPONSE_TOO_LARGE",
-                               "%sthe rows of the answer are more than %zu bytes "
-                               "(http-answer-bytes)",
-                               done, c->max);
+        return hrana_error_too_large(done, c->stream->channel.node->config->http_answer_bytes);
     return hrana_error_new(read_only ? "SQLITE_BUSY" : "RESPONSE_TOO_LARGE",
                            "%sthis node has no room for its rows now (waiting-bytes)", done);
 }

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,6 +94,15 @@ struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
     va_end(args);
     CHECK(n >= 0); /* no memory */
     return e;
+}
+
+struct hrana_error *hrana_error_too_large(const char *but, uint64_t max)
+{
+    return hrana_error_new("RESPONSE_TOO_LARGE",
+                           "%sthe answer of the whole request would be over %" PRIu64
+                           " bytes (http-answer-bytes): ask for less (LIMIT), in several "
+                           "requests, or by a cursor, whose rows are not collected",
+                           but, max);
 }
 
 void hrana_error_free(struct hrana_error *e)

@@ -13,6 +13,9 @@
 /* CODE is a literal. */
 struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
     __attribute__((format(printf, 2, 3), malloc));
+/* The answer of a request would be over http-answer-bytes, MAX. BUT: what the client must know
+ * besides, with its end ("the statement was done, but "), or "". */
+struct hrana_error *hrana_error_too_large(const char *but, uint64_t max);
 /* NULL: nothing. */
 void hrana_error_free(struct hrana_error *e);
 

@@ -87,8 +87,8 @@ static void answer(struct pipeline *p) ON_LOOP
     size_t end = BATON_TEXT_MAX + 6 * strlen(p->post.x->node->config->http_url) + 64;
     if (p->out.len + end > p->out.max || buf_status(&p->out) != ERR_OK) {
         /* Very many errors used up the reserve. Its client never hears the stream's next baton. */
-        exchange_fail(p->post.x, 500, "RESPONSE_TOO_LARGE",
-                      "the answer is over the size limit (http-answer-bytes)");
+        uint64_t max = p->post.x->node->config->http_answer_bytes;
+        hrana_post_fail(p->post.x, 500, hrana_error_too_large("", max));
         return;
     }
     if (open)

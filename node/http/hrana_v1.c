@@ -54,8 +54,7 @@ static void on_reply(struct hrana_collect *collect)
     hrana_stream_close(c->stream);
     c->stream = NULL;
     if (error == NULL && buf_status(&c->out) != ERR_OK)
-        error = hrana_error_new("RESPONSE_TOO_LARGE",
-                                "the answer is over the size limit (http-answer-bytes)");
+        error = hrana_error_too_large("", x->node->config->http_answer_bytes);
     if (error != NULL)
         hrana_post_fail(x, hrana_error_status(error), error);
     else

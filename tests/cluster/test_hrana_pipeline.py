@@ -356,6 +356,13 @@ def test_statements_that_are_refused():
             a = door.pipeline(request, execute("SELECT 'unharmed'"), CLOSE)
             expect_equal(error(a)["code"], wanted, f"{request}: {a}")
             expect_equal(rows_of(result(a, 1)), [("unharmed",)], "behind it")
+        for request, wanted in (
+                (execute("SELECT ?", 1, 2), "has 1 parameter, and no place for value 2"),
+                (execute("SELECT :b, ?", named_args=named),
+                 'has 2 parameters, and no place for value 1 ("a")'),
+                (execute("SELECT ?"), "has 1 parameter: no value for 1")):
+            e = error(door.pipeline(request, CLOSE))
+            expect(e["message"].endswith(wanted), f"{wanted}: {e}")
         door.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE)")
         door.execute("INSERT INTO t VALUES (1, 1)")
         e = error(door.pipeline(execute("INSERT INTO t VALUES (2, 1)")))
@@ -379,6 +386,8 @@ def test_answers_that_are_too_large():
         a = door.pipeline(execute(many.format(10**6) + "SELECT i FROM c"),
                           execute("SELECT 'unharmed'"), CLOSE)
         expect_equal(error(a)["code"], "RESPONSE_TOO_LARGE", "the code")
+        expect("over 100000 bytes (http-answer-bytes)" in error(a)["message"],
+               f"the setting, and its value: {error(a)}")
         expect_equal(rows_of(result(a, 1)), [("unharmed",)], "behind it")
         a = door.pipeline(execute("BEGIN"), execute("INSERT INTO t VALUES (1)"),
                           execute(many.format(10**6) + "SELECT i FROM c"), execute("COMMIT"), CLOSE)
