@@ -291,7 +291,7 @@ uint32_t hrana_cursor_put(struct hrana_cursor *c, struct hrana_writer *out, uint
         took += drop_all(c);
         count++;
     }
-    if (took > 0)
+    if (count > 0)
         hrana_stream_took(c->stream, took);
     if (!c->over && c->paused && c->held <= HELD_MAX / 2) {
         c->paused = false;

@@ -125,12 +125,12 @@ void hrana_stream_resume(struct hrana_stream *s)
 
 void hrana_stream_took(struct hrana_stream *s, size_t n)
 {
-    while (n > 0) {
+    do {
         uint32_t some = n > WIRE_WINDOW ? WIRE_WINDOW : (uint32_t)n;
         enum err e = session_credit(s->session, some);
         CHECK(e == ERR_OK); /* no more than the session sent */
         n -= some;
-    }
+    } while (n > 0);
 }
 
 void hrana_stream_keep(struct hrana_stream *s, size_t more, size_t less)

@@ -63,7 +63,7 @@ void hrana_stream_cancel(struct hrana_stream *s) ON_LOOP;
 void hrana_stream_pause(struct hrana_stream *s) ON_LOOP;
 void hrana_stream_resume(struct hrana_stream *s) ON_LOOP;
 /* Rows are told only while there is room for them: N bytes of ROWS frames (hrana_rows_bytes) were
- * taken. */
+ * taken. 0: some of one; an open transaction is in use all the same. */
 void hrana_stream_took(struct hrana_stream *s, size_t n) ON_LOOP;
 /* Bytes that are kept for the client elsewhere: MORE and LESS of them, in the stream's room. */
 void hrana_stream_keep(struct hrana_stream *s, size_t more, size_t less) ON_LOOP;

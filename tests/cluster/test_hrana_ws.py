@@ -477,3 +477,26 @@ def test_a_driver_in_a_browser():
         with WebSocket(node, "hrana2", hello=False) as ws:
             ws.send_raw(json.dumps({"jwt": "", "type": "hello"}))
             expect_equal(ws.hear()["type"], "hello_ok", "an empty token")
+
+
+@case(short=True)
+def test_fetching_is_use_of_a_transaction():
+    """All rows are in one frame, long since made; its client takes them slowly."""
+    rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30) SELECT i FROM n"
+    with Cluster(http=True, transaction_idle_timeout=1000) as c:
+        with_table(c)
+        sockets = [WebSocket(node, "hrana3") for node in each_node(c)]
+        for ws in sockets:
+            ws.call("open_stream", stream_id=1)
+            ws.execute(1, "BEGIN")
+            ws.call("open_cursor", stream_id=1, cursor_id=1, batch=batch(rows))
+        for _ in range(6):
+            time.sleep(0.4)
+            for ws in sockets:
+                some = ws.call("fetch_cursor", cursor_id=1, max_count=3)["entries"]
+                expect_equal(len(some), 3, "entries")
+        for ws in sockets:
+            ws.call("close_cursor", cursor_id=1)
+            ws.execute(1, "SELECT 1")
+            expect_equal(ws.call("get_autocommit", stream_id=1)["is_autocommit"], False, "open")
+            ws.sock.close()
