@@ -482,7 +482,8 @@ def test_a_driver_in_a_browser():
 @case(short=True)
 def test_fetching_is_use_of_a_transaction():
     """All rows are in one frame, long since made; its client takes them slowly."""
-    rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30) SELECT i FROM n"
+    rows = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30)"
+            " SELECT i FROM n")
     with Cluster(http=True, transaction_idle_timeout=1000) as c:
         with_table(c)
         sockets = [WebSocket(node, "hrana3") for node in each_node(c)]
