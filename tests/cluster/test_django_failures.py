@@ -1,6 +1,7 @@
 """client/python against scripted nodes, which break off, refuse and are silent where they like."""
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 from unittest import mock
 
-from tests.lib.cluster import ROOT, case, expect, expect_equal, free_port
+from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal, free_port
 
 sys.path.insert(0, os.path.join(ROOT, "client", "python"))
 import lectern  # noqa: E402  pylint: disable=wrong-import-position
@@ -26,7 +27,9 @@ def fails(kind, action, says=""):
 
 
 OK, BUSY, DIE, LATE, IOERR, BIG = "ok", "busy", "die", "late", "ioerr", "big"
-LOST, FULL, STRANGER, MOVED = "lost", "full", "stranger", "moved"
+LOST, FULL, CROWDED, STOPS = "lost", "full", "crowded", "stops"
+STRANGER, MOVED = "stranger", "moved"
+REFUSALS = {FULL: "BUSY", CROWDED: "SQLITE_BUSY", STOPS: "STOPPED"}  # 503: nothing was run
 CODES = {BUSY: "SQLITE_BUSY", LOST: "TRANSACTION_CLOSED", IOERR: "SQLITE_IOERR",
          BIG: "RESPONSE_TOO_LARGE"}
 
@@ -87,8 +90,8 @@ class Scripted:
         return True
 
     def answer(self, todo, sql, request):
-        if todo == FULL:
-            return 503, {"code": "BUSY", "message": "no room"}
+        if todo in REFUSALS:
+            return 503, {"code": REFUSALS[todo], "message": "no room"}
         if todo == MOVED:
             return 301, {"message": "over there"}
         if todo == STRANGER:
@@ -140,7 +143,7 @@ def test_dbapi_sends_again_only_what_was_not_run():
     db.execute(write)
     expect_equal((a.heard, b.heard), ([write], [write]), "the next one goes elsewhere")
 
-    for refusal in (BUSY, FULL, STRANGER):
+    for refusal in (BUSY, FULL, CROWDED, STOPS, STRANGER):
         a, b = Scripted(OK, refusal), Scripted()
         db = connect(a, b)
         db.execute(read)
@@ -155,7 +158,7 @@ def test_dbapi_sends_again_only_what_was_not_run():
     connect(gone, a).execute(write)
     expect_equal(a.heard, [write], "nobody listens there")
     fails(lectern.OperationalError, lambda: connect(gone, timeout=0.3).execute(write),
-          "no node answered within 0.3 s")
+          "no node took it within 0.3 s")
 
     a = Scripted(*[BUSY] * 1000)
     began = time.monotonic()
@@ -200,6 +203,70 @@ def test_dbapi_transaction_that_is_lost():
     fails(lectern.TransactionLost, db.commit)
     expect_equal(db.in_transaction, False, "after a COMMIT that says that it is lost")
     db.execute(write)
+
+
+@case(seconds=60)
+def test_dbapi_transaction_at_a_node_that_has_no_room():
+    """What the node refused was not run, and its transaction stays."""
+    write = "INSERT INTO t VALUES (1)"
+    for refusal in (FULL, CROWDED):
+        a, b = Scripted(OK, OK, refusal, refusal, OK, refusal), Scripted()
+        db = connect(a, b)
+        db.execute("BEGIN")
+        db.execute(write)
+        db.execute(write)
+        db.commit()
+        expect_equal((a.heard, b.heard), (["BEGIN", *[write] * 4, "COMMIT", "COMMIT"], []),
+                     f"{refusal}: again, at the same node")
+
+        a, b = Scripted(OK, *[refusal] * 1000), Scripted()
+        db = connect(a, b, timeout=0.3)
+        db.execute("BEGIN")
+        for action in (lambda d=db: d.execute(write), db.commit):
+            e = fails(lectern.OperationalError, action, "no room")
+            expect_equal((e.code, db.in_transaction), ("SQLITE_BUSY", True), "it is still open")
+        a.script = []
+        db.execute(write)
+        db.commit()
+        expect_equal((a.heard[-2:], b.heard), ([write, "COMMIT"], []), "it goes on")
+
+        db = connect(Scripted(OK, BIG, OK, refusal), Scripted())
+        db.execute("BEGIN")
+        fails(lectern.OperationalError, lambda d=db: d.execute("SELECT 1"), "no room")
+        db.execute(write)
+        db.commit()
+
+    for end in ("COMMIT", write):  # a node that stops takes its transactions with it
+        db = connect(Scripted(OK, OK, STOPS), Scripted())
+        db.execute("BEGIN")
+        db.execute(write)
+        fails(lectern.TransactionLost, lambda d=db, sql=end: d.execute(sql), "no room")
+
+
+@case(short=True)
+def test_dbapi_transaction_while_connections_are_refused():
+    with Cluster(1, http=True, http_connections=1) as c:
+        port = c.node(1).http_port
+        db = lectern.connect(f"http://127.0.0.1:{port}", timeout=20)
+        db.execute("CREATE TABLE t(a)")
+        db.execute("INSERT INTO t VALUES (1)")
+        db._door.close()  # pylint: disable=protected-access
+        guest = http.client.HTTPConnection("127.0.0.1", port)
+
+        def takes_the_place():
+            guest.request("GET", "/livez")
+            answer = guest.getresponse()
+            answer.read()
+            return answer.status == 200
+        c.wait(takes_the_place, "the only connection is the guest's")
+        began = time.monotonic()
+        timer = threading.Timer(1, guest.close)
+        timer.start()
+        db.execute("INSERT INTO t VALUES (2)")
+        expect(time.monotonic() - began > 0.9, "it was refused as long as the guest stayed")
+        db.commit()
+        db.close()
+        expect_equal(c.client().query("SELECT a FROM t").rows, [(1,), (2,)], "one transaction")
 
 
 @case(seconds=60)

@@ -7,7 +7,7 @@ import time
 
 from . import statements
 from .cursor import Cursor
-from .door import Door, NoAnswer, NotSent, Refused
+from .door import Door, NoAnswer, NoRoom, NotSent, Refused
 from .errors import (DatabaseError, DataError, Error, IntegrityError, InterfaceError, InternalError,
                      NotSupportedError, OperationalError, ProgrammingError, TransactionLost,
                      UnknownOutcome, Warning, error_of)
@@ -190,7 +190,8 @@ class Connection:
 
     def request(self, request, repeatable, ends=False):
         """The result of a Hrana REQUEST. What surely was not run is sent again until the time is
-        over; what was perhaps run only if it is REPEATABLE. ENDS: it may commit a transaction."""
+        over (in a transaction: to its node, which keeps it); what was perhaps run only if it is
+        REPEATABLE. ENDS: it may commit a transaction."""
         requests = [request, {"type": "get_autocommit"}]
         give_up = time.monotonic() + self.timeout
         rest, least = REST_SECONDS[0], min(self.timeout, ATTEMPT_SECONDS)
@@ -209,7 +210,7 @@ class Connection:
                     return result
             except NotSent as e:
                 why = e
-                if self._in_transaction:
+                if self._in_transaction and not isinstance(e, NoRoom):
                     self._lose(e, ends=False)
             except NoAnswer as e:
                 why = e
@@ -222,10 +223,10 @@ class Connection:
             except Refused as e:
                 self._refused(e)
                 why = e
-            if why is not None:
+            if why is not None and not self._in_transaction:
                 self._door.next_node()
             if time.monotonic() + rest > give_up:
-                raise error_of("SQLITE_BUSY", f"no node answered within {self.timeout:g} s: {why}")
+                raise error_of("SQLITE_BUSY", f"no node took it within {self.timeout:g} s: {why}")
             time.sleep(rest)
             rest = min(rest * 2, REST_SECONDS[1])
 
@@ -303,6 +304,8 @@ class Connection:
                 self._baton, self._home = rows.baton, rows.base_url or self._home
                 self._rows = rows
                 return rows.begin()
+            except NoRoom as e:  # the transaction is there
+                raise error_of("SQLITE_BUSY", str(e)) from e
             except (NotSent, NoAnswer, Refused) as e:
                 self._rows = None
                 self._lose(e, ends=False)

@@ -20,7 +20,11 @@ BLOCK_BYTES = 1 << 18
 
 
 class NotSent(Exception):
-    """Nothing of the request was run: it may be sent again, anywhere."""
+    """Nothing of the request was run: outside of a transaction it may be sent again, anywhere."""
+
+
+class NoRoom(NotSent):
+    """The node has no room for the request now. What it holds, an open transaction say, stays."""
 
 
 class NoAnswer(Exception):
@@ -208,9 +212,9 @@ class Door:
         said = parsed if isinstance(parsed, dict) else {}
         message = said.get("message") or said.get("error") or f"HTTP status {status}"
         code = said.get("code")
-        if status == 503 and code == "BUSY":  # the node's own word: it has no room for it
+        if status == 503 and code in ("BUSY", "SQLITE_BUSY", "STOPPED"):  # the node's own word
             self.close()
-            raise NotSent(f"{url}: {message}")
+            raise (NotSent if code == "STOPPED" else NoRoom)(f"{url}: {message}")
         if 300 <= status < 500:  # also a proxy that wants https
             raise Refused(status, code, f"{url}: {message}")
         self.close()
