@@ -46,10 +46,7 @@ enum err cluster_keys_load(const char *dir, struct cluster_keys *out)
         bool good = e == ERR_OK && title != NULL && memcmp(title, TITLE, strlen(TITLE)) == 0;
         while (good && rd_left(&r) > 0)
             good = out->n < CLUSTER_KEYS_KEPT && take_line(&r, out->keys[out->n]) && ++out->n > 0;
-        e = good && out->n > 0
-                ? ERR_OK
-                : err_fail(ERR_CORRUPT, "%s is damaged: remove it, the leader tells the key again",
-                           path);
+        e = good && out->n > 0 ? ERR_OK : err_fail(ERR_CORRUPT, "%s is damaged", path);
     }
     buf_fini(&b);
     free(path);

@@ -35,7 +35,11 @@ struct key_keeper *key_keeper_new(struct node *n)
     k->node = n;
     enum err e = cluster_keys_load(n->config->data, &n->keys);
     if (e != ERR_OK)
-        log_warn("node", "the cluster's key cannot be read reason=\"%s\"", err_text());
+        log_warn(
+            "node",
+            "the cluster's key cannot be read reason=\"%s\": nothing is to be done, the leader "
+            "tells the key and the file is written anew",
+            err_text());
     k->saved = e == ERR_OK && n->keys.n > 0;
     if (e != ERR_OK)
         n->keys = (struct cluster_keys){0};
@@ -66,8 +70,11 @@ static void on_saved(uv_work_t *work, int status)
     k->saving = false;
     bool failed = status != 0 || s->result != ERR_OK;
     if (failed)
-        log_warn("node", "the cluster's key is not saved reason=\"%s\"",
-                 status != 0 ? uv_strerror(status) : s->text);
+        log_warn(
+            "node",
+            "the cluster's key is not saved reason=\"%s\": it is tried again; has the disk room, "
+            "and may this node's user write to --data?",
+            status != 0 ? uv_strerror(status) : s->text);
     k->failed_ms = failed ? clock_mono_ms() : 0;
     k->saved = k->saved && !failed;
     free(s);

@@ -12,7 +12,7 @@
 
 bool read_txn_begins(const struct request *r)
 {
-    return r->kind == SQL_TRANSACTION && !r->is_batch && !r->is_describe &&
+    return r->kind == SQL_TRANSACTION && !r->is_batch &&
            sql_step_of(r->statement.sql, r->statement.sql_len) == SQL_STEP_READONLY;
 }
 

@@ -230,15 +230,23 @@ static void route_cluster(struct session *s, struct request *r) ON_LOOP
 }
 /* --- settings of the session --- */
 
-/* What SQLite would say of it: it changes nothing that the leader has. */
-static void describe_foreign_keys(struct request *r, bool asks) ON_LOOP
+static void answer_here(struct session *s, struct request *r) ON_LOOP
+{
+    r->answer.in_transaction = s->home != HOME_NONE;
+    r->answer.last_insert_rowid = r->last_insert_rowid;
+    session_answer(s, r);
+}
+
+/* What SQLite would say of a statement that it is not asked for: it changes nothing that the leader
+ * has. COLUMN: of its rows; NULL: it has none. */
+static void describe_here(struct session *s, struct request *r, const char *column) ON_LOOP
 {
     struct buf columns;
     struct wire_description d = {.used = (uint32_t)r->statement.sql_len,
                                  .flags = WIRE_STATEMENT_READONLY};
     buf_init(&columns, KIB(1));
-    if (asks) {
-        buf_put_cstr(&columns, "foreign_keys");
+    if (column != NULL) {
+        buf_put_cstr(&columns, column);
         buf_put_cstr(&columns, "");
         d.n_columns = 1;
     }
@@ -246,14 +254,17 @@ static void describe_foreign_keys(struct request *r, bool asks) ON_LOOP
     d.columns = rd_of(columns.data, columns.len);
     wire_put_description(&r->answer.out, r->id, &d);
     buf_fini(&columns);
+    answer_here(s, r);
 }
 
 static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
 {
     int value = sql_foreign_keys_value(r->statement.sql, r->statement.sql_len);
     if (r->is_describe) {
-        describe_foreign_keys(r, value < 0);
-    } else if (value < 0) {
+        describe_here(s, r, value < 0 ? "foreign_keys" : NULL);
+        return;
+    }
+    if (value < 0) {
         struct buf *b = &r->answer.out;
         struct wire_value v = {.type = WIRE_INTEGER};
         v.integer = r->foreign_keys;
@@ -265,9 +276,7 @@ static void route_foreign_keys(struct session *s, struct request *r) ON_LOOP
     } else if (s->home == HOME_NONE) { /* inside a transaction it does nothing, as in SQLite */
         r->foreign_keys = value != 0;
     }
-    r->answer.in_transaction = s->home != HOME_NONE;
-    r->answer.last_insert_rowid = r->last_insert_rowid;
-    session_answer(s, r);
+    answer_here(s, r);
 }
 
 /* --- the door --- */
@@ -298,6 +307,8 @@ static void dispatch_sql(struct session *s, struct request *r) ON_LOOP
         fail(s, ERR_TXN_LOST, "the transaction that this belongs to is not open any more");
     } else if (r->kind == SQL_FOREIGN_KEYS) {
         route_foreign_keys(s, r);
+    } else if (r->is_describe && read_txn_begins(r)) {
+        describe_here(s, r, NULL);
     } else if (s->home == HOME_LANE) {
         run_in_lane(s, r);
     } else if (s->home == HOME_UPSTREAM) {

@@ -3,6 +3,7 @@
  * Not here: connections (http_conn.c), how a path is found (router.c). */
 #include "node/http/door.h"
 
+#include "base/sizes.h"
 #include "client/lectern.h"
 #include "node/http/dump.h"
 #include "node/http/exchange.h"
@@ -15,6 +16,8 @@
 #include "node/http/nodes.h"
 #include "node/node.h"
 
+#include <inttypes.h>
+
 static void on_version(struct exchange *x)
 {
     struct buf b;
@@ -26,9 +29,31 @@ static void on_version(struct exchange *x)
     buf_fini(&b);
 }
 
+/* For who opens the port in a browser. */
+static void on_home(struct exchange *x)
+{
+    struct buf b;
+    thread_expect_loop();
+    buf_init(&b, KIB(1));
+    buf_printf(&b,
+               "Lectern " LECTERN_VERSION ", node %" PRIu64 ": SQLite, replicated.\n\n"
+               "Programs reach the database at this address with libSQL's drivers (docs/DRIVERS.md "
+               "of Lectern).\nThere are pages for people and their tools (docs/METRICS.md):\n\n"
+               "/nodes    the nodes of the cluster, and how each one is\n"
+               "/readyz   should programs come to this node? And why not. /livez: does it run?\n"
+               "/leader   is it the leader, and who else?\n"
+               "/metrics  numbers, for Prometheus\n"
+               "/dump     the database as SQL text\n",
+               x->node->config->id);
+    exchange_answer(x, 200, "text/plain; charset=utf-8", &b);
+    buf_fini(&b);
+}
+
+static const struct handler home = {.on_end = on_home, .while_stopping = true};
 static const struct handler version = {.on_end = on_version, .while_stopping = true};
 
 static const struct route routes[] = {
+    {HTTP_VERB_GET, "/", &home},
     {HTTP_VERB_GET, "/version", &version},
     {HTTP_VERB_GET, "/health", &health_alive},
     {HTTP_VERB_GET, "/livez", &health_alive},

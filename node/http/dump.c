@@ -235,6 +235,8 @@ static void on_end(struct exchange *x)
     static const struct hrana_memory fresh = {.foreign_keys = true};
     struct hrana_wish wish;
     thread_expect_loop();
+    if (!exchange_knows_params(x, "read, timeout"))
+        return;
     if (hrana_wish_of(x, &wish) != ERR_OK) {
         exchange_fail(x, 400, HRANA_PROTOCOL_ERROR, err_text());
         return;

@@ -102,6 +102,23 @@ bool exchange_param(const struct exchange *x, const char *name, char *out, size_
     return false;
 }
 
+bool exchange_knows_params(struct exchange *x, const char *known)
+{
+    char name[32], text[160];
+    for (const char *p = x->query; *p != 0; p += *p == '&') {
+        size_t n = strcspn(p, "=&");
+        (void)snprintf(name, sizeof name, "%.*s", (int)(n < sizeof name ? n : 0), p);
+        if (n > 0 && (name[0] == 0 || !list_has(known, name))) {
+            (void)snprintf(text, sizeof text, "the URL has a parameter that is none here: %s%s",
+                           known[0] == 0 ? "there are none" : "there are ", known);
+            exchange_fail(x, 400, "BAD_REQUEST", text);
+            return false;
+        }
+        p += strcspn(p, "&");
+    }
+    return true;
+}
+
 /* --- the answer --- */
 
 static const char *reason_of(int status)

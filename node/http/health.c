@@ -162,6 +162,8 @@ static void on_ready(struct exchange *x)
     char why[ERR_TEXT_MAX];
     struct ready_wish wish;
     thread_expect_loop();
+    if (!exchange_knows_params(x, "noleader, writes, max_lag"))
+        return;
     wish.noleader = asks_for(x, "noleader");
     wish.writes = asks_for(x, "writes");
     if (!get_lag(x, &wish.max_lag_ms))
@@ -177,6 +179,8 @@ static void on_leader(struct exchange *x)
     struct node *n = x->node;
     char where[ERR_TEXT_MAX];
     thread_expect_loop();
+    if (!exchange_knows_params(x, ""))
+        return;
     if (members_follow(n) && n->stage == NODE_SERVING) {
         answer(x, 200, "leader", "");
         return;

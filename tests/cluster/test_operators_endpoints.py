@@ -67,6 +67,13 @@ def test_pages_of_a_leader_and_of_followers():
             expect("max_lag" in ask(node, "/readyz?max_lag=soon", 400), "what is wrong")
             expect("max_lag" in ask(node, "/readyz?max_lag=-1", 400), "what is wrong")
             expect("max_lag" in ask(node, "/readyz?max_lag=" + "9" * 22, 400), "what is wrong")
+            for slip in ("maxlag=5", "write", "writes&wirtes=1", "x" * 3000):
+                expect("noleader, writes, max_lag" in ask(node, f"/readyz?{slip}", 400), slip)
+            expect("none" in ask(node, "/leader?max_lag=5", 400), "none are there")
+            expect("read, timeout" in ask(node, "/dump?table=t", 400), "what a dump knows")
+            page = ask(node, "/", 200)
+            for there in re.findall("^/[a-z]+|/livez", page, re.M):
+                expect(get(node, there)[0] in (200, 503), f"the first page names {there}")
         expect_equal(ask(leader, "/leader", 200), "leader\n", "leader")
         for node in c.others(leader):
             c.wait(lambda n=node: get(n, "/leader")[1].get("lectern-leader") == url,

@@ -27,6 +27,8 @@ def test_a_read_transaction_sees_one_state_on_every_node():
                 expect_equal(count(q), before, f"inside, at {node}")
                 expect_equal(q.query("PRAGMA foreign_keys").rows, [(1,)], "a question")
                 expect(q.describe("SELECT * FROM t").columns, "a description")
+                for begin in ("BEGIN READONLY", "BEGIN DEFERRED TRANSACTION READONLY"):
+                    expect_equal(q.describe(begin).columns, [], "a description of " + begin)
                 e = expect_error("FORBIDDEN", lambda: q.query("INSERT INTO t VALUES (3)"), 8)
                 expect(e.in_transaction, "a refused write leaves it open")
                 e = expect_error("SQL", lambda: q.query("SELECT * FROM nowhere"))
