@@ -16,6 +16,7 @@
 struct key_keeper {
     struct node *node;
     uint64_t failed_ms; /* the last saving did, then; 0: it did not */
+    bool sure;          /* the newest is the cluster's */
     bool saved;         /* the file has n->keys, or will have at the end of `saving` */
     bool saving;
 };
@@ -40,7 +41,7 @@ struct key_keeper *key_keeper_new(struct node *n)
             "the cluster's key cannot be read reason=\"%s\": nothing is to be done, the leader "
             "tells the key and the file is written anew",
             err_text());
-    k->saved = e == ERR_OK && n->keys.n > 0;
+    k->saved = k->sure = e == ERR_OK && n->keys.n > 0;
     if (e != ERR_OK)
         n->keys = (struct cluster_keys){0};
     (void)cluster_keys_make(&n->keys);
@@ -101,14 +102,21 @@ static void begin_save(struct key_keeper *k)
     k->saving = k->saved = true;
 }
 
+bool key_keeper_is_sure(const struct key_keeper *k)
+{
+    return k->sure;
+}
+
 void key_keeper_lead(struct key_keeper *k)
 {
+    k->sure = true;
     if (!k->saved)
         begin_save(k);
 }
 
 void key_keeper_hear(struct key_keeper *k, const uint8_t key[CLUSTER_KEY_BYTES])
 {
+    k->sure = true;
     if (cluster_keys_take(&k->node->keys, key) || !k->saved)
         begin_save(k);
 }

@@ -17,6 +17,9 @@ struct key_keeper *key_keeper_new(struct node *n) ON_LOOP;
 void key_keeper_free(struct key_keeper *k);
 /* This node leads: called now and then. */
 void key_keeper_lead(struct key_keeper *k) ON_LOOP;
+/* The newest key is the cluster's, as far as can be known: a baton of this node is good at the
+ * others. False only at a new node that has heard no leader yet. */
+bool key_keeper_is_sure(const struct key_keeper *k) ON_LOOP;
 /* The leader's: called now and then. */
 void key_keeper_hear(struct key_keeper *k, const uint8_t key[CLUSTER_KEY_BYTES]) ON_LOOP;
 

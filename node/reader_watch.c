@@ -132,7 +132,7 @@ static void tell(const struct reading *g, const char *event, uint64_t age_ms,
 }
 
 /* For the reason that its sentence says. */
-static void cancel(struct reading *g) ON_LOOP
+static void cancel(struct reading *g)
 {
     meters_count(METER_READS_ENDED, 1);
     atomic_store_explicit(&g->ended, true, memory_order_release);

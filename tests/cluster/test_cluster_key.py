@@ -5,7 +5,8 @@ import os
 import stat
 
 from tests.cluster.test_disk_errors import FaultyCluster
-from tests.lib.cluster import case, expect, expect_equal
+from tests.lib.cluster import Cluster, case, expect, expect_equal
+from tests.lib.hrana import Door
 
 
 def path(node):
@@ -50,3 +51,30 @@ def test_the_key_is_the_same_everywhere_and_comes_back():
         c.wait(lambda: (keys(victim) or [""])[0] == key, "what could not be saved is saved later")
         expect_equal(sorted(n for n in os.listdir(victim.dir) if n.startswith("key")), ["key"],
                      "nothing is left over")
+
+
+def test_a_node_without_the_key_is_not_ready():
+    """A baton that it signed would be good nowhere else."""
+    with Cluster(3, http=True) as c:
+        with c.client() as q:
+            q.query("CREATE TABLE t(a)")
+        c.wait_equal()
+        c.stop()
+        first = c.nodes[0]
+        os.remove(path(first))
+        c.restart(first)
+
+        def told():
+            try:
+                with Door(first) as door:
+                    r = door.ask("GET", "/readyz?noleader")
+                    return r.status, r.read().decode()
+            except OSError:
+                return 0, ""
+        c.wait(lambda: told()[0] != 0, "it answers")
+        expect_equal(told(), (503, "not ready: this node has not heard the cluster's key yet\n"),
+                     "alone")
+        for node in c.nodes[1:]:
+            c.restart(node)
+        c.wait_serving()
+        expect_equal(told(), (200, "ready\n"), "with the others")

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import http.client
 import os
 import re
 import shutil
@@ -360,7 +361,8 @@ class Cluster:
         return self.wait(self.leader_now, "a leader", seconds)
 
     def wait_serving(self, seconds=30.0):
-        """Waits until a read that must go through a majority answers on every running node."""
+        """Waits until a read that must go through a majority answers on every running node, and
+        those with an HTTP port say that they are ready."""
         def serves(node):
             try:
                 with node.client(socket_timeout=5.0 * PATIENCE) as c:
@@ -368,9 +370,21 @@ class Cluster:
                 return True
             except (ConnectionLost, LecternError):
                 return False
+
+        def is_ready(node):
+            door = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=5 * PATIENCE)
+            try:
+                door.request("GET", "/readyz")
+                return door.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+            finally:
+                door.close()
         for node in self.nodes:
             if node.should_run:
                 self.wait(functools.partial(serves, node), f"{node} serves", seconds)
+                if node.http_port is not None:
+                    self.wait(functools.partial(is_ready, node), f"{node} is ready", seconds)
 
     def client(self, **options):
         """A connection to the leader."""
