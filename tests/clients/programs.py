@@ -74,14 +74,18 @@ def install(oldest=18):
 
 
 class Program:
-    """One program, started; a directory of its own is gone with it."""
+    """One program, started; a directory of its own is gone with it. FILES, texts by their names,
+    lie beside it."""
 
-    def __init__(self, name, *arguments):
+    def __init__(self, name, *arguments, files=None):
         self.name = name
         self.dir = tempfile.mkdtemp(prefix="lectern-client-")
         for pattern in ("*.mjs", "*.prisma"):
             for path in glob.glob(os.path.join(HERE, pattern)):
                 shutil.copy(path, self.dir)
+        for file_name, text in (files or {}).items():
+            with open(os.path.join(self.dir, file_name), "w", encoding="utf-8") as f:
+                f.write(text)
         os.symlink(os.path.join(PACKAGES, "node_modules"), os.path.join(self.dir, "node_modules"))
         self.out = open(os.path.join(self.dir, "output"), "w+", encoding="utf-8")
         self.process = subprocess.Popen(
