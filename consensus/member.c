@@ -316,7 +316,9 @@ static bool has_peer(const struct cns *c, uint64_t id)
     return false;
 }
 
-/* Connects to who is a member there, and not in BUT. */
+/* Connects to who is a member there, and not in BUT. Of members of old (BUT is given) some are
+ * known to be removed: by the peers' file before our log is read so far, or although they are still
+ * configured. That is no mistake. */
 static enum err add_peers(struct cns *c, const struct raft_configuration *conf,
                           const struct raft_configuration *but)
 {
@@ -325,7 +327,8 @@ static enum err add_peers(struct cns *c, const struct raft_configuration *conf,
     for (unsigned i = 0; i < conf->n; i++) {
         uint64_t id = conf->servers[i].id;
         if (id == c->c.id || driver_is_removed(c->d, id) ||
-            (but != NULL && members_find(but, id) != NULL))
+            (but != NULL &&
+             (members_find(but, id) != NULL || cns_transport_removed(c->transport, id))))
             continue;
         enum err e = cns_transport_set_peer(c->transport, id, address_of(c, &conf->servers[i]));
         if (e != ERR_OK && first == ERR_OK)

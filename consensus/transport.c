@@ -433,6 +433,11 @@ enum err cns_transport_set_peer(struct cns_transport *t, uint64_t id, const char
     return ERR_OK;
 }
 
+bool cns_transport_removed(const struct cns_transport *t, uint64_t id)
+{
+    return peer_book_removed(t->book, id);
+}
+
 bool cns_transport_met(const struct cns_transport *t, uint64_t id)
 {
     return peer_book_met(t->book, id);
@@ -488,7 +493,8 @@ static enum err listen_on(struct cns_transport *t, const struct sockaddr *addres
     if (rc == 0)
         rc = uv_tcp_getsockname(&t->listener, (struct sockaddr *)&bound, &n);
     if (rc != 0)
-        return err_fail(ERR_IO, "cannot listen for peers on %s (peer-listen): %s", t->c.listen, uv_strerror(rc));
+        return err_fail(ERR_IO, "cannot listen for peers on %s (peer-listen): %s", t->c.listen,
+                        uv_strerror(rc));
     t->port = bound.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&bound)->sin6_port)
                                           : ntohs(((struct sockaddr_in *)&bound)->sin_port);
     return ERR_OK;

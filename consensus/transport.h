@@ -61,6 +61,8 @@ void cns_transport_send_bytes(struct cns_transport *t, uint64_t to, uint8_t type
 /* Bytes that wait to be written to the kernel; UINT64_MAX when not connected. */
 uint64_t cns_transport_queued(const struct cns_transport *t, uint64_t to) ON_LOOP;
 
+/* ID was removed from the cluster, as this process or one before heard: it is no peer again. */
+bool cns_transport_removed(const struct cns_transport *t, uint64_t id) ON_LOOP;
 /* ID was connected once, in this process or before: its log directory is known. */
 bool cns_transport_met(const struct cns_transport *t, uint64_t id) ON_LOOP;
 

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "node/admin.h"
+#include "node/http/door_settings.h"
 #include "node/kept.h"
 #include "node/session.h"
 
@@ -23,7 +24,7 @@
 
 /* --- the end --- */
 
-static void end(struct connection *c, bool flush) ON_LOOP
+static void end(struct connection *c, enum tcp_end how) ON_LOOP
 {
     struct session *s;
     uint32_t stream;
@@ -32,7 +33,7 @@ static void end(struct connection *c, bool flush) ON_LOOP
         session_end(s);
     }
     channel_fini(&c->channel);
-    framed_close(c->framed, flush);
+    framed_close(c->framed, how);
     c->channel.node->n_connections--;
     list_remove(&c->link);
     keeper_free(c->keeper);
@@ -44,7 +45,7 @@ static void on_close(void *ctx, const char *why)
     struct connection *c = ctx;
     thread_expect_loop();
     log_debug("connection", "closed connection=%" PRIu64 " why=\"%s\"", c->channel.id, why);
-    end(c, false);
+    end(c, TCP_NOW);
 }
 
 /* The client closed its sending side: what it asked is still answered. */
@@ -54,7 +55,7 @@ static void on_eof(void *ctx)
     thread_expect_loop();
     c->ending = c->channel.no_credit = true;
     if (c->channel.n_requests == 0)
-        end(c, true);
+        end(c, TCP_FLUSH);
 }
 
 /* One clear error, of stream 0 and as a client of VERSION reads it, then the end. */
@@ -77,7 +78,7 @@ static void refuse_version(struct connection *c, unsigned version, enum err code
     if (buf_status(&b) == ERR_OK)
         framed_send(c->framed, &b);
     buf_fini(&b);
-    end(c, true);
+    end(c, TCP_FLUSH);
 }
 
 static void refuse(struct connection *c, enum err code, const char *message) ON_LOOP
@@ -85,10 +86,46 @@ static void refuse(struct connection *c, enum err code, const char *message) ON_
     refuse_version(c, WIRE_VERSION, code, message);
 }
 
-static void on_bad(void *ctx, enum err e)
+static bool is_http(const uint8_t *p, size_t n)
 {
+    static const char begins[][5] = {"GET ", "HEAD", "POST", "PUT ",
+                                     "DELE", "PATC", "OPTI", "PRI "};
+    for (size_t i = 0; n >= 4 && i < sizeof begins / sizeof begins[0]; i++)
+        if (memcmp(p, begins[i], 4) == 0)
+            return true;
+    return false;
+}
+
+/* In words that a program for HTTP can show: it has the wrong one of two ports. */
+static void refuse_http(struct connection *c) ON_LOOP
+{
+    char url[512], text[640];
+    struct buf b;
+    door_settings_url(c->channel.node->config, url, sizeof url);
+    int n = snprintf(text, sizeof text,
+                     "this is the port of Lectern's native protocol; HTTP is spoken at the one of "
+                     "--http-listen (%s)\n",
+                     url[0] == 0 ? "this node has none" : url);
+    log_info("connection", "refused connection=%" PRIu64 " reason=\"HTTP at the native port\"",
+             c->channel.id);
+    buf_init(&b, KIB(2));
+    buf_printf(&b,
+               "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
+               "content-length: %d\r\nconnection: close\r\n\r\n%s",
+               n, text);
+    framed_send(c->framed, &b);
+    buf_fini(&b);
+    end(c, TCP_LINGER); /* the rest of the request comes yet */
+}
+
+static void on_bad(void *ctx, enum err e, const uint8_t *p, size_t n)
+{
+    struct connection *c = ctx;
     thread_expect_loop();
-    refuse(ctx, e, err_text());
+    if (!c->greeted && is_http(p, n))
+        refuse_http(c);
+    else
+        refuse(c, e, err_text());
 }
 
 /* --- for its sessions --- */
@@ -122,7 +159,7 @@ static void on_answered(struct channel *ch)
     struct connection *c = connection_of(ch);
     thread_expect_loop();
     if (ch->n_requests == 0 && c->ending && !c->draining)
-        end(c, true);
+        end(c, TCP_FLUSH);
 }
 
 static const struct channel_outlet outlet = {send_frames, backlog, on_stall, on_answered};
@@ -158,7 +195,7 @@ static void on_drain(void *ctx)
     c->draining = false;
     progress_begin(&c->taken, framed_bytes_taken(c->framed), clock_mono_ms());
     if (c->channel.n_requests == 0 && c->ending)
-        end(c, true);
+        end(c, TCP_FLUSH);
 }
 
 /* --- the handshake --- */
@@ -590,7 +627,7 @@ static void stalled_timer(struct connection *c, uint64_t now_ms) ON_LOOP
         return;
     log_info("connection", "closed connection=%" PRIu64 " why=\"its client takes no answers\"",
              c->channel.id);
-    end(c, false);
+    end(c, TCP_NOW);
 }
 
 /* A long frame that does not come to its end takes room from others. True: C is gone. */
@@ -628,7 +665,7 @@ void connections_wind_down(struct node *n)
         struct connection *c = LIST_ENTRY(i, struct connection, link);
         c->ending = true;
         if (c->channel.n_requests == 0)
-            end(c, true);
+            end(c, TCP_FLUSH);
     }
 }
 

@@ -9,7 +9,6 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
-#include "node/tcp.h"
 
 #include <stdlib.h>
 
@@ -53,7 +52,7 @@ static size_t hand_out(struct framed *f, const uint8_t *p, size_t n) ON_LOOP
         enum err e = wire_next(p + at, n - at, f->max, &frame, &used);
         if (e != ERR_OK) {
             tcp_pause(f->tcp);
-            f->events.on_bad(f->events.ctx, e);
+            f->events.on_bad(f->events.ctx, e, p + at, n - at);
             return n;
         }
         if (used == 0)
@@ -235,12 +234,12 @@ uint64_t framed_bytes_read(const struct framed *f)
     return tcp_bytes_read(f->tcp);
 }
 
-void framed_close(struct framed *f, bool flush)
+void framed_close(struct framed *f, enum tcp_end how)
 {
     if (f->closing)
         return;
     f->closing = true;
-    tcp_close(f->tcp, flush ? TCP_FLUSH : TCP_NOW);
+    tcp_close(f->tcp, how);
     if (!f->in_input) /* else on_bytes ends it */
         end(f);
 }

@@ -8,6 +8,7 @@
 
 #include "base/thread.h"
 #include "client/wire.h"
+#include "node/tcp.h"
 #include "node/waiting.h"
 
 #include <stddef.h>
@@ -23,7 +24,8 @@ struct framed_events {
      * on_dropped gets its head (an empty body) when it has come. NULL: all frames are taken. */
     bool (*may_hold)(void *ctx, size_t bytes);
     void (*on_dropped)(void *ctx, struct wire_frame *f);
-    void (*on_bad)(void *ctx, enum err e); /* bytes that are no frame; none follow */
+    /* N bytes at P (borrowed) do not begin with a frame; none follow. */
+    void (*on_bad)(void *ctx, enum err e, const uint8_t *p, size_t n);
     void (*on_eof)(void *ctx);   /* nothing more will come, but answers may go; NULL: as on_close */
     void (*on_drain)(void *ctx); /* the backlog fell to zero */
     void (*on_close)(void *ctx, const char *why); /* the other side ended it, or it broke */
@@ -50,8 +52,7 @@ uint64_t framed_bytes_sent(const struct framed *f) ON_LOOP;
 uint64_t framed_bytes_taken(const struct framed *f) ON_LOOP;
 /* All bytes that were read from it: it grows while the other side is alive and sends. */
 uint64_t framed_bytes_read(const struct framed *f) ON_LOOP;
-/* Closes (after what was sent went out, when FLUSH, but for 2 seconds at most) and frees; no event
- * follows. */
-void framed_close(struct framed *f, bool flush) ON_LOOP;
+/* Closes (tcp_close) and frees; no event follows. */
+void framed_close(struct framed *f, enum tcp_end how) ON_LOOP;
 
 #endif

@@ -85,7 +85,7 @@ static void free_link(struct leader_link *l) ON_LOOP
 {
     CHECK(list_empty(&l->places));
     list_remove(&l->link);
-    framed_close(l->framed, false);
+    framed_close(l->framed, TCP_NOW);
     table_fini(&l->streams);
     free(l->idle);
     free(l);
@@ -184,8 +184,9 @@ static void on_frame(void *ctx, struct wire_frame *f)
         lose(l, err_text());
 }
 
-static void on_bad(void *ctx, enum err e)
+static void on_bad(void *ctx, enum err e, const uint8_t *p, size_t n)
 {
+    (void)p, (void)n;
     thread_expect_loop();
     (void)e;
     lose(ctx, err_text());

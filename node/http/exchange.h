@@ -91,8 +91,8 @@ bool exchange_header_has(const struct exchange *x, const char *name, const char 
 /* The value of NAME in the URL's query, decoded, into OUT (zero-terminated). False: it is not
  * there, is too long, or is not what can stand in a URL. */
 bool exchange_param(const struct exchange *x, const char *name, char *out, size_t size) ON_LOOP;
-/* Is each parameter of the URL's query one of KNOWN ("a, b")? Answers X when not: a wish with a slip
- * in it would be none. */
+/* Is each parameter of the URL's query one of KNOWN ("a, b")? Answers X when not: a wish with a
+ * slip in it would be none. */
 bool exchange_knows_params(struct exchange *x, const char *known) ON_LOOP;
 
 /* --- the answer ---

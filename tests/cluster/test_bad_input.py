@@ -1,5 +1,6 @@
 """Hostile and clumsy clients: each gets one clear error, and nobody else notices."""
 
+import http.client
 import os
 import random
 import re
@@ -40,7 +41,6 @@ def hostile_bytes(rng):
     """(bytes, after a handshake?, names of the error that may come back)."""
     good = wire.query(1, "SELECT 1")
     yield bytes(rng.randrange(256) for _ in range(200)), False, ("PROTOCOL", "TOO_BIG")
-    yield b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", False, ("PROTOCOL", "TOO_BIG")
     yield wire.hello(magic=0x12345678), False, ("PROTOCOL",)
     yield wire.hello(version=99), False, ("VERSION",)
     yield wire.hello(database="another"), False, ("NOT_FOUND",)
@@ -250,6 +250,29 @@ def test_a_full_queue_refuses_and_recovers():
             x.close()
         expect_equal(holder.query("SELECT count(*) FROM t").rows, [(1 + 8 + 20,)], "rows")
         c.check_equal()
+
+
+@case(short=True)
+def test_http_at_the_native_port_is_told_where_http_is():
+    with Cluster(1, http=True) as c:
+        node = c.node(1)
+        door = http.client.HTTPConnection("127.0.0.1", node.port, timeout=10 * PATIENCE)
+        for method, body in (("GET", None), ("POST", b"{}"), ("POST", b"x" * (1 << 20)),
+                             ("PUT", b""), ("OPTIONS", None), ("DELETE", None)):
+            door.request(method, "/v2/pipeline", body)
+            r = door.getresponse()
+            text = r.read().decode()
+            expect_equal((r.status, r.getheader("connection")), (400, "close"), method)
+            expect("native protocol" in text and "--http-listen" in text
+                   and f"http://127.0.0.1:{node.http_port}" in text, f"{method}: {text}")
+        got = bytearray()
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10 * PATIENCE) as s:
+            s.sendall(b"PRI * HT")
+            while part := s.recv(4096):
+                got += part
+        expect(got.startswith(b"HTTP/1.1 400 "), f"HTTP/2: {bytes(got)}")
+        with node.client() as q:
+            q.query("SELECT 1")
 
 
 @case(seconds=90)

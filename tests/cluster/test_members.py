@@ -242,6 +242,11 @@ def test_commands_say_what_is_wrong():
                                   capture_output=True, text=True, check=False,
                                   stdin=subprocess.DEVNULL, timeout=20 * PATIENCE)
             expect_equal(done.returncode, 2, f"exit status of {wrong}: {done.stderr}")
+        # Who comes back reads of members that are none any more; its --cluster names one, too.
+        live.stop()
+        c.restart(live)
+        c.wait_serving()
+        expect("peer-address" not in live.log_text(), "an error because of a removed member")
 
 
 def dead_is_noticed(c, node):
