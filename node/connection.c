@@ -12,6 +12,7 @@
 #include "node/admin.h"
 #include "node/http/door_settings.h"
 #include "node/kept.h"
+#include "node/meters.h"
 #include "node/session.h"
 
 #include <inttypes.h>
@@ -611,10 +612,12 @@ void connection_accept(struct node *n, uv_stream_t *listener)
     c->born_ms = clock_mono_ms();
     table_init(&c->streams);
     list_push_back(&n->connections, &c->link);
-    if (++n->n_connections > n->config->connections_max)
+    if (++n->n_connections > n->config->connections_max) {
+        meters_count(METER_REFUSED_NATIVE, 1);
         refuse(c, ERR_BUSY, "too many connections (max-connections)");
-    else if (n->stage != NODE_SERVING)
+    } else if (n->stage != NODE_SERVING) {
         refuse(c, ERR_STOPPED, "this node is stopping");
+    }
 }
 
 /* --- time --- */

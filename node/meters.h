@@ -50,6 +50,9 @@ enum meter_counter {
     METER_HTTP_REFUSED,
     METER_HTTP_FAILED,
     METER_CHECKS_REFUSED, /* of these, answers to balancers that ask where to go */
+    METER_HTTP_FOREIGN,   /* of these, answers to what is no HTTP that is spoken here */
+    METER_REFUSED_NATIVE, /* connections over the limit, as in enum meter_door */
+    METER_REFUSED_HTTP,
     METER_COUNTERS
 };
 

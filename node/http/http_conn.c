@@ -17,6 +17,7 @@
 #include "base/sizes.h"
 #include "node/http/http_head.h"
 #include "node/http/router.h"
+#include "node/meters.h"
 #include "node/tcp.h"
 #include "node/waiting.h"
 
@@ -225,6 +226,8 @@ static void refuse_turn(struct http_conn *c, struct http_verdict v) ON_LOOP
     t->complete = true;
     t->x.closes = true;
     log_debug("http", "refused status=%d why=\"%s\"", v.status, v.message);
+    if (v.status == 501 || v.status == 505)
+        meters_count(METER_HTTP_FOREIGN, 1);
     exchange_fail(&t->x, v.status, v.code, v.message);
 }
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/sizes.h"
 #include "node/http/http_conn.h"
+#include "node/meters.h"
 #include "node/tcp.h"
 
 #include <netdb.h>
@@ -86,6 +87,7 @@ bool http_listener_enter(struct http_listener *l)
     l->n_connections++;
     if (l->n_connections <= l->options.connections_max)
         return true;
+    meters_count(METER_REFUSED_HTTP, 1);
     uint64_t now = uv_now(l->tcp.loop);
     if (l->full_said_ms == 0 || now - l->full_said_ms >= SAID_MS) {
         log_warn("http", "refused connections=%u reason=\"http-connections\"",

@@ -124,6 +124,12 @@ static void put_members(struct metrics_text *t, const struct facts *f) ON_LOOP
         (void)snprintf(label, sizeof label, "member=\"%" PRIu64 "\"", rows[i].news.id);
         metrics_sample(t, label, !rows[i].silent);
     }
+    metrics_family(t, "lectern_member_known", "gauge",
+                   "0: this node never heard of that member, so it may never have been there");
+    for (unsigned i = 0; i < n_rows; i++) {
+        (void)snprintf(label, sizeof label, "member=\"%" PRIu64 "\"", rows[i].news.id);
+        metrics_sample(t, label, member_was_heard(n, rows[i].news.id));
+    }
     metrics_family(t, "lectern_member_lag_entries", "gauge",
                    "Entries committed here that a member, by its last word, has not applied");
     for (unsigned i = 0; i < n_rows; i++) {
@@ -288,8 +294,13 @@ static void put_connections(struct metrics_text *t, const struct facts *f) ON_LO
     metrics_sample(t, "kind=\"http\"", n->door == NULL ? 0 : http_listener_connections(n->door));
     metrics_sample(t, "kind=\"websocket\"", (uint64_t)levels[METER_WEBSOCKETS]);
     metrics_sample(t, "kind=\"node\"", count_links(n));
+    metrics_family(t, "lectern_connections_limit", "gauge", "With more, connections are refused");
+    metrics_sample(t, "kind=\"native\"", n->config->connections_max);
+    metrics_sample(t, "kind=\"http\"", n->config->http_connections_max);
     put_by_door(t, "lectern_accepted_total", "Connections accepted", f->meters.accepted,
                 METER_NODE);
+    put_by_door(t, "lectern_connections_refused_total", "Connections refused: over the limit",
+                f->meters.counters + METER_REFUSED_NATIVE, METER_NODE);
     put_by_door(t, "lectern_received_bytes_total", "Bytes received", f->meters.received,
                 METER_DOORS);
     put_by_door(t, "lectern_sent_bytes_total", "Bytes sent", f->meters.sent, METER_DOORS);
@@ -343,6 +354,9 @@ static void put_errors(struct metrics_text *t, const struct facts *f) ON_LOOP
         metrics_sample(t, classes[i], f->meters.counters[METER_HTTP_INFORMED + i]);
     metrics_counter(t, "lectern_checks_refused_total", "Answers 503 of /readyz and /leader",
                     f->meters.counters[METER_CHECKS_REFUSED]);
+    metrics_counter(t, "lectern_http_foreign_total",
+                    "Answers 501 and 505 to what is no HTTP that is spoken here",
+                    f->meters.counters[METER_HTTP_FOREIGN]);
 }
 
 /* --- process --- */
