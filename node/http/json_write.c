@@ -141,6 +141,10 @@ void json_real(struct json_writer *j, double v)
         put(j, v < 0 ? "-1e999" : "1e999", v < 0 ? 6 : 5);
         return;
     }
+    if (v == 0 && signbit(v)) { /* -0 is an integer to many, and 0 */
+        put(j, "-0.0", 4);
+        return;
+    }
     int n = 0;
     for (int digits_wanted = 15; digits_wanted <= 17; digits_wanted++) {
         n = snprintf(text, sizeof text, "%.*g", digits_wanted, v);

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import decimal
 import enum
+import math
 import os
 import pathlib
 import re
@@ -129,6 +130,8 @@ def test_dbapi_values_and_errors():
                       "ä☃𝄞\0\n\"", b"", bytes(range(256))]
             marks = ", ".join("?" for _ in values)
             expect_equal(db.execute(f"SELECT {marks}", values).fetchone(), tuple(values), "values")
+            zeros = db.execute("SELECT -0.0, 0.0 * -1, ?, 0.0", [-0.0]).fetchone()
+            expect_equal([math.copysign(1, zero) for zero in zeros], [-1, -1, -1, 1], "signs")
             adapted = [True, decimal.Decimal("1.50"), datetime.date(2001, 2, 3),
                        datetime.datetime(2001, 2, 3, 4, 5, 6, 7), uuid.UUID(int=5),
                        memoryview(b"ab"), float("nan")]

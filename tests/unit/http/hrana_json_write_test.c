@@ -49,7 +49,7 @@ static struct hrana_result *all_types(void)
     "{\"type\":\"blob\",\"base64\":\"AQIDBA\"},{\"type\":\"float\",\"value\":1.5}],["              \
     "{\"type\":\"integer\",\"value\":\"9007199254740993\"},{\"type\":\"float\",\"value\":3},"      \
     "{\"type\":\"blob\",\"base64\":\"\"},{\"type\":\"text\",\"value\":\"\xc3\xa4\\u0000\"},"       \
-    "{\"type\":\"float\",\"value\":-0},{\"type\":\"float\",\"value\":1e999}]],"                    \
+    "{\"type\":\"float\",\"value\":-0.0},{\"type\":\"float\",\"value\":1e999}]],"                  \
     "\"affected_row_count\":0,\"last_insert_rowid\":null,\"replication_index\":\"77\","            \
     "\"rows_read\":2,\"rows_written\":0,\"query_duration_ms\":0}"
 

@@ -97,6 +97,9 @@ TEST(json_reals_come_back_as_they_were)
     j = json_writer_of(&b);
     json_real(&j, 0.1);
     expect_text(&b, "0.1");
+    j = json_writer_of(&b);
+    json_real(&j, -0.0);
+    expect_text(&b, "-0.0");
     buf_fini(&b);
 }
 
