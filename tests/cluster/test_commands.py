@@ -1,5 +1,6 @@
 """The two programs from outside: help, version, settings and their errors, status, signals."""
 
+import glob
 import os
 import re
 import subprocess
@@ -213,5 +214,9 @@ def test_the_documents_name_what_exists():
     _, out, _ = run(LECTERND, "--help")
     missing = [f for f in flags if f"--{f}" not in out]
     expect(flags and not missing, f"lecternd has no {missing}")
-    for path in re.findall(r"\]\(((?:docs/)?[A-Z][\w-]*\.md)\)", text):
-        expect(os.path.exists(os.path.join(ROOT, path)), f"README.md links to {path}")
+    for name in ("README.md", *glob.glob("docs/*.md", root_dir=ROOT)):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as f:
+            links = re.findall(r"\]\(((?:\w[\w-]*/|\.\./)*[A-Z][\w-]*\.md)[)#]", f.read())
+        for path in links:
+            expect(os.path.exists(os.path.join(ROOT, os.path.dirname(name), path)),
+                   f"{name} links to {path}")
