@@ -49,8 +49,8 @@ static void on_home(struct exchange *x)
     buf_fini(&b);
 }
 
-static const struct handler home = {.on_end = on_home, .while_stopping = true};
-static const struct handler version = {.on_end = on_version, .while_stopping = true};
+static const struct handler home = {.on_end = on_home, .only_tells = true};
+static const struct handler version = {.on_end = on_version, .only_tells = true};
 
 static const struct route routes[] = {
     {HTTP_VERB_GET, "/", &home},

@@ -50,7 +50,7 @@ struct handler {
     void (*on_over)(struct exchange *x);
     /* It asks nothing of the database: it answers while the node stops, too, and to pages of other
      * origins. */
-    bool while_stopping;
+    bool only_tells;
 };
 
 struct exchange {

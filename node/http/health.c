@@ -199,6 +199,6 @@ static void on_leader(struct exchange *x)
     }
 }
 
-const struct handler health_alive = {.on_end = on_alive, .while_stopping = true};
-const struct handler health_ready = {.on_end = on_ready, .while_stopping = true};
-const struct handler health_leader = {.on_end = on_leader, .while_stopping = true};
+const struct handler health_alive = {.on_end = on_alive, .only_tells = true};
+const struct handler health_ready = {.on_end = on_ready, .only_tells = true};
+const struct handler health_leader = {.on_end = on_leader, .only_tells = true};

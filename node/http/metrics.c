@@ -427,4 +427,4 @@ static void on_metrics(struct exchange *x)
     buf_fini(&b);
 }
 
-const struct handler metrics_handler = {.on_end = on_metrics, .while_stopping = true};
+const struct handler metrics_handler = {.on_end = on_metrics, .only_tells = true};

@@ -113,4 +113,4 @@ static void on_nodes(struct exchange *x)
     buf_fini(&b);
 }
 
-const struct handler nodes_handler = {.on_end = on_nodes, .while_stopping = true};
+const struct handler nodes_handler = {.on_end = on_nodes, .only_tells = true};

@@ -77,7 +77,7 @@ static void refuse(struct exchange *x) ON_LOOP
 /* May H have it? Answers X when not. */
 static bool admits(const struct handler *h, struct exchange *x) ON_LOOP
 {
-    if (h->while_stopping)
+    if (h->only_tells)
         return true;
     if (http_listener_refuses(http_conn_listener(x->conn)))
         refuse(x);
