@@ -58,6 +58,8 @@ await run({
         equal((await rows("SELECT hex(v) FROM val WHERE id = 12"))[0][0], "00FF0102");
         equal((await rows("SELECT cast(x'ff41' AS text)"))[0][0], "\ufffdA");
         await fails(() => db.execute({ sql: "SELECT ?", args: [NaN] }));
+        // This driver sends each number as a float.
+        equal(await rows("SELECT typeof(?) AS a, typeof(?) AS b", [3, 3n]), [["real", "integer"]]);
     },
 
     async bigints() {

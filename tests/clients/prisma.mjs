@@ -36,7 +36,7 @@ const history = (list) => ({
 
 const adapter = new PrismaLibSql({ url });
 const schema = readFileSync(here("schema.prisma"), "utf8");
-let prisma;
+let prisma, PrismaClient;
 
 await run({
     async migrations() {
@@ -76,7 +76,7 @@ await run({
     },
 
     async generate() {
-        const { PrismaClient } = await generate("schema", "prisma-client");
+        ({ PrismaClient } = await generate("schema", "prisma-client"));
         prisma = new PrismaClient({ adapter });
     },
 
@@ -88,6 +88,18 @@ await run({
             equal(key === "photo" ? new Uint8Array(ann[key]) : ann[key], value, key);
         equal(await prisma.author.findUnique({ where: { name: "Ann" } }), ann);
         equal((await prisma.author.create({ data: { name: "Bob" } })).active, true);
+    },
+
+    // What the adapter does by itself with more than a number of JavaScript holds, and when it is told.
+    async bigints() {
+        const big = 2n ** 53n + 1n, where = { name: "big" };
+        const whole = new PrismaClient({ adapter: new PrismaLibSql({ url, intMode: "bigint" }) });
+        await fails(() => prisma.author.create({ data: { ...where, big } }), undefined, /too large/);
+        equal((await whole.author.findUnique({ where })).big, big, "it was done");
+        await whole.author.delete({ where });
+        equal((await whole.author.create({ data: { ...where, big } })).big, big);
+        await whole.author.delete({ where });
+        await whole.$disconnect();
     },
 
     async relations() {
