@@ -253,7 +253,8 @@ $(B)/tests/check-client: | $(B)/lectern
 # Their sessions ask the test (tests/lib/asked.h).
 $(B)/tests/check-http $(B)/fuzz/hrana_ws: private LDFLAGS_ALL += -Wl,--wrap=route
 
-$(B)/node/http/http_conn.o $(B)/node/http/http_head.o: private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
+$(B)/node/http/http_conn.o $(B)/node/http/http_head.o: \
+    private CFLAGS_ALL += -isystem $(LLHTTP_INCLUDE)
 # No prerequisite: on a fresh machine the package comes with `deps`.
 $(LLHTTP_OBJS): $(B)/llhttp/%.o: $(B)/.flags | deps
 	@mkdir -p $(@D)

@@ -5,6 +5,7 @@
 #include "node/disk_watch.h"
 #include "node/fetch.h"
 #include "node/gossip.h"
+#include "node/key_keeper.h"
 #include "node/members_view.h"
 #include "node/meters.h"
 #include "node/node.h"
@@ -47,6 +48,8 @@ static bool is_unfit(struct node *n, char *why) ON_LOOP
         (void)snprintf(why, ERR_TEXT_MAX, "this node was removed from the cluster");
     else if (n->began_empty && !n->accepted) /* the others may refuse it: route.c waits, too */
         (void)snprintf(why, ERR_TEXT_MAX, "this node has not heard of its cluster yet");
+    else if (!key_keeper_is_sure(n->key_keeper)) /* no other node would take its batons */
+        (void)snprintf(why, ERR_TEXT_MAX, "this node has not heard the cluster's key yet");
     else
         return false;
     return true;

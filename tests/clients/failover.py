@@ -99,8 +99,8 @@ def count_through(c, failures, drivers, nodes):
               file=sys.stderr)
         check_work(nodes[0], name, said)
         if behind or (all_end_well and name.endswith("-http")):
-            expect_equal(said["doubtful"], [], f"{name}: in doubt, though its node was there to ask "
-                         "again, or to say that it ends")
+            expect_equal(said["doubtful"], [], f"{name}: in doubt, though its node was there to "
+                         "ask again, or to say that it ends")
 
 
 def check_work(node, name, said):
