@@ -6,8 +6,9 @@
 
 #define FREE_PORT_ADDRESS_MAX 32u
 
-/* N voters with the ids 1 to N on loopback ports that are free now (bound together, so that they
- * differ). The servers point into ADDRESSES. */
+/* N voters with the ids 1 to N on loopback ports that nobody listens on, and that no other test
+ * takes while this process lives: they are below those that the kernel gives to connections. The
+ * servers point into ADDRESSES. */
 void free_ports(struct cns_server *servers, char (*addresses)[FREE_PORT_ADDRESS_MAX], unsigned n);
 
 #endif
