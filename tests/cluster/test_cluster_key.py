@@ -22,7 +22,7 @@ def keys(node):
         return []
 
 
-@case(short=True, seconds=60)
+@case(seconds=60)
 def test_the_key_is_the_same_everywhere_and_comes_back():
     with FaultyCluster(repair=0) as c:
         victim, other = c.others(c.leader())
