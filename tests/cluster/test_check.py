@@ -94,7 +94,7 @@ def test_check_names_what_is_damaged():
         expect_equal(status, 1, f"a segment is missing: {text}")
 
 
-@case(short=True, seconds=120)
+@case(seconds=120)
 def test_check_and_the_start_agree_about_a_damaged_wal():
     """What the next start mends by itself is a note; both name what is damaged."""
     header, frame = 5, 32 + 4120 * 3 + 500

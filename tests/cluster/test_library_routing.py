@@ -385,7 +385,6 @@ def test_library_meets_the_port_of_the_peers():
         c.check_alive()
 
 
-@case(short=True)
 def test_library_where_nobody_listens_says_so_soon():
     with Library() as p, Impostor(None, closes=True) as closing, Impostor(None) as silent:
         one, two = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"

@@ -153,7 +153,6 @@ def held_open(node):
     return contextlib.closing(db)
 
 
-@case(short=True)
 def test_another_program_is_named_and_who_reads_nothing_is_not_ended():
     with Cluster(1, **LIMITS) as c:
         node = c.nodes[0]

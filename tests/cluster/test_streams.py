@@ -105,7 +105,6 @@ def test_answers_of_the_writer_wait_for_their_window_too():
                 q.query("COMMIT")
 
 
-@case(short=True)
 def test_a_transaction_is_in_use_while_its_rows_are_taken():
     with Cluster(transaction_idle_timeout=1000) as c:
         leader = c.leader()
