@@ -349,7 +349,7 @@ bench: all $(B)/bench $(B)/bench-library ## transactions a second beside local S
 	@python3 tests/bench/run.py --build $(B)
 	@python3 tests/bench/run.py --build $(B) --library
 	@deploy/install-deps.sh --bench
-	@exec python3 tests/bench/http.py --build $(B)
+	@exec python3 tests/bench/door.py --build $(B)
 
 cov: ## line coverage of the unit tests, per room
 	$(call variant,cov) unit-bins
