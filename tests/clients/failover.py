@@ -1,7 +1,6 @@
 """Programs of others' drivers through the loss of leaders: what they were told is what is there.
 
-    with Cluster(3, http=True) as c:
-        count_through(c, ["kill"], DRIVERS, c.nodes)
+    count_through(["kill"])
 
 counter.mjs works with each driver, all beside each other, at the first of the nodes that they are
 given, and goes to the next one when that is lost. A leader is killed, paused or ended in good
@@ -15,7 +14,7 @@ import json
 import sys
 
 from tests.clients import programs
-from tests.lib.cluster import expect, expect_equal
+from tests.lib.cluster import Cluster, expect, expect_equal
 
 # Drivers of the npm registry, and how they reach the node.
 DRIVERS = (("batch", "http"), ("batch", "ws"), ("transaction", "http"), ("transaction", "ws"),
@@ -71,10 +70,22 @@ def lose_a_leader(c, started, failure):
     come_back(c, leader)
 
 
-def count_through(c, failures, drivers, nodes):
-    """The programs of DRIVERS work, at the first of NODES to begin with, while C's leader is lost
+def count_through(failures, behind=False):
+    """All drivers, at the leader, or at a node that lives and BEHIND which the leader is lost,
     again and again: each name in FAILURES is one way."""
-    names = {f"{driver}-{scheme}": (driver, scheme) for driver, scheme in drivers}
+    missing = programs.install(oldest=20)
+    if missing is not None:
+        print(f"skipped: {missing}", file=sys.stderr)
+        return
+    with Cluster(3, http=True) as c:
+        leader = c.leader()
+        survivors = c.others(leader)
+        work_through(c, failures, survivors if behind else [leader, *survivors])
+
+
+def work_through(c, failures, nodes):
+    """The programs work at the first of NODES to begin with."""
+    names = {f"{driver}-{scheme}": (driver, scheme) for driver, scheme in DRIVERS}
     make_tables(c, names)
     behind = c.leader() not in nodes
     all_end_well = set(failures) == {"stop"}

@@ -18,9 +18,7 @@ import uuid
 from unittest import mock
 
 from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal
-
-sys.path.insert(0, os.path.join(ROOT, "client", "python"))
-import lectern  # noqa: E402  pylint: disable=wrong-import-position
+from tests.lib.dbapi import fails, lectern
 
 
 class Word(str, enum.Enum):
@@ -34,16 +32,6 @@ class Number(enum.IntEnum):
 class Real(float):
     def __float__(self):
         return 7.0
-
-
-def fails(kind, action, says=""):
-    """The exception of exactly the class KIND that ACTION must raise."""
-    try:
-        result = action()
-    except lectern.Error as e:
-        expect(type(e) is kind and says in str(e), f"wanted {kind.__name__} {says!r}, got {e!r}")
-        return e
-    raise AssertionError(f"wanted {kind.__name__}, got {result!r}")
 
 
 def url(node):

@@ -3,27 +3,13 @@
 import contextlib
 import http.client
 import json
-import os
 import socket
-import sys
 import threading
 import time
 from unittest import mock
 
-from tests.lib.cluster import ROOT, Cluster, case, expect, expect_equal, free_port
-
-sys.path.insert(0, os.path.join(ROOT, "client", "python"))
-import lectern  # noqa: E402  pylint: disable=wrong-import-position
-
-
-def fails(kind, action, says=""):
-    """The exception of exactly the class KIND that ACTION must raise."""
-    try:
-        result = action()
-    except lectern.Error as e:
-        expect(type(e) is kind and says in str(e), f"wanted {kind.__name__} {says!r}, got {e!r}")
-        return e
-    raise AssertionError(f"wanted {kind.__name__}, got {result!r}")
+from tests.lib.cluster import Cluster, case, expect, expect_equal, free_port
+from tests.lib.dbapi import fails, lectern
 
 
 OK, BUSY, DIE, LATE, IOERR, BIG = "ok", "busy", "die", "late", "ioerr", "big"

@@ -97,24 +97,11 @@ def test_drizzle_kit():
 # --- through the loss of a leader: also tests/faults/test_drivers_and_leaders.py ------------------
 
 
-def count_through(failure, behind):
-    """All drivers, at a node that lives and behind which the leader is lost, or at the leader."""
-    missing = programs.install(oldest=20)
-    if missing is not None:
-        print(f"skipped: {missing}", file=sys.stderr)
-        return
-    with Cluster(3, http=True) as c:
-        leader = c.leader()
-        survivors = c.others(leader)
-        failover.count_through(c, [failure], failover.DRIVERS,
-                               survivors if behind else [leader, *survivors])
-
-
 @case(seconds=240, weight=2)
 def test_drivers_whose_node_is_killed():
-    count_through("kill", behind=False)
+    failover.count_through(["kill"])
 
 
 @case(seconds=240, weight=2)
 def test_drivers_behind_whose_node_the_leader_falls_silent():
-    count_through("pause", behind=True)
+    failover.count_through(["pause"], behind=True)

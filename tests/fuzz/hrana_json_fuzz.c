@@ -8,6 +8,7 @@
 #include "base/sizes.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_json.h"
+#include "tests/fuzz/hrana_replies.h"
 #include "tests/fuzz/touch_hrana.h"
 
 #include <string.h>
@@ -70,30 +71,25 @@ static void write_answer(const uint8_t *p, size_t n)
     buf_init(&frames, n);
     buf_put(&frames, p, n);
     buf_init(&out, MIB(1));
-    struct hrana_result result = {.frames = frames, .done = {.changes = 1, .seq = n}};
-    struct hrana_step_reply steps[5] = {{.result = &result}, {.result = &result}};
-    const struct hrana_reply replies[] = {
-        {.type = HRANA_EXECUTE, .steps = steps, .n_steps = 1},
-        {.type = HRANA_BATCH, .steps = steps, .n_steps = 5},
-        {.type = HRANA_DESCRIBE, .description = frames},
-    };
+    struct hrana_replies replies;
+    hrana_replies_of(&replies, frames);
     struct hrana_error *error;
     struct hrana_writer w = hrana_writer_of(&hrana_json, &out);
     w.form->begin_pipeline(&w);
-    for (size_t i = 0; i < 3; i++)
-        hrana_write_reply(&w, &replies[i]);
+    for (size_t i = 0; i < HRANA_REPLIES; i++)
+        hrana_write_reply(&w, &replies.all[i]);
     w.form->end_pipeline(&w, NULL, NULL);
     is_json(&out);
     for (size_t i = 0; i < 2; i++) {
         w = hrana_writer_of(&hrana_json, &out);
-        hrana_json_put_v1(&w, &replies[i], &error);
+        hrana_json_put_v1(&w, &replies.all[i], &error);
         CHECK(error == NULL || out.len == 0);
         if (error == NULL)
             is_json(&out);
         hrana_error_free(error);
     }
     w = hrana_writer_of(&hrana_json, &out);
-    hrana_json_put_statements(&w, &replies[1], &error);
+    hrana_json_put_statements(&w, &replies.all[1], &error);
     CHECK(error == NULL || out.len == 0);
     if (error == NULL)
         is_json(&out);

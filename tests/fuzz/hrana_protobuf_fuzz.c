@@ -8,6 +8,7 @@
 #include "base/sizes.h"
 #include "node/http/hrana_protobuf.h"
 #include "node/http/protobuf_read.h"
+#include "tests/fuzz/hrana_replies.h"
 #include "tests/fuzz/touch_hrana.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -97,20 +98,15 @@ static void write_answer(const uint8_t *p, size_t n)
     buf_init(&frames, n);
     buf_put(&frames, p, n);
     buf_init(&out, MIB(1));
-    struct hrana_result result = {.frames = frames, .done = {.changes = 1, .seq = n}};
-    struct hrana_step_reply steps[5] = {{.result = &result}, {.result = &result}};
-    const struct hrana_reply replies[] = {
-        {.type = HRANA_EXECUTE, .steps = steps, .n_steps = 1},
-        {.type = HRANA_BATCH, .steps = steps, .n_steps = 5},
-        {.type = HRANA_DESCRIBE, .description = frames},
-    };
+    struct hrana_replies replies;
+    hrana_replies_of(&replies, frames);
     struct hrana_writer w = hrana_writer_of(&hrana_protobuf, &out);
-    for (size_t i = 0; i < 3; i++)
-        hrana_write_reply(&w, &replies[i]);
+    for (size_t i = 0; i < HRANA_REPLIES; i++)
+        hrana_write_reply(&w, &replies.all[i]);
     w.form->end_pipeline(&w, "baton", NULL);
     is_protobuf(&out, 3);
-    for (size_t i = 0; i < 3; i++) {
-        hrana_write_response(&w, (int32_t)n, &replies[i]);
+    for (size_t i = 0; i < HRANA_REPLIES; i++) {
+        hrana_write_response(&w, (int32_t)n, &replies.all[i]);
         is_protobuf(&out, 4);
     }
     w.form->begin_fetched(&w, 1);

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <signal.h>
@@ -80,6 +81,17 @@ const char *test_path(const char *name)
     *p = (struct kept_path){all, mem_printf("%s/%s", dir, name)};
     all = p;
     return p->path;
+}
+
+unsigned test_descriptors(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    EXPECT(d != NULL);
+    while (readdir(d) != NULL)
+        n++;
+    (void)closedir(d);
+    return n;
 }
 
 uint64_t test_seed(void)

@@ -26,6 +26,8 @@ _Noreturn void test_fail(const char *file, int line, const char *format, ...)
 const char *test_dir(void);
 /* test_dir()/NAME; valid until the test ends. */
 const char *test_path(const char *name);
+/* How many descriptors this process has open, by a constant more. */
+unsigned test_descriptors(void);
 /* The seed of this run: LECTERN_SEED, else random and printed on failure. */
 uint64_t test_seed(void);
 /* N, or N / 10 under a sanitizer, or times LECTERN_LONG when set: rounds of a random test. */

@@ -8,7 +8,6 @@
 #include "tests/unit/client/fake_names.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -63,17 +62,6 @@ static enum err look_up(const char *address, struct answer *a)
     EXPECT_EQ(a->calls, e == ERR_OK);
     loop_free(l);
     return e == ERR_OK ? a->e : e;
-}
-
-static int descriptors(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    EXPECT(d != NULL);
-    while (readdir(d) != NULL)
-        n++;
-    (void)closedir(d);
-    return n;
 }
 
 TEST(resolve_numbers_need_no_thread)
@@ -131,7 +119,7 @@ TEST(resolve_says_that_there_is_no_address)
  * nothing is called, and the loop may go first. */
 TEST(resolve_is_cancelled_at_any_time)
 {
-    int before = descriptors();
+    unsigned before = test_descriptors();
     static const char *const names[] = {"127.0.0.1", FAKE_NAME_BOTH, FAKE_NAME_HANGS};
     for (size_t i = 0; i < 3; i++) {
         for (int turns = 0; turns < 2; turns++) {
@@ -154,7 +142,7 @@ TEST(resolve_is_cancelled_at_any_time)
     }
     resolve_cancel(NULL);
     fake_names_release();
-    for (int i = 0; descriptors() != before; i++) { /* the threads end on their own */
+    for (int i = 0; test_descriptors() != before; i++) { /* the threads end on their own */
         EXPECT(i < 10000);
         (void)poll(NULL, 0, 1);
     }
@@ -187,7 +175,7 @@ TEST(resolve_without_a_thread_is_an_error)
     struct loop *l;
     struct resolve *r;
     struct answer a = {0};
-    int open_before = descriptors();
+    unsigned open_before = test_descriptors();
     EXPECT_OK(loop_new(&l));
     EXPECT(getrlimit(RLIMIT_AS, &before) == 0);
     few = (struct rlimit){.rlim_cur = 1 << 20, .rlim_max = before.rlim_max};
@@ -202,7 +190,7 @@ TEST(resolve_without_a_thread_is_an_error)
         EXPECT_OK(loop_turn(l, 1000));
     EXPECT(a.e == ERR_OK);
     loop_free(l);
-    for (int i = 0; descriptors() != open_before; i++) {
+    for (int i = 0; test_descriptors() != open_before; i++) {
         EXPECT(i < 10000);
         (void)poll(NULL, 0, 1);
     }

@@ -6,6 +6,7 @@
 #include "base/sizes.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const struct wire_id id = {.stream = 3, .request = 7};
 
@@ -43,4 +44,14 @@ void answer_free(struct hrana_result *r)
 {
     buf_fini(&r->frames);
     free(r);
+}
+
+struct hrana_result answer_broken(struct rng *rng, const struct hrana_result *good)
+{
+    size_t n = rng_once_in(rng, 3) ? rng_below(rng, good->frames.len) : good->frames.len;
+    uint8_t *bytes = malloc(n + (n == 0)); /* exactly so long */
+    memcpy(bytes, good->frames.data, n);
+    for (uint64_t k = rng_below(rng, 4); n > 0 && k > 0; k--)
+        bytes[rng_below(rng, n)] = (uint8_t)(rng_u64(rng) >> rng_below(rng, 9));
+    return (struct hrana_result){.frames = {.data = bytes, .len = n, .cap = n, .max = n}};
 }

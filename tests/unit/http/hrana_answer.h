@@ -2,6 +2,7 @@
 #ifndef TESTS_UNIT_HTTP_HRANA_ANSWER_H
 #define TESTS_UNIT_HTTP_HRANA_ANSWER_H
 
+#include "base/rng.h"
 #include "node/http/hrana.h"
 
 /* NAMES and TYPES: N columns, TYPES with "" for none. VALUES: ROWS x N. Freed by answer_free. */
@@ -10,6 +11,9 @@ struct hrana_result *answer_new(uint32_t n, const char *const *names, const char
 /* Without columns: a write that changed CHANGES rows, the last one at ROWID. */
 struct hrana_result *answer_write(int64_t changes, int64_t rowid, uint64_t seq);
 void answer_free(struct hrana_result *r);
+/* GOOD's frames as a leader that sends nonsense would send them: cut, with bytes changed, in memory
+ * of exactly that size. free() FRAMES.data. */
+struct hrana_result answer_broken(struct rng *rng, const struct hrana_result *good);
 
 #define VALUE_NULL                                                                                 \
     {                                                                                              \

@@ -356,12 +356,7 @@ TEST(hrana_json_survives_broken_frames)
     struct hrana_result *good = all_types();
     uint64_t refused = 0;
     for (uint64_t round = test_rounds(20000); round > 0; round--) {
-        size_t n = rng_once_in(&rng, 3) ? rng_below(&rng, good->frames.len) : good->frames.len;
-        uint8_t *bytes = malloc(n + (n == 0)); /* exactly so long */
-        memcpy(bytes, good->frames.data, n);
-        for (uint64_t k = rng_below(&rng, 4); n > 0 && k > 0; k--)
-            bytes[rng_below(&rng, n)] = (uint8_t)(rng_u64(&rng) >> rng_below(&rng, 9));
-        struct hrana_result r = {.frames = {.data = bytes, .len = n, .cap = n, .max = n}};
+        struct hrana_result r = answer_broken(&rng, good);
         struct hrana_step_reply step = {.result = &r};
         const struct hrana_reply reply = {.type = HRANA_EXECUTE, .steps = &step, .n_steps = 1};
         const struct hrana_reply describe = {.type = HRANA_DESCRIBE, .description = r.frames};
@@ -382,7 +377,7 @@ TEST(hrana_json_survives_broken_frames)
         json_end_array(&w.json);
         EXPECT(buf_status(&out) == ERR_OK && is_json(&out));
         buf_fini(&out);
-        free(bytes);
+        free(r.frames.data);
     }
     EXPECT(refused > 0);
     answer_free(good);

@@ -5,7 +5,6 @@
 #include "tests/unit/http/http_handlers.h"
 #include "tests/unit/http/http_stage.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -355,17 +354,6 @@ TEST(http_refuses_connections_above_its_number)
     stage_close(&s);
 }
 
-static unsigned open_descriptors(void)
-{
-    unsigned n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    EXPECT(d != NULL);
-    while (readdir(d) != NULL)
-        n++;
-    (void)closedir(d);
-    return n;
-}
-
 /* Those that are refused and stay do not add up: a node needs its descriptors for its log. */
 TEST(http_holds_few_connections_that_it_refused)
 {
@@ -376,11 +364,11 @@ TEST(http_holds_few_connections_that_it_refused)
     o.connections_max = MAX;
     stage_open(&s, o);
     int fds[OPENED];
-    unsigned before = open_descriptors();
+    unsigned before = test_descriptors();
     for (unsigned i = 0; i < OPENED; i++)
         fds[i] = client_dial(&s);
     stage_for(&s, 50);
-    unsigned held = open_descriptors() - before - OPENED;
+    unsigned held = test_descriptors() - before - OPENED;
     EXPECT_EQ(held, MAX + ENDING);
     char *a = client_hear(&s, fds[OPENED - 1], "http-connections", NULL);
     expect_refused("the last of them", a, 503);
