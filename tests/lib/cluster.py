@@ -93,34 +93,31 @@ def wait_for(condition, what, seconds=20.0):
 _port_locks = []
 
 
-def port_is_free(port):
+def claim_port(port):
+    """Whether nobody listens on PORT; then it is ours until this process ends.
+
+    An abstract socket of its name keeps off it the others who ask here, before anybody listens.
+    """
+    lock = socket.socket(socket.AF_UNIX)
     with contextlib.closing(socket.socket()) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            lock.bind(f"\0lectern-test-port-{port}")
             s.bind(("127.0.0.1", port))
         except OSError:
+            lock.close()
             return False
+    _port_locks.append(lock)
     return True
 
 
 def free_port():
-    """A port that nobody listens on, ours until this process ends.
-
-    Below the range that the kernel gives to outgoing connections: a node that is down for a while
-    finds its port free again. An abstract socket of that name keeps other tests off.
-    """
+    """A claimed port, below the range that the kernel gives to outgoing connections: a node that is
+    down for a while finds its port free again."""
     for attempt in range(10000):
         port = 10000 + (os.getpid() * 37 + attempt) % 20000
-        lock = socket.socket(socket.AF_UNIX)
-        try:
-            lock.bind(f"\0lectern-test-port-{port}")
-        except OSError:
-            lock.close()
-            continue
-        if port_is_free(port):
-            _port_locks.append(lock)
+        if claim_port(port):
             return port
-        lock.close()
     raise Failure("no free port between 10000 and 30000")
 
 
