@@ -452,6 +452,27 @@ static void resolve(struct stage *s, struct wire_number n, enum err code) ON_LOO
     request_free(r);
 }
 
+TEST(number_a_commit_of_nothing_costs_no_entry_while_another_transaction_writes)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    stage_expect(&s, 1, ERR_OK, "BEGIN IMMEDIATE");
+    stage_expect(&s, 1, ERR_OK, INSERT);
+    stage_expect(&s, 2, ERR_OK, "BEGIN");
+    stage_expect(&s, 2, ERR_OK, COUNT);
+    unsigned before = s.n_proposals;
+    send_numbered(&s, 2, 1, number(2, 1, 0, 1), WIRE_AGAIN, "COMMIT");
+    struct request *r = answer(&s, 1);
+    EXPECT_OK(r->answer.code);
+    EXPECT(!r->answer.in_transaction);
+    request_free(r);
+    EXPECT_EQ(s.n_proposals, before);
+    stage_expect(&s, 1, ERR_OK, "COMMIT");
+    EXPECT_EQ(stage_number(&s, COUNT), 1);
+    stage_close(&s);
+}
+
 TEST(number_resolve_finds_a_commit_that_was_done)
 {
     struct stage s;
