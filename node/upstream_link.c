@@ -19,15 +19,17 @@
 #include <stdlib.h>
 
 /* Until WELCOME: a dead host must not hold a write longer than an election. */
-#define CONNECT_MS  2000
-#define DEPOSED_MS  2000 /* an answer may still come from a leader that is none any more */
-#define QUIET_MS    1000 /* nothing came, though something is awaited: PING */
-#define DEAD_MS     4000 /* and still nothing */
-#define LATE_MS     5000 /* after its deadline a request is answered, or never */
-#define SPARE_MS    2000 /* streams that nobody needed for so long are closed */
-#define OWN_LINKS   16u  /* connections to a leader for one client each */
-#define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
-#define NUMBERS_MAX (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
+#define CONNECT_MS        2000
+#define DEPOSED_MS        2000 /* an answer may still come from a leader that is none any more */
+#define QUIET_MS          1000 /* nothing came, though something is awaited: PING */
+#define DEAD_MS           4000 /* and still nothing */
+#define REPLACED_QUIET_MS 100  /* the same of a leader when another is known to lead: */
+#define REPLACED_DEAD_MS  500  /* most likely it was replaced because it is silent */
+#define LATE_MS           5000 /* after its deadline a request is answered, or never */
+#define SPARE_MS          2000 /* streams that nobody needed for so long are closed */
+#define OWN_LINKS         16u  /* connections to a leader for one client each */
+#define STREAMS_MAX       (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
+#define NUMBERS_MAX       (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
 
 /* --- streams --- */
 
@@ -282,33 +284,37 @@ static bool moves(struct leader_link *l) ON_LOOP
 }
 
 /* True: the leader is alive, as far as is known. */
-static bool listen_to(struct leader_link *l, uint64_t now_ms) ON_LOOP
+static bool listen_to(struct leader_link *l, bool replaced, uint64_t now_ms) ON_LOOP
 {
     uint64_t bytes = framed_bytes_read(l->framed);
+    uint64_t quiet = replaced ? REPLACED_QUIET_MS : QUIET_MS;
+    uint64_t dead = replaced ? REPLACED_DEAD_MS : DEAD_MS;
     if (bytes != l->bytes_read || l->streams.n == 0) {
         l->bytes_read = bytes;
         l->heard_ms = now_ms;
         l->pinged_ms = 0;
-    } else if (l->pinged_ms == 0 && now_ms > l->heard_ms + QUIET_MS) {
+    } else if (l->pinged_ms == 0 && now_ms > l->heard_ms + quiet) {
         ping(l, now_ms);
     } else if (l->pinged_ms != 0 && moves(l)) {
         l->pinged_ms = now_ms;
     }
-    return l->pinged_ms == 0 || now_ms <= l->pinged_ms + DEAD_MS;
+    return l->pinged_ms == 0 || now_ms <= l->pinged_ms + dead;
 }
 
 static void look_after(struct leader_link *l, uint64_t now_ms) ON_LOOP
 {
     bool deposed = l->leader_id != l->node->leader_id;
+    bool replaced = deposed && l->node->leader_id != 0;
     l->deposed_ms = !deposed ? 0 : l->deposed_ms == 0 ? now_ms : l->deposed_ms;
     if ((deposed || l->owner != 0) && list_empty(&l->places)) {
         free_link(l);
     } else if (l->state < READY && now_ms > l->since_ms + CONNECT_MS) {
         lose(l, "the leader does not answer");
+    } else if (l->state == READY && !listen_to(l, replaced, now_ms)) {
+        lose(l, replaced ? "another node leads now, and the old leader is silent"
+                         : "the leader is silent");
     } else if (deposed && now_ms > l->deposed_ms + DEPOSED_MS) {
-        lose(l, "another node leads now, and the old leader is silent");
-    } else if (l->state == READY && !listen_to(l, now_ms)) {
-        lose(l, "the leader is silent");
+        lose(l, "it leads no more");
     } else {
         close_spare(l, now_ms);
         end_late(l, now_ms);

@@ -94,6 +94,22 @@ def test_a_silent_leader_is_given_up_and_its_sessions_hear_it():
             expect_equal(there.query("SELECT a FROM t ORDER BY a").rows, [(3,), (4,)], error)
 
 
+@case(seconds=90)
+def test_a_leader_that_was_replaced_because_it_is_silent_is_not_waited_for():
+    """Only an answer that is on its way is, and what is numbered goes to the next leader."""
+    with Cluster(http=True) as c:
+        leader = c.leader()
+        node = c.others(leader)[0]
+        with Door(node) as door:
+            door.execute("CREATE TABLE t(a)")
+            leader.pause()
+            door.execute("INSERT INTO t VALUES (1)")
+            wait_for(lambda: "another node leads now, and the old leader is silent"
+                     in node.log_text(), "why it gave up the old leader, in its log")
+            leader.resume()
+            expect_equal(door.rows("SELECT a FROM t"), [(1,)], "once")
+
+
 def two_rows(door, i):
     """An atomic batch of two rows I. Returns the code of what failed, None: nothing."""
     steps = atomic(*(f"INSERT INTO b VALUES ({i})" for _ in range(2)), begin="BEGIN IMMEDIATE")
