@@ -95,8 +95,8 @@ void lane_note_done(struct lane *l, const struct request *r)
                            .last_insert_rowid = r->answer.last_insert_rowid,
                            .frames = r->answer.out.data,
                            .frames_len = r->answer.out.len};
-    /* A COMMIT is never run by itself: another attempt at it finds no transaction, or asks. So if it
-     * wrote nothing it needs no entry; and another transaction may be writing now. */
+    /* A COMMIT is never run by itself: another attempt at it finds no transaction, or asks. So if
+     * it wrote nothing it needs no entry; and another transaction may be writing now. */
     outcomes_note(l->outcomes, &r->query.number, &done, again(r) && !r->interactive);
 }
 
