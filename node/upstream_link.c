@@ -19,17 +19,19 @@
 #include <stdlib.h>
 
 /* Until WELCOME: a dead host must not hold a write longer than an election. */
-#define CONNECT_MS        2000
-#define DEPOSED_MS        2000 /* an answer may still come from a leader that is none any more */
-#define QUIET_MS          1000 /* nothing came, though something is awaited: PING */
-#define DEAD_MS           4000 /* and still nothing */
-#define REPLACED_QUIET_MS 100  /* the same of a leader when another is known to lead: */
-#define REPLACED_DEAD_MS  500  /* most likely it was replaced because it is silent */
-#define LATE_MS           5000 /* after its deadline a request is answered, or never */
-#define SPARE_MS          2000 /* streams that nobody needed for so long are closed */
-#define OWN_LINKS         16u  /* connections to a leader for one client each */
-#define STREAMS_MAX       (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
-#define NUMBERS_MAX       (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
+#define CONNECT_MS 2000
+#define DEPOSED_MS 2000 /* an answer may still come from a leader that is none any more */
+#define QUIET_MS   1000 /* nothing came, though something is awaited: PING */
+#define DEAD_MS    4000 /* and still nothing */
+/* The same when another leader is known: most likely this one was replaced because it is silent. */
+#define REPLACED_QUIET_MS 100
+#define REPLACED_DEAD_MS  500
+
+#define LATE_MS     5000 /* after its deadline a request is answered, or never */
+#define SPARE_MS    2000 /* streams that nobody needed for so long are closed */
+#define OWN_LINKS   16u  /* connections to a leader for one client each */
+#define STREAMS_MAX (WIRE_STREAMS_MAX - 384) /* of one connection; the leader may count others */
+#define NUMBERS_MAX (UINT32_MAX - WIRE_STREAMS_MAX) /* given to its streams: then another one */
 
 /* --- streams --- */
 
