@@ -431,9 +431,9 @@ def flip_a_page(c, node):
     def found():
         with c.client() as q:
             q.query("INSERT INTO t(a) VALUES (hex(randomblob(1000)))")
-        return page_in_file(node) is not None
-    c.wait(found, f"{node} has pages in main.db alone")
-    flip(node.database, (page_in_file(node) - 1) * 4096 + 100)
+        return page_in_file(node)
+    page = c.wait(found, f"{node} has pages in main.db alone")
+    flip(node.database, (page - 1) * 4096 + 100)
     with contextlib.suppress(LecternError, ConnectionLost):
         read_all(node)
 
@@ -447,6 +447,7 @@ def test_what_is_damaged_again_and_again_is_not_rebuilt_in_a_loop():
         flip_a_page(c, victim)
         c.wait(lambda: " startup rebuild " in victim.log_text() and serves(victim),
                f"{victim} was rebuilt")
+        c.wait_equal()
         flip_a_page(c, victim)
         c.wait(lambda: not serves(victim), f"{victim} notices")
         time.sleep(1.0 * PATIENCE)

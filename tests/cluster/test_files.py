@@ -144,7 +144,7 @@ def page_in_file(node):
     """A page of the middle that readers take from main.db, or None."""
     pages = os.path.getsize(node.database) // 4096
     taken = pages_in_wal(node.database)
-    return next((p for p in range(pages // 2, pages) if p not in taken), None)
+    return next((p for p in range(max(2, pages // 2), pages) if p not in taken), None)
 
 
 def fill(c, node):
