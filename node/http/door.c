@@ -92,6 +92,7 @@ enum err door_open(struct node *n, struct http_listener **out)
         return ERR_OK;
     o.listen = c->http_listen;
     o.cors = c->http_cors;
+    o.url = c->http_url;
     o.router = &door_router;
     o.node = n;
     o.waiting = &n->waiting;

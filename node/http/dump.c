@@ -286,4 +286,5 @@ static void on_over(struct exchange *x)
     free(d);
 }
 
-const struct handler dump_handler = {.on_end = on_end, .on_drain = on_drain, .on_over = on_over};
+const struct handler dump_handler = {
+    .on_end = on_end, .on_drain = on_drain, .on_over = on_over, .gives_data = true};

@@ -51,6 +51,9 @@ struct handler {
     /* It asks nothing of the database: it answers while the node stops, too, and to pages of other
      * origins. */
     bool only_tells;
+    /* It gives what is in the database to a GET, of which browsers do not say whose page it is of:
+     * only where the node is asked by an address, or by a name that it knows. */
+    bool gives_data;
 };
 
 struct exchange {

@@ -132,13 +132,23 @@ static void cut_headers(struct exchange *x, const struct finding *h)
     }
 }
 
+/* Is N bytes at HOST, of a target, the one that the header names? A client says it twice (RFC 9112,
+ * 3.2.2), and some readers take the one, some the other. */
+static bool is_host(const struct exchange *x, const char *host, size_t n) ON_LOOP
+{
+    const char *header = exchange_header(x, "host");
+    return header == NULL || (strlen(header) == n && strncasecmp(header, host, n) == 0);
+}
+
 /* The path and the query of a target: /path?query, http://host/path?query, or * of OPTIONS. */
-static struct http_verdict cut_url(struct exchange *x, char *url)
+static struct http_verdict cut_url(struct exchange *x, char *url) ON_LOOP
 {
     if (strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0) {
         char *host = strstr(url, "://") + 3, *path = host + strcspn(host, "/?");
         if (path == host)
             return http_bad_request("the target of the request has no host");
+        if (!is_host(x, host, (size_t)(path - host)))
+            return http_bad_request("the target of the request has another host than the header");
         if (*path != '/') /* http://host, http://host?query */
             *--path = '/';
         url = path;

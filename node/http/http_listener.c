@@ -45,6 +45,7 @@ struct http_options http_options_default(void)
 {
     return (struct http_options){.listen = "127.0.0.1:8080",
                                  .cors = "",
+                                 .url = "",
                                  .body_max = MIB(16),
                                  .connections_max = 10000,
                                  .head_ms = 10000,

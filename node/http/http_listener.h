@@ -21,6 +21,7 @@ struct http_options {
     const char *listen; /* HOST:PORT; port 0: a free one */
     /* Pages that may use this node: "*" all, "" none, or origins with commas between. */
     const char *cors;
+    const char *url; /* where clients reach it, as an origin; "": we were not told */
     const struct router *router;
     struct node *node;       /* for the handlers */
     struct waiting *waiting; /* where bytes that wait are counted; NULL: nowhere */

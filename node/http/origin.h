@@ -12,7 +12,10 @@
 const char *origin_of_readers(const struct exchange *x) ON_LOOP;
 /* Does X come from a page that is neither this node's own nor one of http-cors? */
 bool origin_is_foreign(const struct exchange *x) ON_LOOP;
-/* Answers X so. */
+/* Did X come by a name that may be anybody's: no address, not localhost, of no setting? */
+bool origin_host_is_strange(const struct exchange *x) ON_LOOP;
+/* Answer X so. */
+void origin_refuse_host(struct exchange *x) ON_LOOP;
 void origin_refuse(struct exchange *x) ON_LOOP;
 
 #endif

@@ -83,6 +83,8 @@ static bool admits(const struct handler *h, struct exchange *x) ON_LOOP
         refuse(x);
     else if (origin_is_foreign(x))
         origin_refuse(x);
+    else if (h->gives_data && origin_host_is_strange(x))
+        origin_refuse_host(x);
     else
         return true;
     return false;

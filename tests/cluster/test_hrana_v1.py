@@ -1,5 +1,6 @@
 """The forms without streams: /v1/, POST / as it was before Hrana, and the database as text."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -162,9 +163,27 @@ def test_dump_of_odd_things():
         expect_equal((len(own), other), (len(ours), []), "lines that sqlite3's .dump has otherwise")
 
 
+def dump_by_name(node):
+    """No page gets the database by letting its own name point to the node (DNS rebinding)."""
+    with Door(node) as door:
+        for host, status in (("evil.example:8081", 403), ("localhost.evil.example", 403),
+                             ("db1.example:8081", 200), ("db.example", 200),
+                             ("localhost:1", 200), ("[::1]:1", 200)):
+            r = door.ask("GET", "/dump", headers={"Host": host})
+            text = r.read()
+            expect_equal((r.status, b"CREATE TABLE" in text), (status, status == 200), host)
+            if status == 403:
+                expect_equal(json.loads(text)["code"], "FORBIDDEN", host)
+                expect(b"http-url" in text, f"what to do: {text}")
+        for path in ("/metrics", "/nodes", "/health", "/v2"):
+            r = door.ask("GET", path, headers={"Host": "node.example:8081"})
+            expect(r.read() is not None and r.status == 200, f"{path} by any name: {r.status}")
+
+
 @case(short=True)
 def test_dump_of_chinook():
-    with Cluster(n=1, http=True) as c:
+    with Cluster(n=1, http=True, http_url="http://db1.example:8081",
+                 http_cors="https://db.example") as c:
         node = c.leader()
         status, _, complaints = shell(c, chinook.sql())
         expect_equal((status, complaints), (0, ""), "loading")
@@ -175,6 +194,7 @@ def test_dump_of_chinook():
         own = subprocess.run(["sqlite3", f"file:{node.database}?mode=ro", ".dump"],
                              capture_output=True, check=True).stdout
         expect(text == own, "it is what sqlite3's .dump writes, byte for byte")
+        dump_by_name(node)
 
 
 @case(seconds=60)

@@ -478,6 +478,81 @@ TEST(http_runs_nothing_for_pages_of_other_origins)
     stage_close(&s);
 }
 
+/* Is /data given to a GET that comes by HOST (NULL: HTTP/1.0, which needs none)? */
+static bool gives_data_at(struct http_stage *s, const char *host)
+{
+    unsigned begun = test_begins;
+    char *request = host == NULL ? mem_printf("GET /data HTTP/1.0\r\n\r\n")
+                                 : mem_printf("GET /data HTTP/1.1\r\nHost: %s\r\n\r\n", host);
+    char *a = ask(s, request, 0, "\r\n\r\n");
+    int status = (int)strtol(a + 9, NULL, 10);
+    EXPECT(status == 200 || status == 403);
+    EXPECT_EQ(test_begins - begun, status == 200);
+    free(request);
+    free(a);
+    return status == 200;
+}
+
+/* A name that points here may be that of a page which was loaded from elsewhere: of its GET no
+ * browser says so. */
+TEST(http_gives_data_only_by_names_that_it_knows)
+{
+    static const char *const nobodys[] = {
+        "127.0.0.1:8081", "127.0.0.1", "10.1.2.3:80",    "[::1]:8081",    "[::1]",
+        "[fe80::1]:1",    "localhost", "LocalHost:8081", "app.localhost", NULL};
+    static const char *const anybodys[] = {"evil.example:8081",
+                                           "evil.example",
+                                           "localhost.evil.example:8081",
+                                           "127.0.0.1.evil.example",
+                                           "evil-localhost",
+                                           ".localhost",
+                                           "[::1].evil.example",
+                                           "[evil.example]",
+                                           "[::1",
+                                           "127.0.0.1.",
+                                           "",
+                                           ":8081",
+                                           "app.example"};
+    struct http_stage s;
+    struct http_options o = options();
+    stage_open(&s, o);
+    for (size_t i = 0; i == 0 || nobodys[i - 1] != NULL; i++)
+        EXPECT(gives_data_at(&s, nobodys[i]));
+    for (size_t i = 0; i < sizeof anybodys / sizeof anybodys[0]; i++)
+        EXPECT(!gives_data_at(&s, anybodys[i]));
+    /* What the target says is no way around it. */
+    char *a = ask(&s, "GET http://127.0.0.1/data HTTP/1.1\r\nHost: evil.example\r\n\r\n", 0, "}");
+    expect_in(a, "400 Bad Request");
+    free(a);
+    a = ask(&s, "GET http://evil.example/data HTTP/1.1\r\nHost: evil.example\r\n\r\n", 0, "}");
+    expect_in(a, "403 Forbidden");
+    expect_in(a, "http-url");
+    free(a);
+    /* HEAD as GET; what only tells, and what a browser says the origin of, as before. */
+    a = ask(&s, "HEAD /data HTTP/1.1\r\nHost: evil.example\r\n\r\n", 0, "\r\n\r\n");
+    expect_in(a, "403 Forbidden");
+    free(a);
+    EXPECT_EQ(status_for(&s, "GET", NULL, "db.example:8081"), 200);
+    EXPECT_EQ(status_for(&s, "POST", NULL, "db.example:8081"), 200);
+    stage_close(&s);
+    o.url = "http://db1.example:8081";
+    o.cors = "http://db.example , https://[fd00::1]:3000,https://app.example:8443";
+    stage_open(&s, o);
+    EXPECT(gives_data_at(&s, "db1.example:8081"));
+    EXPECT(gives_data_at(&s, "DB1.example"));
+    EXPECT(gives_data_at(&s, "db.example:8080"));
+    EXPECT(gives_data_at(&s, "app.example"));
+    EXPECT(!gives_data_at(&s, "db1.example.evil.example:8081"));
+    EXPECT(!gives_data_at(&s, "b1.example:8081"));
+    EXPECT(!gives_data_at(&s, "http:8081"));
+    stage_close(&s);
+    o.url = "";
+    o.cors = "*"; /* any page may have all */
+    stage_open(&s, o);
+    EXPECT(gives_data_at(&s, "evil.example"));
+    stage_close(&s);
+}
+
 TEST(http_winds_down)
 {
     struct http_stage s;

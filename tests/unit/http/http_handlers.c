@@ -172,20 +172,33 @@ void test_answer_later(void)
     echo(test_later);
 }
 
-static const struct handler echo_handler = {begin, body, echo, NULL, over, false};
-static const struct handler early_handler = {word, body, NULL, NULL, over, false};
-static const struct handler headers_handler = {begin, body, headers, NULL, over, false};
-static const struct handler stream_handler = {begin, body, stream, NULL, over, false};
-static const struct handler broken_handler = {begin, body, broken, NULL, over, false};
-static const struct handler half_handler = {begin, body, half, NULL, over, false};
-static const struct handler words_handler = {begin, body, words, NULL, over, false};
-static const struct handler flood_handler = {begin, body, flood, flood_on, over, false};
-static const struct handler large_handler = {begin, body, large, NULL, over, true};
-static const struct handler busy_handler = {begin, body, busy, NULL, over, false};
-static const struct handler later_handler = {begin, body, later, NULL, over, false};
+static const struct handler echo_handler = {
+    .on_begin = begin, .on_body = body, .on_end = echo, .on_over = over};
+static const struct handler data_handler = {
+    .on_begin = begin, .on_body = body, .on_end = echo, .on_over = over, .gives_data = true};
+static const struct handler early_handler = {.on_begin = word, .on_body = body, .on_over = over};
+static const struct handler headers_handler = {
+    .on_begin = begin, .on_body = body, .on_end = headers, .on_over = over};
+static const struct handler stream_handler = {
+    .on_begin = begin, .on_body = body, .on_end = stream, .on_over = over};
+static const struct handler broken_handler = {
+    .on_begin = begin, .on_body = body, .on_end = broken, .on_over = over};
+static const struct handler half_handler = {
+    .on_begin = begin, .on_body = body, .on_end = half, .on_over = over};
+static const struct handler words_handler = {
+    .on_begin = begin, .on_body = body, .on_end = words, .on_over = over};
+static const struct handler flood_handler = {
+    .on_begin = begin, .on_body = body, .on_end = flood, .on_drain = flood_on, .on_over = over};
+static const struct handler large_handler = {
+    .on_begin = begin, .on_body = body, .on_end = large, .on_over = over, .only_tells = true};
+static const struct handler busy_handler = {
+    .on_begin = begin, .on_body = body, .on_end = busy, .on_over = over};
+static const struct handler later_handler = {
+    .on_begin = begin, .on_body = body, .on_end = later, .on_over = over};
 
 static const struct route routes[] = {{HTTP_VERB_GET, "/echo", &echo_handler},
                                       {HTTP_VERB_POST, "/echo", &echo_handler},
+                                      {HTTP_VERB_GET, "/data", &data_handler},
                                       {HTTP_VERB_POST, "/early", &early_handler},
                                       {HTTP_VERB_GET, "/version", &early_handler},
                                       {HTTP_VERB_GET, "/headers", &headers_handler},

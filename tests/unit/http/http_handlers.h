@@ -5,7 +5,8 @@
  *     /stream?N   N pieces                            /flood     as much as TEST_FLOOD_BYTES
  *     /large      TEST_FLOOD_BYTES, also late         /busy      keeps the loop for a millisecond
  *     /broken     an answer that breaks off           /version   a word
- *     /half       the half of one; the test says on   /words     TEST_WORDS_BYTES */
+ *     /half       the half of one; the test says on   /words     TEST_WORDS_BYTES
+ *     /data       as /echo, of what is to be kept from pages at names of their own */
 #ifndef TESTS_UNIT_HTTP_HTTP_HANDLERS_H
 #define TESTS_UNIT_HTTP_HTTP_HANDLERS_H
 
