@@ -64,13 +64,26 @@ enum err lane_run(struct lane *l, struct sqlconn *c, struct request *r, bool *wr
     return e;
 }
 
+/* SQLite writes all before it gives the first row (RETURNING): that rows are too many undoes
+ * nothing. */
+static enum err run_single(struct lane *l, struct sqlconn *c, struct request *r) ON_OWNER
+{
+    bool wrote;
+    enum err e = lane_run(l, c, r, &wrote);
+    if (e == ERR_TOO_BIG && wrote && !sqlite3_get_autocommit(sqlconn_handle(c)))
+        request_fail(r, e = ERR_ROWS_LOST,
+                     "the statement was done, but it returns more than a write may "
+                     "(answer-bytes)");
+    return e;
+}
+
 enum err lane_run_inside(struct lane *l, struct sqlconn *c, struct request *r)
 {
     bool wrote;
     if (r->is_describe)
         return sqlconn_describe(c, r);
     if (!r->is_batch || sqlite3_get_autocommit(sqlconn_handle(c)))
-        return lane_run(l, c, r, &wrote);
+        return run_single(l, c, r);
     int rc = sqlconn_exec(c, "SAVEPOINT batch");
     if (rc != SQLITE_OK)
         return sqlconn_fail(c, r, rc);

@@ -309,3 +309,21 @@ TEST(batch_answers_are_bounded)
     EXPECT_EQ(stage_number(&s, COUNT), 0);
     stage_close(&s);
 }
+
+TEST(run_a_write_in_a_transaction_that_returns_too_much_is_done)
+{
+    struct stage s;
+    open_leading(&s);
+    thread_expect_loop();
+    s.config.answer_bytes_max = 100000;
+    static const char many[] =
+        "INSERT INTO t(v) WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c "
+        "WHERE i < 300) SELECT i || hex(zeroblob(500)) FROM c RETURNING v";
+    stage_expect(&s, 1, ERR_TOO_BIG, many);
+    EXPECT_EQ(stage_number(&s, COUNT), 0);
+    stage_expect(&s, 1, ERR_OK, "BEGIN");
+    stage_expect(&s, 1, ERR_ROWS_LOST, many);
+    stage_expect(&s, 1, ERR_OK, "COMMIT");
+    EXPECT_EQ(stage_number(&s, COUNT), 300);
+    stage_close(&s);
+}
