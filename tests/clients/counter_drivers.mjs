@@ -106,10 +106,12 @@ export const drivers = {
     prisma: async (name) => {
         const { PrismaLibSql } = await import("@prisma/adapter-libsql");
         const { PrismaClient } = await generate("counter", "prisma-counter");
+        // Its own are 2 and 5 seconds: on a loaded machine the others' turns take that long.
+        const limits = { maxWait: 30000, timeout: 30000 };
         return (url) => {
             const db = new PrismaClient({ adapter: new PrismaLibSql({ url }) });
             return { close: () => db.$disconnect(), work: (id) => inTransaction(
-                (body) => db.$transaction(body),
+                (body) => db.$transaction(body, limits),
                 async (tx) => {
                     await tx.work.create({ data: { id, part: { create: {} } } });
                     await tx.counter.update({ where: { name }, data: { n: { increment: 1 } } });
