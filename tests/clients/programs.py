@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 
-from tests.lib.cluster import Failure, PATIENCE
+from tests.lib.cluster import HANG, Failure
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PACKAGES = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "clients")
@@ -119,9 +119,9 @@ class Program:
     def result(self, seconds=60):
         """What it printed; a failure of the test when it ends with another status than 0."""
         try:
-            status = self.process.wait(seconds * PATIENCE)
+            status = self.process.wait(seconds * HANG)
         except subprocess.TimeoutExpired:
-            raise Failure(f"{self.name} did not end within {seconds * PATIENCE} s:\n"
+            raise Failure(f"{self.name} did not end within {seconds * HANG} s:\n"
                           f"{self.text()}") from None
         if status != 0:
             raise Failure(f"{self.name} ended with {status}:\n{self.text()}")

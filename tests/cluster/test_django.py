@@ -17,7 +17,7 @@ import time
 from unittest import mock
 
 from tests.lib import django_functions
-from tests.lib.cluster import (BUILD, PATIENCE, ROOT, Cluster, case, expect, expect_equal)
+from tests.lib.cluster import BUILD, HANG, ROOT, Cluster, case, expect, expect_equal
 from tests.lib.django_functions import interpreter
 
 PACKAGES = os.path.join(ROOT, "build", "clients")  # as tests/clients/programs.py
@@ -46,7 +46,7 @@ def environment(database):
 def run(python, database, script, *arguments, text=None, status=0):
     done = subprocess.run([python, os.path.join(APPLICATION, script), *arguments], check=False,
                           env=environment(database), capture_output=True, text=True, input=text,
-                          timeout=50 * PATIENCE)
+                          timeout=50 * HANG)
     expect(done.returncode == status, lambda: f"{script} {arguments}: status {done.returncode}\n"
            f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
@@ -168,7 +168,7 @@ class Loop:
 
     def read_done(self, count):
         """Reads until COUNT more transactions are done."""
-        end = time.monotonic() + 30 * PATIENCE
+        end = time.monotonic() + 30 * HANG
         while count > 0:
             line = self.process.stdout.readline()
             expect(line and time.monotonic() < end, lambda: "the loop stands still:\n" +
@@ -179,7 +179,7 @@ class Loop:
     def finish(self):
         self.process.stdin.close()
         self.lines += self.process.stdout  # until its end; communicate() would miss what is read
-        expect_equal(self.process.wait(60 * PATIENCE), 0, f"status of the loop: {self.lines[-20:]}")
+        expect_equal(self.process.wait(60 * HANG), 0, f"status of the loop: {self.lines[-20:]}")
         expect_equal(self.lines[-1], "end\n", "last line of the loop")
 
     def numbers(self, word):

@@ -34,6 +34,8 @@ BUILD = os.path.join(ROOT, os.environ.get("LECTERN_BUILD", "build/release"))
 SANITIZED = os.path.basename(BUILD).endswith(("asan", "tsan"))
 # Sanitized servers on a loaded machine of two cores: the same deadlines, stretched.
 PATIENCE = 4 if SANITIZED else 1
+# Of deadlines behind which something hangs: only a failure takes that long, they may be far away.
+HANG = 3 * PATIENCE
 # Short, so that tests are; long enough that a busy machine elects nobody by accident.
 SETTINGS = {"election-timeout": 1500 if SANITIZED else 500, "heartbeat": 150 if SANITIZED else 50}
 BAD_LOG = re.compile(r"check failed|Sanitizer|runtime error:")
@@ -78,13 +80,13 @@ def expect_error(name, action, sqlite_code=None, says=None):
 
 def wait_for(condition, what, seconds=20.0):
     """Polls until CONDITION is true and returns its value."""
-    end = time.monotonic() + seconds * PATIENCE
+    end = time.monotonic() + seconds * HANG
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise Failure(f"not within {seconds * PATIENCE:.0f} s: {what}")
+            raise Failure(f"not within {seconds * HANG:.0f} s: {what}")
         time.sleep(0.01)
 
 
@@ -186,17 +188,17 @@ class Node:
     def wait_end(self, seconds=20):
         """The exit status, after kill -9 if it did not end by itself."""
         try:
-            return self.process.wait(seconds * PATIENCE)
+            return self.process.wait(seconds * HANG)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failure(f"{self} did not end within {seconds * PATIENCE} s of SIGTERM") from None
+            raise Failure(f"{self} did not end within {seconds * HANG} s of SIGTERM") from None
 
     def wait_end_by_itself(self, seconds=20):
         """The exit status of a node that must give up by itself."""
         try:
-            return self.process.wait(seconds * PATIENCE)
+            return self.process.wait(seconds * HANG)
         except subprocess.TimeoutExpired:
-            raise Failure(f"{self} still runs after {seconds * PATIENCE} s") from None
+            raise Failure(f"{self} still runs after {seconds * HANG} s") from None
 
     def stop(self):
         self.terminate()
@@ -210,7 +212,7 @@ class Node:
         self.process.send_signal(signal.SIGCONT)
 
     def client(self, **options):
-        options.setdefault("socket_timeout", 30.0 * PATIENCE)
+        options.setdefault("socket_timeout", 30.0 * HANG)
         return Client("127.0.0.1", self.port, **options)
 
     def status(self, timeout=2.0):
@@ -422,5 +424,5 @@ def shell(cluster_or_addresses, sql, *flags, seconds=60, build=BUILD):
     """Runs the SQL shell with SQL on standard input; (status, stdout, stderr)."""
     addresses = getattr(cluster_or_addresses, "addresses", lambda: cluster_or_addresses)()
     done = subprocess.run([os.path.join(build, "lectern"), *flags, addresses], input=sql,
-                          capture_output=True, text=True, timeout=seconds * PATIENCE, check=False)
+                          capture_output=True, text=True, timeout=seconds * HANG, check=False)
     return done.returncode, done.stdout, done.stderr

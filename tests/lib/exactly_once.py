@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from tests.lib.cluster import PATIENCE, Failure, expect, expect_equal, wait_for
+from tests.lib.cluster import HANG, PATIENCE, Failure, expect, expect_equal, wait_for
 
 TABLE = ("CREATE TABLE events(id INTEGER PRIMARY KEY, kind TEXT, session INT, n INT, part INT);"
          "CREATE INDEX events_session ON events(kind, session)")
@@ -62,7 +62,7 @@ class Load:
     def end(self, seconds=60.0):
         self.process.stdin.close()
         try:
-            status = self.process.wait(seconds * PATIENCE)
+            status = self.process.wait(seconds * HANG)
         except subprocess.TimeoutExpired:
             raise Failure("the load did not end: a call hangs") from None
         expect_equal(status, 0, f"exit status of the load: {self.error_text()}")

@@ -8,9 +8,9 @@ import os
 import socket
 import struct
 
-from tests.lib.cluster import PATIENCE, expect, expect_equal
+from tests.lib.cluster import HANG, expect, expect_equal
 
-WAIT = 30 * PATIENCE
+WAIT = 30 * HANG
 
 
 # --- values ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import queue
 import subprocess
 import threading
 
-from tests.lib.cluster import BUILD, PATIENCE, Failure, expect, expect_equal
+from tests.lib.cluster import BUILD, HANG, Failure, expect, expect_equal
 
 OK, ERROR, ABORT, BUSY, INTERRUPT, CANTOPEN, PROTOCOL = 0, 1, 4, 5, 9, 14, 15
 CONSTRAINT, MISUSE, ROW, DONE = 19, 21, 100, 101
@@ -40,7 +40,7 @@ class Library:
     """One process of tests/programs/NAME. Answers are read by a thread: a hang is a failure."""
 
     def __init__(self, name="driver", *arguments, build=BUILD, seconds=60.0):
-        self.seconds = seconds * PATIENCE
+        self.seconds = seconds * HANG
         path = os.path.join(build, "programs", name)
         self.process = subprocess.Popen([path, *map(str, arguments)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -12,7 +12,7 @@ import collections
 import threading
 import time
 
-from tests.lib.cluster import PATIENCE, expect
+from tests.lib.cluster import HANG, PATIENCE, expect
 from tests.lib.lectern_client import BadFrame, Client, ConnectionLost, LecternError
 
 TABLE = "CREATE TABLE numbered(id INTEGER PRIMARY KEY, writer INT, number INT, filler TEXT)"
@@ -48,7 +48,7 @@ class Writers:
     def stop(self):
         self.stopping.set()
         for t in self.threads:
-            t.join(60 * PATIENCE)
+            t.join(60 * HANG)
             expect(not t.is_alive(), "a writer got no answer within its deadline")
         if self.crashed:
             raise self.crashed[0]

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import subprocess
 
-from tests.lib.cluster import BUILD, PATIENCE, Failure, expect, wait_for
+from tests.lib.cluster import BUILD, HANG, Failure, expect, wait_for
 
 LECTERN = os.path.join(BUILD, "lectern")
 
@@ -152,7 +152,7 @@ class Loading:
     def end(self, seconds=300.0):
         """(exit status, standard output, standard error)."""
         try:
-            out, _ = self.process.communicate(timeout=seconds * PATIENCE)
+            out, _ = self.process.communicate(timeout=seconds * HANG)
         except subprocess.TimeoutExpired:
             raise Failure(f"the load hangs: {self.said()}") from None
         return self.process.returncode, out, self.said()

@@ -5,7 +5,7 @@ import http.client
 import math
 import re
 
-from tests.lib.cluster import PATIENCE, expect, expect_equal
+from tests.lib.cluster import HANG, expect, expect_equal
 
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)")
@@ -92,7 +92,7 @@ def parse(text):
 
 def get(node, path, method="GET", body=None):
     """(status, headers in lower case, text) of a node's HTTP port."""
-    c = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20 * PATIENCE)
+    c = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20 * HANG)
     try:
         c.request(method, path, body)
         r = c.getresponse()

@@ -10,7 +10,7 @@ import ctypes
 import os
 import subprocess
 
-from tests.lib.cluster import PATIENCE, Cluster, Node, expect
+from tests.lib.cluster import HANG, Cluster, Node, expect
 from tests.lib.lectern_client import Client
 
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
@@ -82,7 +82,7 @@ class CableNode(Node):
         return ["nsenter", f"--net={self.namespace}", *found]
 
     def client(self, **options):
-        options.setdefault("socket_timeout", 30.0 * PATIENCE)
+        options.setdefault("socket_timeout", 30.0 * HANG)
         return Client(self.host, self.port, **options)
 
     def cut(self):

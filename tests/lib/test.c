@@ -28,7 +28,7 @@
 #define SANITIZED 0
 #endif
 
-#define TEST_SECONDS 120 /* a hung test is a failure, not a hung CI */
+#define TEST_SECONDS 400 /* a hung test is a failure, not a hung CI */
 #define JOBS         3   /* tests beside each other: most of them wait for disks */
 
 static struct test *tests;
