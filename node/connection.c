@@ -675,5 +675,5 @@ void connections_wind_down(struct node *n)
 void connections_close_all(struct node *n)
 {
     LIST_EACH(i, &n->connections)
-        end(LIST_ENTRY(i, struct connection, link), true);
+        end(LIST_ENTRY(i, struct connection, link), TCP_FLUSH);
 }
