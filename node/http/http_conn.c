@@ -74,6 +74,7 @@ struct http_conn {
     bool rearm;   /* WAIT begins anew */
     bool running; /* in run() */
     bool eof, paused, closing;
+    bool partly; /* a message of whoever took over is under way */
 };
 
 static void run(struct http_conn *c, const uint8_t *p, size_t n) ON_LOOP;
@@ -450,6 +451,11 @@ static void wait_anew(struct http_conn *c) ON_LOOP
         mark = c->turn->body;
         if (c->wait == w && mark - c->mark >= PROGRESS_BYTES)
             c->rearm = true;
+    } else if (c->partly && !c->paused) {
+        w = HTTP_WAIT_BODY;
+        mark = tcp_bytes_read(c->tcp);
+        if (c->wait == w && mark - c->mark >= PROGRESS_BYTES)
+            c->rearm = true;
     } else if (c->state == CONN_HEAD) {
         w = HTTP_WAIT_HEAD;
     } else if (c->state == CONN_IDLE) {
@@ -642,6 +648,8 @@ void http_conn_expire(struct http_conn *c)
         refuse(c, slow.status, slow.code, slow.message);
     } else if (c->state == CONN_BODY && !c->turn->x.answered) {
         refuse_turn(c, slow);
+    } else if (c->wait == HTTP_WAIT_BODY && c->partly) {
+        c->takeover->on_late(c->takeover->ctx);
     } else {
         end(c, TCP_LINGER);
     }
@@ -697,8 +705,11 @@ void http_conn_upgrade(struct http_conn *c, struct buf *head, const struct http_
 void http_conn_pause(struct http_conn *c)
 {
     c->paused = true;
-    if (c->state != CONN_OVER)
-        tcp_pause(c->tcp);
+    if (c->state == CONN_OVER)
+        return;
+    tcp_pause(c->tcp);
+    if (!c->running)
+        wait_anew(c); /* for nothing of its client's */
 }
 
 void http_conn_resume(struct http_conn *c)
@@ -714,6 +725,12 @@ bool http_conn_holds(struct http_conn *c, size_t bytes)
     bool room = w == NULL || bytes <= c->held || waiting_has_room(w, c->counted, bytes - c->held);
     c->held = bytes;
     return room;
+}
+
+void http_conn_partly(struct http_conn *c, bool is)
+{
+    c->rearm = c->rearm || c->partly != is;
+    c->partly = is;
 }
 
 void http_conn_closing(struct http_conn *c)

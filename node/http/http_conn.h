@@ -58,6 +58,7 @@ struct http_takeover {
     /* Returns how many were taken: fewer only when it paused. The rest is kept for its resume. */
     size_t (*on_bytes)(void *ctx, const uint8_t *p, size_t n);
     void (*on_drain)(void *ctx);
+    void (*on_late)(void *ctx); /* what is under way (http_conn_partly) did not come in time */
     void (*on_over)(void *ctx); /* the connection is gone, or http_conn_end was called */
     void (*on_wind_down)(void *ctx);
 };
@@ -70,6 +71,9 @@ void http_conn_resume(struct http_conn *c) ON_LOOP;
 /* Bytes of memory that whoever took over holds for it: counted with the connection's. False: the
  * node has no room for them. */
 bool http_conn_holds(struct http_conn *c, size_t bytes) ON_LOOP;
+/* From within on_bytes: a message is under way, and its rest is awaited as that of a body is; or it
+ * came whole. */
+void http_conn_partly(struct http_conn *c, bool is) ON_LOOP;
 /* No more is sent: its client is to end it soon. What comes is read, paused or not. */
 void http_conn_closing(struct http_conn *c) ON_LOOP;
 /* All was sent: the connection ends; on_over follows. */

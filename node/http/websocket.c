@@ -132,6 +132,7 @@ static void on_whole(wslay_event_context_ptr ctx, const struct wslay_event_on_ms
     buf_fini(&ws->message);
     buf_init(&ws->message, max);
     (void)http_conn_holds(ws->conn, 0);
+    http_conn_partly(ws->conn, false);
 }
 
 static const struct wslay_event_callbacks callbacks = {.recv_callback = on_recv,
@@ -217,6 +218,7 @@ static size_t on_bytes(void *ctx, const uint8_t *p, size_t n)
         return n;
     }
     drop_context(ws);
+    http_conn_partly(ws->conn, ws->wslay != NULL);
     return used;
 }
 
@@ -230,6 +232,12 @@ static void on_drain(void *ctx)
         ws->handler->on_drain(ws);
     if (!ws->paused && !ws->full)
         http_conn_resume(ws->conn); /* last: WS may be over when it returns */
+}
+
+static void on_late(void *ctx)
+{
+    thread_expect_loop();
+    websocket_close(ctx, WEBSOCKET_POLICY, "the rest of a message did not come in time");
 }
 
 static void on_over(void *ctx)
@@ -343,6 +351,7 @@ void websocket_accept(struct exchange *x, const struct websocket_handler *h)
     ws->takeover = (struct http_takeover){.ctx = ws,
                                           .on_bytes = on_bytes,
                                           .on_drain = on_drain,
+                                          .on_late = on_late,
                                           .on_over = on_over,
                                           .on_wind_down = on_wind_down};
     buf_init(&ws->message, http_listener_options(http_conn_listener(x->conn))->body_max);

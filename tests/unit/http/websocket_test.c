@@ -97,14 +97,19 @@ static const struct websocket_handler echo = {.protocols = protocols,
 
 static struct router router;
 
-static void open_stage(struct http_stage *s)
+static struct http_options options(void)
 {
     struct http_options o = http_options_default();
     router = test_router;
     router.websockets = &echo;
     o.router = &router;
     o.body_max = 1000000;
-    stage_open(s, o);
+    return o;
+}
+
+static void open_stage(struct http_stage *s)
+{
+    stage_open(s, options());
 }
 
 static int open_socket(struct http_stage *s)
@@ -388,6 +393,93 @@ TEST(websocket_refuses_messages_when_memory_is_short)
     EXPECT_EQ(code, 1013);
     EXPECT_EQ(messages, 0);
     waiting_set(&s.waiting, &others, 0);
+    buf_fini(&b);
+    stage_close(&s);
+}
+
+/* FD, to which nothing but empty messages was said, is told that it was too slow. */
+static void expect_late(struct http_stage *s, int fd)
+{
+    size_t n;
+    char *a = client_hear(s, fd, "in time", &n);
+    size_t at = 0; /* behind the empty messages that were answered */
+    while (at + 4 < n && a[at + 1] == 0)
+        at += 2;
+    uint8_t close_head[] = {0x88, (uint8_t)(n - at - 2), 1008 >> 8, 1008 & 255};
+    EXPECT(memcmp(a + at, close_head, sizeof close_head) == 0);
+    free(a);
+    (void)close(fd);
+    stage_turn(s);
+}
+
+/* Who begins a message and does not go on takes its memory for no longer than a body's sender. */
+TEST(websocket_waits_for_the_rest_of_a_message_as_for_a_body)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    struct buf b;
+    static char large[900000];
+    o.body_ms = 200;
+    stage_open(&s, o);
+    buf_init(&b, SIZE_MAX);
+    put_frame(&b, 0x82, large, sizeof large);
+    unsigned before = messages;
+    int idle = open_socket(&s), steady = open_socket(&s), most = open_socket(&s),
+        head = open_socket(&s), fragment = open_socket(&s), small = open_socket(&s);
+    client_say(&s, most, b.data, b.len - 1, 0);
+    client_say(&s, head, b.data, 1, 0);
+    client_say(&s, fragment, "\x02\x80mask", 6, 0);
+    buf_reset(&b);
+    put_frame(&b, 0x82, large, 20000);
+    size_t sent = 0;
+    for (unsigned i = 0; i < 20; i++) {
+        /* 1 KiB and more in each of its waits; and messages that end, each with the next one's
+         * beginning. */
+        size_t part = b.len / 20 + 1;
+        client_say(&s, steady, b.data + sent, sent + part < b.len ? part : b.len - sent, 0);
+        sent += part;
+        client_say(&s, small, i == 0 ? "\x81" : "\x80mask\x81", i == 0 ? 1 : 6, 0);
+        stage_for(&s, 30);
+    }
+    EXPECT_EQ(messages - before, 1 + 19);
+    expect_late(&s, most);
+    expect_late(&s, head);
+    expect_late(&s, fragment);
+    expect_late(&s, small);
+    /* Who said nothing yet, or all, may wait. */
+    buf_reset(&b);
+    put_frame(&b, 0x81, "close", 5);
+    client_say(&s, idle, b.data, b.len, 0);
+    client_say(&s, steady, b.data, b.len, 0);
+    free(client_hear(&s, idle, "because", NULL));
+    free(client_hear(&s, steady, "because", NULL));
+    (void)close(idle);
+    (void)close(steady);
+    buf_fini(&b);
+    stage_close(&s);
+}
+
+/* While we do not read, a client may not be blamed for what does not come. */
+TEST(websocket_does_not_wait_for_what_it_does_not_read)
+{
+    struct http_stage s;
+    struct http_options o = options();
+    struct buf b;
+    o.body_ms = 100;
+    stage_open(&s, o);
+    buf_init(&b, SIZE_MAX);
+    put_frame(&b, 0x81, "pause", 5);
+    put_frame(&b, 0x81, "then this", 9);
+    int fd = open_socket(&s);
+    client_say(&s, fd, b.data, b.len - 4, 0);
+    EXPECT(paused != NULL);
+    client_say(&s, fd, b.data + b.len - 4, 4, 0);
+    stage_for(&s, 400);
+    thread_expect_loop();
+    EXPECT(paused != NULL);
+    websocket_resume(paused);
+    free(client_hear(&s, fd, "then this", NULL));
+    (void)close(fd);
     buf_fini(&b);
     stage_close(&s);
 }
