@@ -382,6 +382,18 @@ void exchange_finish(struct exchange *x)
     http_conn_answered(x->conn);
 }
 
+void exchange_again(struct exchange *x)
+{
+    CHECK(!x->finished);
+    x->again = true;
+    http_conn_again(x->conn);
+}
+
+struct asides *exchange_asides(const struct exchange *x)
+{
+    return http_listener_asides(http_conn_listener(x->conn));
+}
+
 void exchange_break(struct exchange *x)
 {
     x->answered = x->finished = true;

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct asides;
 struct exchange;
 struct gzip;
 struct http_conn;
@@ -45,6 +46,8 @@ struct handler {
     void (*on_end)(struct exchange *x);
     /* exchange_is_full no more. */
     void (*on_drain)(struct exchange *x);
+    /* It is its turn again (exchange_again). */
+    void (*on_turn)(struct exchange *x);
     /* The exchange is over: answered whole, or its client is gone. X is freed after. It may come
      * from within the call that completes the answer. */
     void (*on_over)(struct exchange *x);
@@ -72,6 +75,7 @@ struct exchange {
     bool closes;   /* the connection ends with it */
     bool chunked;  /* the answer's length is not known */
     bool full;     /* on_drain is owed */
+    bool again;    /* so is on_turn */
     bool old;      /* HTTP/1.0 */
     uint32_t n_headers;
     struct {
@@ -119,6 +123,14 @@ void exchange_finish(struct exchange *x) ON_LOOP;
 void exchange_break(struct exchange *x) ON_LOOP;
 /* The client does not take what was sent: put no more until on_drain. */
 bool exchange_is_full(struct exchange *x) ON_LOOP;
+
+/* --- a handler's work that takes long --- */
+
+/* Its handler has more to do: on_turn follows, soon if the others had to wait little for what was
+ * done so far, or else in the next turn of the loop. */
+void exchange_again(struct exchange *x) ON_LOOP;
+/* Where it does what no others should wait for (aside.h). */
+struct asides *exchange_asides(const struct exchange *x) ON_LOOP;
 
 /* --- for http_conn.c --- */
 

@@ -7,10 +7,10 @@
  * If it wrote, that is done all the same (unless in a transaction that is rolled back), and the
  * error says so. */
 #include "node/http/hrana_collect.h"
-#include "node/http/hrana_state.h"
-
 #include "base/check.h"
 #include "base/mem.h"
+#include "node/http/aside.h"
+#include "node/http/hrana_state.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,8 @@
 /* A batch of many errors, each with a long text in it, is as long as one of rows: beyond the limit
  * they are told with their beginnings. */
 #define ERROR_SHORT 200u
+/* A step without rows takes as long to write as so many bytes of rows. */
+#define STEP_BYTES 64u
 
 static void free_result(struct hrana_result *r)
 {
@@ -52,6 +54,11 @@ void hrana_collect_fini(struct hrana_collect *c)
     hrana_reply_fini(&c->reply);
     if (c->waiting != NULL)
         waiting_set(c->waiting, &c->counted, 0);
+}
+
+bool hrana_collect_is_long(const struct hrana_collect *c)
+{
+    return c->bytes + c->reply.n_steps * STEP_BYTES >= ASIDE_MIN;
 }
 
 static struct hrana_result *result_of(struct hrana_collect *c, uint32_t step) ON_LOOP

@@ -23,6 +23,8 @@ struct hrana_collect {
 void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct hrana_request *q,
                    const struct hrana_wish *wish, size_t max,
                    void (*on_reply)(struct hrana_collect *c), void *ctx) ON_LOOP;
+/* Is its reply one that takes long to write? */
+bool hrana_collect_is_long(const struct hrana_collect *c) ON_LOOP;
 /* The reply is written. Also of a collect that was never begun (all zero). */
 void hrana_collect_fini(struct hrana_collect *c) ON_LOOP;
 void hrana_reply_fini(struct hrana_reply *r);

@@ -33,6 +33,11 @@ struct cursor_answer {
     bool flushing;
 };
 
+static struct cursor_answer *answer_of(struct hrana_post *post)
+{
+    return LIST_ENTRY(post, struct cursor_answer, post);
+}
+
 static void begin(struct exchange *x, const struct hrana_form *form) ON_LOOP
 {
     struct cursor_answer *a = MEM_NEW(struct cursor_answer);
@@ -107,14 +112,13 @@ static void on_drain(struct exchange *x)
         flush(a);
 }
 
-static void on_end(struct exchange *x)
+static void on_read(struct hrana_post *post)
 {
-    struct cursor_answer *a = x->state;
+    struct cursor_answer *a = answer_of(post);
+    struct exchange *x = post->x;
     char baton[BATON_TEXT_MAX];
     const char *url;
     thread_expect_loop();
-    if (!hrana_post_end(&a->post, a->writer.form->cursor))
-        return;
     const struct hrana_body *body = &a->post.body;
     struct hrana_error *error = hrana_held_take(x->node->held, &body->baton, &a->stream);
     if (error != NULL) {
@@ -130,6 +134,22 @@ static void on_end(struct exchange *x)
     flush(a);
 }
 
+static void on_end(struct exchange *x)
+{
+    struct cursor_answer *a = x->state;
+    thread_expect_loop();
+    hrana_post_end(&a->post, a->writer.form->cursor, on_read);
+}
+
+static void free_answer(struct hrana_post *post)
+{
+    struct cursor_answer *a = answer_of(post);
+    thread_expect_loop();
+    hrana_post_fini(&a->post);
+    buf_fini(&a->out);
+    free(a);
+}
+
 static void on_over(struct exchange *x)
 {
     struct cursor_answer *a = x->state;
@@ -139,9 +159,7 @@ static void on_over(struct exchange *x)
     if (a->stream != NULL)
         hrana_stream_close(a->stream);
     hrana_cursor_free(a->cursor);
-    hrana_post_fini(&a->post);
-    buf_fini(&a->out);
-    free(a);
+    hrana_post_over(&a->post, free_answer);
 }
 
 const struct handler hrana_cursor_json = {.on_begin = begin_json,

@@ -4,6 +4,9 @@
  *
  *     body -> form -> held (baton) -> stream, request by request -> reply -> form -> exchange
  *
+ * The loop is for all: requests that are answered at once are run a few at a time, in the
+ * connection's turns; what is long is read and written beside the loop.
+ *
  * A client that goes away before its answer is there takes the stream along: it could not name it
  * any more. */
 #include "node/http/hrana_pipeline.h"
@@ -21,18 +24,28 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* So many requests are run before the loop looks at the clock. */
+#define AT_ONCE_MAX 16u
+
 struct pipeline {
     struct hrana_post post;
     struct hrana_stream *stream; /* NULL: closed by its client */
     uint32_t at;                 /* the request that runs */
-    bool running, going, over;
+    bool running, going;
     struct hrana_collect collect;
     struct buf out;
     struct hrana_writer writer;
 };
 
-static void free_pipeline(struct pipeline *p) ON_LOOP
+static struct pipeline *pipeline_of(struct hrana_post *post)
 {
+    return LIST_ENTRY(post, struct pipeline, post);
+}
+
+static void free_pipeline(struct hrana_post *post)
+{
+    struct pipeline *p = pipeline_of(post);
+    thread_expect_loop();
     hrana_post_fini(&p->post);
     buf_fini(&p->out);
     hrana_collect_fini(&p->collect);
@@ -113,10 +126,11 @@ static void on_reply(struct hrana_collect *c);
 
 static void go(struct pipeline *p) ON_LOOP
 {
+    unsigned left = AT_ONCE_MAX;
     if (p->going)
         return; /* a reply came at once: the loop below sees it */
     p->going = true;
-    while (!p->running && !p->over && p->at < p->post.body.n_requests) {
+    for (; !p->running && left > 0 && p->at < p->post.body.n_requests; left--) {
         const struct hrana_request *q = &p->post.body.requests[p->at];
         if (q->type == HRANA_CLOSE && p->stream != NULL) {
             hrana_stream_close(p->stream);
@@ -133,28 +147,55 @@ static void go(struct pipeline *p) ON_LOOP
                       max > p->out.len ? max - p->out.len : 0, on_reply, p);
     }
     p->going = false;
-    if (!p->running && !p->over)
+    if (p->running)
+        return;
+    if (p->at < p->post.body.n_requests)
+        exchange_again(p->post.x);
+    else
         answer(p); /* P is gone */
 }
 
-static void on_reply(struct hrana_collect *c)
+static void on_turn(struct exchange *x)
 {
-    struct pipeline *p = c->ctx;
     thread_expect_loop();
-    hrana_write_reply(&p->writer, &c->reply);
-    hrana_collect_fini(c);
+    go(x->state);
+}
+
+static void write_reply(struct hrana_post *post)
+{
+    struct pipeline *p = pipeline_of(post);
+    hrana_write_reply(&p->writer, &p->collect.reply);
+    hrana_reply_fini(&p->collect.reply);
+}
+
+static void on_written(struct hrana_post *post)
+{
+    struct pipeline *p = pipeline_of(post);
+    thread_expect_loop();
+    hrana_collect_fini(&p->collect);
     hrana_post_count(&p->post, p->out.len);
     p->running = false;
     p->at++;
     go(p);
 }
 
-static void on_end(struct exchange *x)
+static void on_reply(struct hrana_collect *c)
 {
-    struct pipeline *p = x->state;
+    struct pipeline *p = c->ctx;
     thread_expect_loop();
-    if (!hrana_post_end(&p->post, p->writer.form->pipeline))
-        return;
+    if (hrana_collect_is_long(c)) {
+        hrana_post_aside(&p->post, write_reply, on_written);
+    } else {
+        write_reply(&p->post);
+        on_written(&p->post);
+    }
+}
+
+static void on_read(struct hrana_post *post)
+{
+    struct pipeline *p = pipeline_of(post);
+    struct exchange *x = post->x;
+    thread_expect_loop();
     const struct hrana_text *baton = &p->post.body.baton;
     struct hrana_error *error = hrana_held_take(x->node->held, baton, &p->stream);
     if (error != NULL) {
@@ -165,24 +206,39 @@ static void on_end(struct exchange *x)
     go(p);
 }
 
+static void on_end(struct exchange *x)
+{
+    struct pipeline *p = x->state;
+    thread_expect_loop();
+    hrana_post_end(&p->post, p->writer.form->pipeline, on_read);
+}
+
 static void on_over(struct exchange *x)
 {
     struct pipeline *p = x->state;
     thread_expect_loop();
     if (p == NULL)
         return; /* it was refused before it began */
-    p->over = true;
     if (p->stream != NULL)
         hrana_stream_close(p->stream);
-    free_pipeline(p);
+    hrana_post_over(&p->post, free_pipeline);
 }
 
-const struct handler hrana_pipeline_2 = {
-    .on_begin = begin_2, .on_body = on_body, .on_end = on_end, .on_over = on_over};
-const struct handler hrana_pipeline_3 = {
-    .on_begin = begin_3, .on_body = on_body, .on_end = on_end, .on_over = on_over};
-const struct handler hrana_pipeline_3_protobuf = {
-    .on_begin = begin_3_protobuf, .on_body = on_body, .on_end = on_end, .on_over = on_over};
+const struct handler hrana_pipeline_2 = {.on_begin = begin_2,
+                                         .on_body = on_body,
+                                         .on_end = on_end,
+                                         .on_turn = on_turn,
+                                         .on_over = on_over};
+const struct handler hrana_pipeline_3 = {.on_begin = begin_3,
+                                         .on_body = on_body,
+                                         .on_end = on_end,
+                                         .on_turn = on_turn,
+                                         .on_over = on_over};
+const struct handler hrana_pipeline_3_protobuf = {.on_begin = begin_3_protobuf,
+                                                  .on_body = on_body,
+                                                  .on_end = on_end,
+                                                  .on_turn = on_turn,
+                                                  .on_over = on_over};
 
 static void say_yes(struct exchange *x)
 {

@@ -3,14 +3,17 @@
  * hrana_cursor_http.c). */
 #include "node/http/hrana_post.h"
 
+#include "base/mem.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_wish.h"
 #include "node/node.h"
 
+#include <stdlib.h>
+
 bool hrana_post_begin(struct hrana_post *p, struct exchange *x, const struct hrana_form *form,
                       enum hrana_version version)
 {
-    *p = (struct hrana_post){.x = x};
+    *p = (struct hrana_post){.x = x, .node = x->node, .asides = exchange_asides(x)};
     if (hrana_wish_of(x, &p->wish) != ERR_OK) {
         exchange_fail(x, 400, HRANA_PROTOCOL_ERROR, err_text());
         return false;
@@ -23,32 +26,37 @@ bool hrana_post_begin(struct hrana_post *p, struct exchange *x, const struct hra
 void hrana_post_fini(struct hrana_post *p)
 {
     hrana_reader_fini(&p->reader);
-    arena_fini(&p->arena);
-    waiting_set(&p->x->node->waiting, &p->counted, 0);
+    aside_free(p->asides, &p->arena, &p->node->waiting);
+    free(p->why);
+    p->why = NULL;
+    waiting_set(&p->node->waiting, &p->counted, 0);
 }
 
 void hrana_post_count(struct hrana_post *p, size_t more)
 {
-    waiting_set(&p->x->node->waiting, &p->counted, p->arena.used + more);
+    waiting_set(&p->node->waiting, &p->counted, p->arena.used + more);
 }
 
 /* What was read goes at once: P itself may stay until all bodies of this turn were read. */
 static void refuse(struct hrana_post *p, int status, const char *code, const char *why) ON_LOOP
 {
+    struct exchange *x = p->x;
+    char *text = mem_strdup(why); /* it may be P's */
     hrana_post_fini(p);
-    exchange_fail(p->x, status, code, why);
+    exchange_fail(x, status, code, text);
+    free(text);
 }
 
-/* E: what reading said. False: X was answered. What was read is counted as it grows: a body may
- * become many times as long when it is decoded. */
-static bool took(struct hrana_post *p, enum err e) ON_LOOP
+/* E: what reading said, and WHY. False: X was answered. What was read is counted as it grows: a
+ * body may become many times as long when it is decoded. */
+static bool took(struct hrana_post *p, enum err e, const char *why) ON_LOOP
 {
     size_t more = p->arena.used > p->counted ? p->arena.used - p->counted : 0;
     if (e != ERR_OK) {
-        refuse(p, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, err_text());
+        refuse(p, e == ERR_TOO_BIG ? 413 : 400, HRANA_PROTOCOL_ERROR, why);
         return false;
     }
-    if (!waiting_has_room(&p->x->node->waiting, p->counted, more)) {
+    if (!waiting_has_room(&p->node->waiting, p->counted, more)) {
         refuse(p, 503, "SQLITE_BUSY",
                "this node holds as many bytes of waiting requests and answers as it may "
                "(waiting-bytes): try again later");
@@ -60,12 +68,61 @@ static bool took(struct hrana_post *p, enum err e) ON_LOOP
 
 void hrana_post_feed(struct hrana_post *p, const uint8_t *bytes, size_t n)
 {
-    (void)took(p, hrana_reader_feed(&p->reader, bytes, n));
+    (void)took(p, hrana_reader_feed(&p->reader, bytes, n), err_text());
 }
 
-bool hrana_post_end(struct hrana_post *p, hrana_decoder *decode)
+/* --- what takes long --- */
+
+static void work(struct aside *a)
 {
-    return took(p, decode(&p->reader, &p->body));
+    struct hrana_post *p = LIST_ENTRY(a, struct hrana_post, aside);
+    p->task(p);
+}
+
+/* THEN, or what its owner left. */
+static void on_worked(struct aside *a)
+{
+    struct hrana_post *p = LIST_ENTRY(a, struct hrana_post, aside);
+    p->then(p);
+}
+
+void hrana_post_aside(struct hrana_post *p, hrana_post_step *task, hrana_post_step *then)
+{
+    p->task = task;
+    p->then = then;
+    aside_do(p->asides, &p->aside, work, on_worked);
+}
+
+void hrana_post_over(struct hrana_post *p, hrana_post_step *free_all)
+{
+    p->then = free_all;
+    if (!aside_leave(&p->aside, on_worked))
+        free_all(p);
+}
+
+static void decode_body(struct hrana_post *p)
+{
+    p->read = p->decode(&p->reader, &p->body);
+    p->why = p->read == ERR_OK ? NULL : mem_strdup(err_text());
+}
+
+static void on_decoded(struct hrana_post *p)
+{
+    thread_expect_loop();
+    if (took(p, p->read, p->why))
+        p->on_read(p);
+}
+
+void hrana_post_end(struct hrana_post *p, hrana_decoder *decode, hrana_post_step *on_read)
+{
+    p->decode = decode;
+    p->on_read = on_read;
+    if (p->arena.used >= ASIDE_MIN) {
+        hrana_post_aside(p, decode_body, on_decoded);
+    } else {
+        decode_body(p);
+        on_decoded(p);
+    }
 }
 
 void hrana_post_fail(struct exchange *x, int status, struct hrana_error *error)

@@ -21,8 +21,14 @@ struct call {
     struct hrana_stream *stream;
     struct hrana_collect collect;
     writer *write;
+    struct hrana_error *error; /* of writing */
     struct buf out;
 };
+
+static struct call *call_of(struct hrana_post *post)
+{
+    return LIST_ENTRY(post, struct call, post);
+}
 
 static void on_begin(struct exchange *x)
 {
@@ -43,16 +49,21 @@ static void on_body(struct exchange *x, const uint8_t *bytes, size_t n)
     hrana_post_feed(&c->post, bytes, n);
 }
 
-static void on_reply(struct hrana_collect *collect)
+static void write_reply(struct hrana_post *post)
 {
-    struct call *c = collect->ctx;
-    struct exchange *x = c->post.x;
-    struct hrana_error *error;
-    thread_expect_loop();
+    struct call *c = call_of(post);
     struct hrana_writer w = hrana_writer_of(&hrana_json, &c->out);
-    c->write(&w, &collect->reply, &error);
-    hrana_stream_close(c->stream);
-    c->stream = NULL;
+    c->write(&w, &c->collect.reply, &c->error);
+    hrana_reply_fini(&c->collect.reply);
+}
+
+static void on_written(struct hrana_post *post)
+{
+    struct call *c = call_of(post);
+    struct exchange *x = post->x;
+    struct hrana_error *error = c->error;
+    thread_expect_loop();
+    c->error = NULL;
     if (error == NULL && buf_status(&c->out) != ERR_OK)
         error = hrana_error_too_large("", x->node->config->http_answer_bytes);
     if (error != NULL)
@@ -61,16 +72,35 @@ static void on_reply(struct hrana_collect *collect)
         exchange_answer(x, 200, "application/json", &c->out);
 }
 
-static void end(struct exchange *x, hrana_decoder *decode, writer *write) ON_LOOP
+static void on_reply(struct hrana_collect *collect)
+{
+    struct call *c = collect->ctx;
+    thread_expect_loop();
+    hrana_stream_close(c->stream);
+    c->stream = NULL;
+    if (hrana_collect_is_long(collect)) {
+        hrana_post_aside(&c->post, write_reply, on_written);
+    } else {
+        write_reply(&c->post);
+        on_written(&c->post);
+    }
+}
+
+static void on_read(struct hrana_post *post)
 {
     static const struct hrana_memory fresh = {.foreign_keys = true};
+    struct call *c = call_of(post);
+    thread_expect_loop();
+    c->stream = hrana_stream_open(post->node, &fresh);
+    hrana_collect(&c->collect, c->stream, &post->body.requests[0], &post->wish,
+                  post->node->config->http_answer_bytes, on_reply, c);
+}
+
+static void end(struct exchange *x, hrana_decoder *decode, writer *write) ON_LOOP
+{
     struct call *c = x->state;
-    if (!hrana_post_end(&c->post, decode))
-        return;
     c->write = write;
-    c->stream = hrana_stream_open(x->node, &fresh);
-    hrana_collect(&c->collect, c->stream, &c->post.body.requests[0], &c->post.wish,
-                  x->node->config->http_answer_bytes, on_reply, c);
+    hrana_post_end(&c->post, decode, on_read);
 }
 
 static void end_execute(struct exchange *x)
@@ -91,6 +121,17 @@ static void end_statements(struct exchange *x)
     end(x, hrana_json_statements, hrana_json_put_statements);
 }
 
+static void free_call(struct hrana_post *post)
+{
+    struct call *c = call_of(post);
+    thread_expect_loop();
+    hrana_collect_fini(&c->collect);
+    hrana_error_free(c->error);
+    hrana_post_fini(&c->post);
+    buf_fini(&c->out);
+    free(c);
+}
+
 static void on_over(struct exchange *x)
 {
     struct call *c = x->state;
@@ -99,10 +140,7 @@ static void on_over(struct exchange *x)
         return; /* it was refused before it began */
     if (c->stream != NULL)
         hrana_stream_close(c->stream);
-    hrana_collect_fini(&c->collect);
-    hrana_post_fini(&c->post);
-    buf_fini(&c->out);
-    free(c);
+    hrana_post_over(&c->post, free_call);
 }
 
 const struct handler hrana_v1_execute = {

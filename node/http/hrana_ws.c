@@ -3,8 +3,8 @@
  * Invariants: each request is answered once, or the WebSocket ends; what a request refers to by
  *   number is looked up when it comes, so a close_sql or close_stream behind it changes nothing for
  *   it; no message is read within a callback of a stream (hrana_ws_go_on).
- * Not here: how a stream runs its requests (hrana_ws_stream.c), the form of messages
- * (hrana_form.h).
+ * Not here: how messages are read (hrana_ws_read.c), how a stream runs its requests
+ * (hrana_ws_stream.c), the form of messages (hrana_form.h).
  *
  * A stream is a struct and a number until something is asked of it, so a client may open one for
  * each of its calls, as drivers do. When the socket ends, its streams do: an open transaction is
@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/http/aside.h"
 #include "node/http/hrana_collect.h"
 #include "node/http/hrana_error.h"
 #include "node/http/hrana_json.h"
@@ -30,7 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void count(struct hrana_ws *w, size_t more, size_t less) ON_LOOP
+void hrana_ws_count(struct hrana_ws *w, size_t more, size_t less)
 {
     CHECK(w->bytes + more >= less);
     w->bytes = w->bytes + more - less;
@@ -48,7 +49,7 @@ static void unref(struct hrana_ws *w, struct hrana_ws_text *t) ON_LOOP
 {
     if (--t->refs > 0)
         return;
-    count(w, 0, text_bytes(t));
+    hrana_ws_count(w, 0, text_bytes(t));
     free(t);
 }
 
@@ -60,7 +61,7 @@ static void store(struct hrana_ws *w, const struct hrana_request *q) ON_LOOP
     if (t->n > 0)
         memcpy(t->text, q->stmt.sql.p, t->n);
     table_put(&w->texts, (uint32_t)q->sql_id, t);
-    count(w, text_bytes(t), 0);
+    hrana_ws_count(w, text_bytes(t), 0);
 }
 
 static void forget(struct hrana_ws *w, int32_t id) ON_LOOP
@@ -116,8 +117,8 @@ void hrana_ws_request_free(struct hrana_ws *w, struct hrana_ws_request *r)
 {
     for (uint32_t i = 0; i < r->n_texts; i++)
         unref(w, r->texts[i]);
-    count(w, 0, request_bytes(r));
-    arena_fini(&r->arena);
+    hrana_ws_count(w, 0, request_bytes(r));
+    aside_free(websocket_asides(w->socket), &r->arena, &w->node->waiting);
     free(r);
 }
 
@@ -129,10 +130,21 @@ static void send_message(struct hrana_ws *w, struct buf *b) ON_LOOP
         websocket_send_text(w->socket, b);
 }
 
-static void end_when_answered(struct hrana_ws *w) ON_LOOP
+void hrana_ws_read_on(struct hrana_ws *w)
 {
-    if (w->n_flight == 0)
+    if (w->reading != NULL)
+        return;
+    if (w->ends && w->n_flight == 0) {
         websocket_close(w->socket, WEBSOCKET_GOING_AWAY, "this node stops");
+    } else if (!w->ends && w->paused && w->n_flight <= HRANA_WS_FLIGHT_MAX / 2) {
+        list_remove(&w->later);
+        list_push_back(&w->node->hrana_sockets, &w->later);
+    }
+}
+
+size_t hrana_ws_answer_max(const struct hrana_ws *w)
+{
+    return w->node->config->http_answer_bytes + HRANA_ANSWER_RESERVE;
 }
 
 void hrana_ws_answered(struct hrana_ws *w, struct buf *b)
@@ -140,18 +152,13 @@ void hrana_ws_answered(struct hrana_ws *w, struct buf *b)
     CHECK(w->n_flight > 0 && buf_status(b) == ERR_OK);
     w->n_flight--;
     send_message(w, b);
-    if (w->ends)
-        end_when_answered(w);
-    else if (w->paused && w->n_flight <= HRANA_WS_FLIGHT_MAX / 2) {
-        list_remove(&w->later);
-        list_push_back(&w->node->hrana_sockets, &w->later);
-    }
+    hrana_ws_read_on(w);
 }
 
 void hrana_ws_answer(struct hrana_ws *w, struct hrana_ws_request *r, struct hrana_reply *reply)
 {
     struct buf b;
-    buf_init(&b, w->node->config->http_answer_bytes + HRANA_ANSWER_RESERVE);
+    buf_init(&b, hrana_ws_answer_max(w));
     struct hrana_writer out = hrana_writer_of(w->form, &b);
     reply->type = r->q.type;
     hrana_write_response(&out, r->id, reply);
@@ -169,21 +176,21 @@ void hrana_ws_say(struct hrana_ws *w, struct hrana_ws_request *r, struct hrana_e
 
 /* --- requests --- */
 
-__attribute__((format(printf, 3, 4))) static bool
-break_off(struct hrana_ws *w, enum websocket_code code, const char *format, ...) ON_LOOP
+bool hrana_ws_break(struct hrana_ws *w, enum websocket_code code, const char *format, ...)
 {
     va_list args;
     char why[124];
     va_start(args, format);
     (void)vsnprintf(why, sizeof why, format, args);
     va_end(args);
+    w->broken = true;
     websocket_close(w->socket, code, why);
     return false;
 }
 
 static bool breaks(struct hrana_ws *w, const char *what, int32_t id, const char *why) ON_LOOP
 {
-    return break_off(w, WEBSOCKET_POLICY, "%s %" PRId32 " %s", what, id, why);
+    return hrana_ws_break(w, WEBSOCKET_POLICY, "%s %" PRId32 " %s", what, id, why);
 }
 
 /* Each of the following returns false if the client breaks the protocol: R is the caller's then. */
@@ -213,8 +220,8 @@ static bool open_stream(struct hrana_ws *w, struct hrana_ws_request *r) ON_LOOP
     if (table_get(&w->by_id, id) != NULL)
         return breaks(w, "stream", r->q.stream_id, "is open already");
     if (w->n_streams >= 2 * HRANA_WS_STREAMS_MAX)
-        return break_off(w, WEBSOCKET_POLICY, "too many streams: at most %u are served",
-                         HRANA_WS_STREAMS_MAX);
+        return hrana_ws_break(w, WEBSOCKET_POLICY, "too many streams: at most %u are served",
+                              HRANA_WS_STREAMS_MAX);
     struct hrana_ws_stream *s = hrana_ws_stream_new(w, w->n_streams >= HRANA_WS_STREAMS_MAX);
     table_put(&w->by_id, id, s);
     hrana_ws_stream_take(s, r);
@@ -289,7 +296,7 @@ static bool say_hello(struct hrana_ws *w) ON_LOOP
 {
     struct buf b;
     if (w->greeted && w->version < HRANA_2)
-        return break_off(w, WEBSOCKET_POLICY, "a second hello is for hrana2 and higher");
+        return hrana_ws_break(w, WEBSOCKET_POLICY, "a second hello is for hrana2 and higher");
     w->greeted = true; /* there is no authentication yet: all are who they say */
     buf_init(&b, 64);
     struct hrana_writer out = hrana_writer_of(w->form, &b);
@@ -304,14 +311,15 @@ static bool take_message(struct hrana_ws *w, const struct hrana_message *m,
                          struct hrana_ws_request *r) ON_LOOP
 {
     if (!w->greeted)
-        return break_off(w, WEBSOCKET_POLICY, "the first message is to be hello");
+        return hrana_ws_break(w, WEBSOCKET_POLICY, "the first message is to be hello");
     r->id = m->request_id;
     r->q = m->request;
     if (!resolve_all(w, r))
-        return break_off(w, WEBSOCKET_TOO_BIG, "a message takes too much memory");
+        return hrana_ws_break(w, WEBSOCKET_TOO_BIG, "a message takes too much memory");
     if (!waiting_has_room(&w->node->waiting, w->counted, request_bytes(r)))
-        return break_off(w, WEBSOCKET_TRY_AGAIN, "this node has no memory for more requests now");
-    count(w, request_bytes(r), 0);
+        return hrana_ws_break(w, WEBSOCKET_TRY_AGAIN,
+                              "this node has no memory for more requests now");
+    hrana_ws_count(w, request_bytes(r), 0);
     w->n_flight++;
     if (w->n_flight >= HRANA_WS_FLIGHT_MAX && !w->paused) {
         w->paused = true;
@@ -320,49 +328,29 @@ static bool take_message(struct hrana_ws *w, const struct hrana_message *m,
     if (take_request(w, r))
         return true;
     w->n_flight--;
-    count(w, 0, request_bytes(r));
+    hrana_ws_count(w, 0, request_bytes(r));
     return false;
 }
 
-static enum err read_message(struct hrana_ws *w, struct arena *arena, const uint8_t *p, size_t n,
-                             struct hrana_message *m, enum websocket_code *code) ON_LOOP
+void hrana_ws_take(struct hrana_ws *w, const struct hrana_message *m, struct hrana_ws_request *r)
 {
-    struct hrana_reader reader;
-    hrana_reader_init(&reader, w->form, w->version, arena);
-    enum err e = hrana_reader_feed(&reader, p, n);
-    if (e == ERR_OK)
-        e = w->form->message(&reader, m);
-    hrana_reader_fini(&reader);
-    *code = e == ERR_TOO_BIG ? WEBSOCKET_TOO_BIG : WEBSOCKET_BAD_TEXT;
-    return e;
-}
-
-static void on_message(struct websocket *socket, bool text, const uint8_t *p, size_t n)
-{
-    struct hrana_message m;
-    enum websocket_code code;
-    thread_expect_loop();
-    struct hrana_ws *w = websocket_state(socket);
-    if (text == w->form->binary) {
-        (void)break_off(w, WEBSOCKET_UNSUPPORTED, "messages of this subprotocol are %s frames",
-                        text ? "binary" : "text");
-        return;
-    }
-    struct hrana_ws_request *r = MEM_NEW(struct hrana_ws_request);
-    arena_init(&r->arena, w->node->config->http_body_bytes * HRANA_ARENA_FACTOR);
     bool taken = false;
-    if (read_message(w, &r->arena, p, n, &m, &code) != ERR_OK)
-        (void)break_off(w, code, "%s", err_text());
-    else if (m.type == HRANA_HELLO)
+    if (m->type == HRANA_HELLO)
         (void)say_hello(w);
     else
-        taken = take_message(w, &m, r);
+        taken = take_message(w, m, r);
     if (taken)
         return;
     for (uint32_t i = 0; i < r->n_texts; i++)
         unref(w, r->texts[i]);
-    arena_fini(&r->arena);
+    aside_free(websocket_asides(w->socket), &r->arena, &w->node->waiting);
     free(r);
+}
+
+static void on_message(struct websocket *socket, bool text, const uint8_t *p, size_t n)
+{
+    thread_expect_loop();
+    hrana_ws_read(websocket_state(socket), text, p, n);
 }
 
 /* --- the socket --- */
@@ -380,6 +368,7 @@ static bool on_ask(struct exchange *x, void **state)
     w->wish = wish;
     list_init(&w->streams);
     list_init(&w->later);
+    list_init(&w->behind);
     table_init(&w->by_id);
     table_init(&w->cursors);
     table_init(&w->texts);
@@ -427,7 +416,7 @@ static void on_wind_down(struct websocket *socket)
     w->ends = true;
     list_remove(&w->later);
     websocket_pause(socket);
-    end_when_answered(w);
+    hrana_ws_read_on(w);
 }
 
 static void on_over(struct websocket *socket)
@@ -437,6 +426,7 @@ static void on_over(struct websocket *socket)
     thread_expect_loop();
     struct hrana_ws *w = websocket_state(socket);
     list_remove(&w->later);
+    hrana_ws_read_end(w);
     LIST_EACH(i, &w->streams)
         hrana_ws_stream_free(hrana_ws_stream_of(i));
     while ((text = table_any(&w->texts, &id)) != NULL)

@@ -1,5 +1,5 @@
-/* Room: node/http. What hrana_ws.c and hrana_ws_stream.c share: a WebSocket that speaks Hrana, from
- * within. */
+/* Room: node/http. What hrana_ws.c, hrana_ws_read.c and hrana_ws_stream.c share: a WebSocket that
+ * speaks Hrana, from within. */
 #ifndef NODE_HTTP_HRANA_WS_STATE_H
 #define NODE_HTTP_HRANA_WS_STATE_H
 
@@ -16,6 +16,7 @@
  * what they wait for may be the end of a transaction of the same socket. */
 #define HRANA_WS_FLIGHT_MAX 4096u
 
+struct hrana_ws_reading;
 struct hrana_ws_stream;
 
 /* A text that was stored (store_sql): requests that came before its close_sql still have it. */
@@ -40,21 +41,43 @@ struct hrana_ws {
     struct hrana_wish wish;
     const struct hrana_form *form;
     enum hrana_version version;
-    bool greeted;          /* hello came */
-    bool paused;           /* nothing is read */
-    bool ends;             /* when all was answered: the node stops */
-    uint32_t n_flight;     /* requests without an answer */
-    uint32_t n_streams;    /* open ones, and those that failed to be */
-    struct list streams;   /* struct hrana_ws_stream */
-    struct table by_id;    /* those that are open, by their client's number */
-    struct table cursors;  /* struct hrana_ws_stream, by their cursors' number */
-    struct table texts;    /* struct hrana_ws_text */
-    size_t bytes, counted; /* of requests and texts; what is counted in node.waiting */
-    struct list later;     /* of node.hrana_sockets: to be read again */
+    bool greeted;                     /* hello came */
+    bool paused;                      /* nothing is read */
+    bool ends;                        /* when all was answered: the node stops */
+    bool broken;                      /* no message is taken any more */
+    uint32_t n_flight;                /* requests without an answer */
+    uint32_t n_streams;               /* open ones, and those that failed to be */
+    struct list streams;              /* struct hrana_ws_stream */
+    struct table by_id;               /* those that are open, by their client's number */
+    struct table cursors;             /* struct hrana_ws_stream, by their cursors' number */
+    struct table texts;               /* struct hrana_ws_text */
+    size_t bytes, counted;            /* of requests and texts; what is counted in node.waiting */
+    struct list later;                /* of node.hrana_sockets: to be read again */
+    struct hrana_ws_reading *reading; /* a long message: those behind it wait */
+    struct list behind;               /* struct hrana_ws_behind */
 };
+
+/* --- hrana_ws_read.c --- */
+
+/* A message came: hrana_ws_take or hrana_ws_break follows, in the order in which they came; of a
+ * long one, and of those behind it, later. */
+void hrana_ws_read(struct hrana_ws *w, bool text, const uint8_t *p, size_t n) ON_LOOP;
+/* The socket is over. */
+void hrana_ws_read_end(struct hrana_ws *w) ON_LOOP;
 
 /* --- hrana_ws.c --- */
 
+/* M was read, all of it in R (taken). */
+void hrana_ws_take(struct hrana_ws *w, const struct hrana_message *m,
+                   struct hrana_ws_request *r) ON_LOOP;
+/* The client broke the protocol: ends the socket. Returns false. */
+bool hrana_ws_break(struct hrana_ws *w, enum websocket_code code, const char *format, ...) ON_LOOP
+    __attribute__((format(printf, 3, 4)));
+/* MORE and LESS bytes are kept for it. */
+void hrana_ws_count(struct hrana_ws *w, size_t more, size_t less) ON_LOOP;
+/* Something that was under way is over: reads on, unless there is enough; or it is the end. */
+void hrana_ws_read_on(struct hrana_ws *w) ON_LOOP;
+size_t hrana_ws_answer_max(const struct hrana_ws *w) ON_LOOP;
 /* Answers R (taken) with REPLY, whose type is set here; empties it. */
 void hrana_ws_answer(struct hrana_ws *w, struct hrana_ws_request *r,
                      struct hrana_reply *reply) ON_LOOP;

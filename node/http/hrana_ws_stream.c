@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/http/aside.h"
 #include "node/http/hrana_collect.h"
 #include "node/http/hrana_cursor.h"
 #include "node/http/hrana_ws_state.h"
@@ -17,7 +18,12 @@
 #define FETCH_BYTES MIB(1)
 
 struct hrana_ws_stream {
-    struct list link; /* of its WebSocket */
+    struct list link;             /* of its WebSocket */
+    struct aside aside;           /* writes a long reply: the next three are its own meanwhile */
+    struct hrana_collect collect; /* of the running one */
+    struct hrana_writer writer;
+    struct buf out;
+    int32_t answers; /* the number of the request */
     struct hrana_ws *ws;
     bool failed;     /* to open */
     bool has_cursor; /* as the client sees it */
@@ -25,7 +31,6 @@ struct hrana_ws_stream {
     struct list queue;           /* struct hrana_ws_request */
     struct hrana_stream *stream; /* NULL: nothing was asked of it yet */
     struct hrana_ws_request *running;
-    struct hrana_collect collect; /* of the running one */
     struct hrana_cursor *cursor;
     struct hrana_ws_request *cursor_request; /* its batch */
     bool going;
@@ -56,6 +61,20 @@ static void drop_cursor(struct hrana_ws_stream *s) ON_LOOP
     s->cursor_request = NULL;
 }
 
+static struct hrana_ws_stream *stream_of(struct aside *a)
+{
+    return LIST_ENTRY(a, struct hrana_ws_stream, aside);
+}
+
+static void on_left(struct aside *a)
+{
+    struct hrana_ws_stream *s = stream_of(a);
+    thread_expect_loop();
+    hrana_collect_fini(&s->collect);
+    buf_fini(&s->out);
+    free(s);
+}
+
 void hrana_ws_stream_free(struct hrana_ws_stream *s)
 {
     struct list *l;
@@ -64,12 +83,12 @@ void hrana_ws_stream_free(struct hrana_ws_stream *s)
     if (s->stream != NULL)
         hrana_stream_close(s->stream);
     drop_cursor(s);
-    hrana_collect_fini(&s->collect);
     if (s->running != NULL)
         hrana_ws_request_free(s->ws, s->running);
     while ((l = list_pop_front(&s->queue)) != NULL)
         hrana_ws_request_free(s->ws, LIST_ENTRY(l, struct hrana_ws_request, link));
-    free(s);
+    if (!aside_leave(&s->aside, on_left))
+        on_left(&s->aside);
 }
 
 bool hrana_ws_stream_cursor(const struct hrana_ws_stream *s, int32_t *id)
@@ -86,15 +105,39 @@ void hrana_ws_stream_set_cursor(struct hrana_ws_stream *s, bool there, int32_t i
 
 /* --- requests --- */
 
-static void on_reply(struct hrana_collect *c)
+static void write_reply(struct aside *a)
 {
-    struct hrana_ws_stream *s = c->ctx;
+    struct hrana_ws_stream *s = stream_of(a);
+    hrana_write_response(&s->writer, s->answers, &s->collect.reply);
+    hrana_reply_fini(&s->collect.reply);
+}
+
+static void on_written(struct aside *a)
+{
+    struct hrana_ws_stream *s = stream_of(a);
     struct hrana_ws_request *r = s->running;
     thread_expect_loop();
     s->running = NULL;
-    hrana_ws_answer(s->ws, r, &c->reply);
-    hrana_collect_fini(c);
+    hrana_ws_answered(s->ws, &s->out);
+    buf_fini(&s->out);
+    hrana_collect_fini(&s->collect);
+    hrana_ws_request_free(s->ws, r);
     hrana_ws_stream_go(s);
+}
+
+static void on_reply(struct hrana_collect *c)
+{
+    struct hrana_ws_stream *s = c->ctx;
+    thread_expect_loop();
+    buf_init(&s->out, hrana_ws_answer_max(s->ws));
+    s->writer = hrana_writer_of(s->ws->form, &s->out);
+    s->answers = s->running->id;
+    if (hrana_collect_is_long(c)) {
+        aside_do(websocket_asides(s->ws->socket), &s->aside, write_reply, on_written);
+    } else {
+        write_reply(&s->aside);
+        on_written(&s->aside);
+    }
 }
 
 static void open_stream(struct hrana_ws_stream *s) ON_LOOP

@@ -402,6 +402,11 @@ static bool step(struct http_conn *c, const uint8_t *p, size_t n, size_t *used) 
         exchange_send_part(&t->x);
         return true;
     }
+    if (t != NULL && t->x.again && !t->x.finished) {
+        t->x.again = false;
+        t->x.handler->on_turn(&t->x);
+        return true;
+    }
     switch (c->state) {
     case CONN_IDLE:
     case CONN_HEAD:
@@ -522,7 +527,8 @@ static void run(struct http_conn *c, const uint8_t *p, size_t n)
         moved = step(c, p + at, n - at, &used);
         at += used;
         tell_end(c);
-        moved = moved || (c->turn != NULL && c->turn->x.finished && !c->turn->x.over);
+        moved = moved ||
+                (c->turn != NULL && !c->turn->x.over && (c->turn->x.finished || c->turn->x.again));
     }
     if (c->state != CONN_OVER) {
         keep(c, p, at, n);
@@ -684,6 +690,12 @@ void http_conn_answered(struct http_conn *c)
 {
     if (!c->running)
         run(c, NULL, 0);
+}
+
+void http_conn_again(struct http_conn *c)
+{
+    if (!c->running && c->state != CONN_OVER)
+        http_listener_again(c->listener, &c->again);
 }
 
 size_t http_conn_backlog(const struct http_conn *c)

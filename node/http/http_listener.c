@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/sizes.h"
+#include "node/http/aside.h"
 #include "node/http/http_conn.h"
 #include "node/meters.h"
 #include "node/tcp.h"
@@ -33,6 +34,7 @@ struct http_listener {
     struct http_options options;
     struct list waits[HTTP_WAITS];
     struct list again;
+    struct asides *asides;
     unsigned n_connections;
     uint64_t full_said_ms; /* when that was last said in the log (monotonic); 0: never */
     bool winding_down, refuses, deaf, closed;
@@ -98,10 +100,12 @@ bool http_listener_enter(struct http_listener *l)
     return false;
 }
 
-static void free_when_done(struct http_listener *l)
+static void free_when_done(struct http_listener *l) ON_LOOP
 {
-    if (l->closed && l->handles == 0 && l->n_connections == 0)
-        free(l);
+    if (!l->closed || l->handles > 0 || l->n_connections > 0)
+        return;
+    asides_close(l->asides);
+    free(l);
 }
 
 void http_listener_leave(struct http_listener *l)
@@ -176,6 +180,7 @@ enum err http_listener_open(uv_loop_t *loop, const struct http_options *options,
     rc = uv_idle_init(loop, &l->idle);
     CHECK(rc == 0);
     list_init(&l->again);
+    l->asides = asides_new(loop);
     l->tcp.data = l->timer.data = l->idle.data = l;
     l->handles = 3;
     enum err e = tcp_listen(&l->tcp, "http-listen", options->listen, on_connection);
@@ -210,6 +215,7 @@ unsigned http_listener_connections(const struct http_listener *l)
 static void on_handle_closed(uv_handle_t *h)
 {
     struct http_listener *l = h->data;
+    thread_expect_loop();
     l->handles--;
     free_when_done(l);
 }
@@ -278,6 +284,11 @@ const struct http_options *http_listener_options(const struct http_listener *l)
 bool http_listener_refuses(const struct http_listener *l)
 {
     return l->refuses;
+}
+
+struct asides *http_listener_asides(const struct http_listener *l)
+{
+    return l->asides;
 }
 
 uv_loop_t *http_listener_loop(const struct http_listener *l)

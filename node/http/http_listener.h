@@ -79,6 +79,8 @@ bool http_listener_is_winding_down(const struct http_listener *l) ON_LOOP;
 bool http_listener_refuses(const struct http_listener *l) ON_LOOP;
 const struct http_options *http_listener_options(const struct http_listener *l) ON_LOOP;
 uv_loop_t *http_listener_loop(const struct http_listener *l) ON_LOOP;
+/* What its requests have done beside the loop. */
+struct asides *http_listener_asides(const struct http_listener *l) ON_LOOP;
 /* The time as the header `date` has it. */
 const char *http_listener_date(struct http_listener *l) ON_LOOP;
 

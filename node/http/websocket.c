@@ -393,10 +393,35 @@ void *websocket_state(const struct websocket *ws)
     return ws->state;
 }
 
+void websocket_take(struct websocket *ws, struct buf *out)
+{
+    *out = ws->message;
+    buf_init(&ws->message, out->max);
+}
+
+struct asides *websocket_asides(const struct websocket *ws)
+{
+    return http_listener_asides(http_conn_listener(ws->conn));
+}
+
+/* A long message goes as it lies: wslay would copy it twice, and the loop wait for that. Nothing
+ * else waits in wslay (frame). */
+static void send_long(struct websocket *ws, uint8_t opcode, struct buf *b) ON_LOOP
+{
+    buf_put_u8(&ws->out, (uint8_t)(0x80 | opcode)); /* whole */
+    buf_put_u8(&ws->out, 127);                      /* its length follows */
+    buf_put_u64(&ws->out, __builtin_bswap64(b->len));
+    http_conn_send(ws->conn, &ws->out);
+    http_conn_send(ws->conn, b);
+    flush(ws);
+}
+
 static void send_message(struct websocket *ws, uint8_t opcode, struct buf *b) ON_LOOP
 {
     CHECK(buf_status(b) == ERR_OK);
-    if (!ws->closing) {
+    if (!ws->closing && b->len > TOGETHER_MAX) {
+        send_long(ws, opcode, b);
+    } else if (!ws->closing) {
         struct wslay_event_msg m = {.opcode = opcode, .msg = b->data, .msg_length = b->len};
         int rc = wslay_event_queue_msg(context(ws), &m);
         CHECK(rc == 0 || rc == WSLAY_ERR_NO_MORE_MSG); /* its client has closed: on_over follows */

@@ -23,7 +23,7 @@ struct websocket_handler {
      * own (websocket_state). */
     bool (*on_ask)(struct exchange *x, void **state);
     void (*on_open)(struct websocket *ws);
-    /* A whole message; borrowed. */
+    /* A whole message; borrowed, unless it is taken (websocket_take). */
     void (*on_message)(struct websocket *ws, bool text, const uint8_t *p, size_t n);
     /* websocket_is_full no more. */
     void (*on_drain)(struct websocket *ws);
@@ -58,6 +58,11 @@ struct node *websocket_node(const struct websocket *ws) ON_LOOP;
 /* The handler's own. */
 void websocket_set_state(struct websocket *ws, void *state) ON_LOOP;
 void *websocket_state(const struct websocket *ws) ON_LOOP;
+
+/* In on_message: OUT gets its bytes, P of them included; the caller counts them from now on. */
+void websocket_take(struct websocket *ws, struct buf *out) ON_LOOP;
+/* Where it has done what no others should wait for (aside.h). */
+struct asides *websocket_asides(const struct websocket *ws) ON_LOOP;
 
 /* Sends what B holds as one message and empties it. After a close: nothing is sent. */
 void websocket_send_text(struct websocket *ws, struct buf *b) ON_LOOP;
