@@ -15,7 +15,8 @@ from tests.lib.load import Writers
 KILLS = int(os.environ.get("LECTERN_KILLS", "200"))
 SEED = int(os.environ.get("LECTERN_SEED", str(int(time.time()))))
 MEGABYTES = 60
-LOST = remove("main.db", "main.db-wal", "main.db-shm")
+# With the word that main.db.fetch is whole: beside it, a node refuses that file cut or gone.
+LOST = remove("main.db", "main.db-wal", "main.db-shm", "main.db.fetched")
 EVENT = re.compile(r" (?:fetch (begins|failed) from=(\d*)|fetch round=\d+ .*(differing|pinned)|"
                    r"replication fetch (begun|complete) |startup (installed) index)")
 STEPS = ("begins", "begun", "differing", "pinned", "complete")  # in this order
