@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -97,6 +98,19 @@ unsigned test_descriptors(void)
 uint64_t test_seed(void)
 {
     return seed;
+}
+
+static uint64_t cpu_ms(int who)
+{
+    struct rusage r;
+    EXPECT(getrusage(who, &r) == 0);
+    return (uint64_t)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000 +
+           (uint64_t)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1000;
+}
+
+uint64_t test_cpu_ms(void)
+{
+    return cpu_ms(RUSAGE_SELF) + cpu_ms(RUSAGE_CHILDREN);
 }
 
 uint64_t test_rounds(uint64_t n)

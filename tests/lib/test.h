@@ -30,8 +30,14 @@ const char *test_path(const char *name);
 unsigned test_descriptors(void);
 /* The seed of this run: LECTERN_SEED, else random and printed on failure. */
 uint64_t test_seed(void);
+/* Processor time of this process and its children that ended: how long something takes, whoever
+ * else works on this machine. */
+uint64_t test_cpu_ms(void);
 /* N, or N / 10 under a sanitizer, or times LECTERN_LONG when set: rounds of a random test. */
 uint64_t test_rounds(uint64_t n);
+
+/* Who waited so long waits in vain: only a failure takes it, so it may be far away. */
+#define TEST_HANG_MS 60000u
 
 #define TEST(id)                                                                                   \
     static void test_##id(void);                                                                   \

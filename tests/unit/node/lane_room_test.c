@@ -137,8 +137,8 @@ TEST(lane_parts_of_a_deposed_leader_wait_for_room)
     thread_expect_loop();
     s.cut_after = 12; /* of twenty: more than fits in memory */
     stage_send(&s, 1, 1, "INSERT INTO t(v) VALUES (randomblob(20000000))");
-    for (int i = 0; i < 2000 && (!s.cut || s.n_outstanding < 8); i++)
-        stage_step(&s, 10);
+    stage_wait_cut(&s);
+    stage_wait_outstanding(&s, 8);
     EXPECT(s.cut && s.n_outstanding == 8);
     full_disk(true);
     depose(&s, 5);

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WAIT_MS 20000
-
 struct held {
     struct list link;
     uint64_t due_ms, term;
@@ -64,6 +62,7 @@ void stage_open(struct stage *s, const char *dir)
                     NULL};
     *s = (struct stage){.replay_bytes_max = REPLAY_BYTES_MAX};
     EXPECT_OK(config_load(&s->config, 9, argv, &wish));
+    s->config.leader_wait_ms = TEST_HANG_MS; /* on a loaded machine */
     mail_init(&s->loop, NULL, NULL);
     list_init(&s->outstanding);
     list_init(&s->answers);
@@ -201,7 +200,7 @@ void stage_lead(struct stage *s, uint64_t term)
     s->cut = false;
     send_role(s, true, term);
     send_entry(s, term, CNS_BARRIER, NULL);
-    uint64_t end = clock_mono_ms() + WAIT_MS;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     while (s->serving_term != term && clock_mono_ms() < end)
         stage_step(s, 10);
     EXPECT_EQ(s->serving_term, term);
@@ -281,9 +280,25 @@ void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql)
     stage_send_request(s, stage_request(session, id, sql));
 }
 
+void stage_wait_cut(struct stage *s)
+{
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
+    while (!s->cut && clock_mono_ms() < end)
+        stage_step(s, 10);
+    EXPECT(s->cut);
+}
+
+void stage_wait_outstanding(struct stage *s, unsigned n)
+{
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
+    while (s->n_outstanding < n && clock_mono_ms() < end)
+        stage_step(s, 10);
+    EXPECT(s->n_outstanding >= n);
+}
+
 void stage_wait(struct stage *s, unsigned n)
 {
-    uint64_t end = clock_mono_ms() + WAIT_MS;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     while (s->n_answers < n && clock_mono_ms() < end)
         stage_step(s, 10);
     EXPECT(s->n_answers >= n);
@@ -306,7 +321,7 @@ void stage_expect(struct stage *s, uint64_t session, enum err code, const char *
 {
     static uint32_t next_id = 1000000;
     uint32_t id = next_id++;
-    uint64_t end = clock_mono_ms() + WAIT_MS;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     struct request *r = NULL;
     stage_send(s, session, id, sql);
     while ((r = stage_take(s, id)) == NULL && clock_mono_ms() < end)
@@ -353,7 +368,7 @@ void stage_close(struct stage *s)
 static void end_lane(struct stage *s) ON_LOOP
 {
     struct list *i;
-    uint64_t end = clock_mono_ms() + WAIT_MS;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     s->cut = true;
     while (!s->stopped && clock_mono_ms() < end)
         stage_step(s, 10);

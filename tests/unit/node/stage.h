@@ -46,7 +46,11 @@ struct request *stage_request(uint64_t session, uint32_t id, const char *sql);
 void stage_send(struct stage *s, uint64_t session, uint32_t id, const char *sql) ON_LOOP;
 /* Handles what comes for up to MS, commits what is due. */
 void stage_step(struct stage *s, uint64_t ms) ON_LOOP;
-/* Steps until N answers are there; fails after 20 s. */
+/* Steps until `cut_after` is reached; fails after TEST_HANG_MS. */
+void stage_wait_cut(struct stage *s) ON_LOOP;
+/* Steps until N proposals are not committed; fails after TEST_HANG_MS. */
+void stage_wait_outstanding(struct stage *s, unsigned n) ON_LOOP;
+/* Steps until N answers are there; fails after TEST_HANG_MS. */
 void stage_wait(struct stage *s, unsigned n) ON_LOOP;
 /* Takes the answer of request ID out, NULL when it is not there. */
 struct request *stage_take(struct stage *s, uint32_t id) ON_LOOP;
