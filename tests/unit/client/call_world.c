@@ -556,7 +556,7 @@ void turn_for(struct world *w, uint64_t ms)
 
 void wait_requests(struct world *w, unsigned node, unsigned n)
 {
-    uint64_t limit = clock_mono_ms() + 10000;
+    uint64_t limit = clock_mono_ms() + TEST_HANG_MS;
     for (unsigned got = 0; got < n;) {
         EXPECT_OK(loop_turn(cluster_loop(w->cluster), 5));
         EXPECT(clock_mono_ms() < limit);

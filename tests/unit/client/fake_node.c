@@ -412,7 +412,7 @@ unsigned fake_node_frames(struct fake_node *n, enum wire_type type)
 
 void fake_node_wait(struct fake_node *n, enum wire_type type, unsigned count)
 {
-    uint64_t until = clock_mono_ms() + 10000;
+    uint64_t until = clock_mono_ms() + TEST_HANG_MS;
     struct timespec t = {.tv_sec = (time_t)(until / 1000),
                          .tv_nsec = (long)(until % 1000) * 1000000};
     lock(n);

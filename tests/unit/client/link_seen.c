@@ -92,7 +92,7 @@ void close_link(struct seen *s)
 
 void turn_until(struct seen *s, const unsigned *count, unsigned n)
 {
-    uint64_t until = clock_mono_ms() + 10000;
+    uint64_t until = clock_mono_ms() + TEST_HANG_MS;
     while (*count < n) {
         if (clock_mono_ms() > until)
             test_fail(__FILE__, __LINE__, "%u of %u; down %u: %s", *count, n, s->down, s->why);

@@ -440,10 +440,9 @@ TEST(shell_takes_large_scripts_in_linear_time)
     struct server *s = server_start(&(struct server_options){0});
     size_t n;
     char *text = make_large_sql(&n);
-    uint64_t begun = clock_mono_ms();
+    uint64_t begun = test_cpu_ms();
     expect_out(s, "", text, "");
-    uint64_t ms = clock_mono_ms() - begun;
-    EXPECT(ms < 20000);
+    EXPECT(test_cpu_ms() - begun < 20000);
     expect_out(s, "", "SELECT count(*), max(name) FROM track;", "200000|The name; of '9999'\n");
     free(text);
     server_stop(s);
@@ -476,7 +475,7 @@ static void terminal_open(struct terminal *t, const struct server *s)
 /* Waits until TEXT was shown, after what was found before. */
 static void terminal_wait(struct terminal *t, const char *text)
 {
-    uint64_t end = clock_mono_ms() + 20000;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     for (;;) {
         struct pollfd p = {.fd = t->fd, .events = POLLIN};
         void *found = t->seen.len == t->at

@@ -43,13 +43,13 @@ static void on_end(void *arg, lectern_stmt *s, int result)
         (void)lectern_finalize(s);
 }
 
-/* As a foreign loop does: poll(), then lectern_poll. Fails after ten seconds. */
+/* As a foreign loop does: poll(), then lectern_poll. Fails when that takes too long. */
 static void turn_until(lectern_cluster *c, const int *count, int wanted)
 {
-    uint64_t limit = clock_mono_ms() + 10000;
+    uint64_t limit = clock_mono_ms() + TEST_HANG_MS;
     while (*count < wanted) {
         struct pollfd p = {.fd = lectern_fd(c), .events = POLLIN};
-        EXPECT(poll(&p, 1, 10000) == 1);
+        EXPECT(poll(&p, 1, TEST_HANG_MS) == 1);
         EXPECT(lectern_poll(c, 0) == LECTERN_OK);
         EXPECT(clock_mono_ms() < limit);
     }

@@ -221,7 +221,7 @@ TEST(threads_close_while_another_waits)
 /* So many calls wait on C now. */
 static void await_waiters(lectern_cluster *c, unsigned n)
 {
-    uint64_t limit = clock_mono_ms() + 10000;
+    uint64_t limit = clock_mono_ms() + TEST_HANG_MS;
     for (unsigned now = 0; now != n;) {
         (void)sched_yield();
         EXPECT(clock_mono_ms() < limit);
@@ -378,7 +378,7 @@ static void last_until_one_ended(void *arg, lectern_stmt *stmt, int result)
     struct long_callback *l = arg;
     (void)stmt;
     EXPECT(result == LECTERN_TIMEOUT);
-    uint64_t limit = clock_mono_ms() + 5000;
+    uint64_t limit = clock_mono_ms() + TEST_HANG_MS;
     while (atomic_load(&l->calls_ended) == 0 && clock_mono_ms() < limit)
         (void)sched_yield();
     l->ended_beside = atomic_load(&l->calls_ended) != 0;

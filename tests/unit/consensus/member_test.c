@@ -156,7 +156,7 @@ static struct node *serving_leader(struct group *g)
 
 static struct node *wait_leader(struct group *g)
 {
-    uint64_t end = clock_mono_ms() + 20000;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     while (serving_leader(g) == NULL) {
         EXPECT(clock_mono_ms() < end);
         (void)uv_run(&g->loop, UV_RUN_ONCE);
@@ -166,7 +166,7 @@ static struct node *wait_leader(struct group *g)
 
 static void wait_delivered(struct group *g, uint64_t index)
 {
-    uint64_t end = clock_mono_ms() + 30000;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     for (uint64_t id = 1; id <= N; id++) {
         while (g->nodes[id].c != NULL && g->nodes[id].delivered < index) {
             EXPECT(clock_mono_ms() < end);

@@ -19,7 +19,6 @@
 #define N       5u /* ports; three of them are there from the beginning */
 #define FIRST   3u
 #define SEGMENT KIB(64)
-#define WAIT_MS 15000u
 
 struct node {
     struct group *g;
@@ -136,7 +135,7 @@ static enum err try_start(struct group *g, uint64_t id, const struct cns_snapsho
 static void stop_node(struct group *g, uint64_t id)
 {
     struct node *n = &g->nodes[id];
-    uint64_t end = clock_mono_ms() + WAIT_MS;
+    uint64_t end = clock_mono_ms() + TEST_HANG_MS;
     thread_expect_loop();
     n->stopped = false;
     cns_stop(n->c, on_stopped, n);
@@ -175,7 +174,7 @@ static void group_fini(struct group *g)
 
 #define UNTIL(g, condition)                                                                        \
     do {                                                                                           \
-        uint64_t end_ = clock_mono_ms() + WAIT_MS;                                                 \
+        uint64_t end_ = clock_mono_ms() + TEST_HANG_MS;                                            \
         while (!(condition)) {                                                                     \
             EXPECT(clock_mono_ms() < end_);                                                        \
             (void)uv_run(&(g)->loop, UV_RUN_ONCE);                                                 \
@@ -265,7 +264,7 @@ static struct cns_snapshot image(const struct node *n)
 static void change(struct group *g, enum cns_change_kind kind, uint64_t *id, const char *address,
                    enum cns_member_role role)
 {
-    uint64_t index = 0, end = clock_mono_ms() + WAIT_MS;
+    uint64_t index = 0, end = clock_mono_ms() + TEST_HANG_MS;
     enum err e;
     do {
         struct node *leader = leader_of(g);

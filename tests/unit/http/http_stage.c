@@ -15,8 +15,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 10000
-
 void stage_open(struct http_stage *s, struct http_options options)
 {
     thread_become(THREAD_LOOP);
@@ -49,7 +47,7 @@ void stage_until(struct http_stage *s, const bool *done)
     uint64_t begun = clock_mono_ms();
     while (!*done) {
         stage_turn(s);
-        EXPECT(clock_mono_ms() - begun < PATIENCE_MS);
+        EXPECT(clock_mono_ms() - begun < TEST_HANG_MS);
     }
 }
 
@@ -87,7 +85,7 @@ void client_say(struct http_stage *s, int fd, const void *p, size_t n, size_t pi
         if (sent < 0 && (errno == EPIPE || errno == ECONNRESET))
             return; /* it was refused: what came back says so */
         if (sent < 0)
-            EXPECT(errno == EAGAIN && clock_mono_ms() - begun < PATIENCE_MS);
+            EXPECT(errno == EAGAIN && clock_mono_ms() - begun < TEST_HANG_MS);
         if (sent > 0) {
             at += sent;
             n -= (size_t)sent;
@@ -114,7 +112,7 @@ char *client_hear(struct http_stage *s, int fd, const char *wanted, size_t *n)
             break;
         if (got > 0)
             buf_put(&b, room, (size_t)got);
-        if (clock_mono_ms() - begun > PATIENCE_MS)
+        if (clock_mono_ms() - begun > TEST_HANG_MS)
             test_fail(__FILE__, __LINE__, "waited for \"%s\", got %.*s",
                       wanted == NULL ? "the end" : wanted, (int)(b.len < 2000 ? b.len : 2000),
                       b.data == NULL ? "" : (const char *)b.data);
