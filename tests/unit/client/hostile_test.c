@@ -131,6 +131,7 @@ TEST(hostile_rows_beyond_the_window)
 {
     struct hostile h = {.answer = floods};
     begin(&h);
+    EXPECT_CODE(LECTERN_OK, h.db, lectern_timeout(h.db, 20000));
     lectern_stmt *s;
     EXPECT_CODE(LECTERN_OK, h.db,
                 lectern_prepare_v3(h.db, "SELECT a FROM t", -1, LECTERN_PREPARE_LAZY, &s, NULL));

@@ -285,7 +285,6 @@ TEST(stream_rows_after_a_cancel_are_credited_and_dropped)
     ask(&w, &a, "SELECT", 5000);
     wait_requests(&w, 1, world_seen(&w) + 1);
     struct wire_id id = world_request(&w, world_seen(&w) - 1).id;
-    call_cancel(a.call);
     struct buf b;
     static const char *const v = "v";
     buf_init(&b, WIRE_FRAME_MAX);
@@ -298,6 +297,7 @@ TEST(stream_rows_after_a_cancel_are_credited_and_dropped)
         wire_end(&b, begun);
     }
     wire_put_error(&b, id, &(struct wire_error){.code = ERR_CANCELLED, .offset = -1});
+    call_cancel(a.call);
     fake_node_send(w.nodes[0], b.data, b.len);
     buf_fini(&b);
     wait_end(&w, &a, 400); /* sooner than the grace */
