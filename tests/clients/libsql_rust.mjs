@@ -53,7 +53,6 @@ await run({
     transactions() {
         db.exec("DROP TABLE IF EXISTS rt; CREATE TABLE rt(a UNIQUE)");
         const many = db.transaction((values) => {
-            // Here: a statement that was prepared before BEGIN closes the stream when it has run.
             const insert = db.prepare("INSERT INTO rt VALUES (?)");
             for (const v of values)
                 insert.run(v);
@@ -63,6 +62,19 @@ await run({
         many.immediate([6]);
         equal(db.prepare("SELECT a FROM rt ORDER BY a").raw().all(), [[1], [2], [3], [6]]);
         equal(db.inTransaction, false);
+    },
+
+    // As docs/DRIVERS.md says it, for as long as the driver does so: whether the stream is closed
+    // behind a statement is settled when that is prepared.
+    statements_from_outside_end_a_transaction() {
+        db.exec("DROP TABLE IF EXISTS rs; CREATE TABLE rs(a)");
+        const insert = db.prepare("INSERT INTO rs VALUES (?)");
+        throws(() => db.transaction(() => {
+            insert.run(1);
+            insert.run(2);
+            throw new Error("undo");
+        })(), /no transaction is active/);
+        equal(db.prepare("SELECT a FROM rs").raw().all(), [[2]]);
     },
 
     rows_one_by_one() {

@@ -48,8 +48,9 @@ class Broken1800000000000 {
     async down() {}
 }
 
+// Without a cache: a statement that was prepared outside of a transaction would end it.
 const source = (more) => new DataSource({ type: "better-sqlite3", driver: Database, database: url,
-    entities: [Author, Book, Tag], migrationsTableName: "to_migrations", ...more });
+    statementCacheSize: 0, entities: [Author, Book, Tag], migrationsTableName: "to_migrations", ...more });
 const db = source({ migrations: [Years1700000000000] });
 
 await run({
@@ -122,6 +123,19 @@ await run({
             await tx.insert(Author, { name: "lost" });
             await tx.insert(Author, { name: "Dan" });
         }), undefined, /UNIQUE/);
+        // The same statement, outside and in transactions.
+        const up = (tx, year) => tx.query("UPDATE to_author SET born = ? WHERE name = 'Dan'", [year]);
+        await up(db, 1);
+        await db.transaction(async (tx) => {
+            await up(tx, 2);
+            await up(tx, 3);
+        });
+        await fails(() => db.transaction(async (tx) => {
+            await up(tx, 4);
+            await up(tx, 5);
+            throw new Error("no");
+        }), undefined, /^no$/);
+        equal(await db.query("SELECT born FROM to_author WHERE name = 'Dan'"), [{ born: 3 }]);
         equal((await db.getRepository(Author).find({ order: { id: "ASC" } })).map((a) => a.name),
               ["Ann", "Bob", "Dan"]);
     },
