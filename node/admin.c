@@ -154,15 +154,15 @@ static enum err keeps_majority(struct node *n, uint64_t id, bool votes) ON_LOOP
 /* Would anybody lead who has the database, if this node went? */
 static enum err leaves_a_leader(struct node *n) ON_LOOP
 {
-    unsigned members;
+    struct member all[CLUSTER_MAX]; /* a copy: what is asked of each looks at the list anew */
     char how[ERR_TEXT_MAX], why[ERR_TEXT_MAX] = "there is no other voter";
-    const struct cns_server *s = cns_members(n->cns, &members);
+    unsigned members = members_copy_all(n, all, CLUSTER_MAX);
     for (unsigned i = 0; i < members; i++) {
-        if (s[i].id == n->config->id || s[i].role != CNS_VOTER)
+        if (all[i].id == n->config->id || all[i].role != CNS_VOTER)
             continue;
-        if (member_can_lead(n, s[i].id, how, sizeof how))
+        if (member_can_lead(n, all[i].id, how, sizeof how))
             return ERR_OK;
-        (void)snprintf(why, sizeof why, "node %" PRIu64 " %.200s", s[i].id, how);
+        (void)snprintf(why, sizeof why, "node %" PRIu64 " %.200s", all[i].id, how);
     }
     return err_fail(ERR_CONFIG,
                     "refused: no other voter has the database and could lead (%s). Wait until one "

@@ -10,8 +10,8 @@ import subprocess
 import threading
 import time
 
-from tests.lib.cluster import (BUILD, PATIENCE, Cluster, Node, case, expect, expect_equal,
-                               expect_error, free_port)
+from tests.lib.cluster import (BUILD, PATIENCE, SETTINGS, Cluster, Node, case, expect,
+                               expect_equal, expect_error, free_port)
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
@@ -272,6 +272,18 @@ def test_the_leader_is_removed_after_it_handed_over():
         old.should_run = False
         expect(old.wait_end_by_itself() != 0, "a removed node that came back ended with 0")
         expect("removed from the cluster" in old.log_text(), "its last word")
+
+
+@case(short=True)
+def test_a_leader_hands_over_though_the_first_voter_is_silent():
+    with Cluster() as c:
+        leader = c.leader()
+        silent, other = sorted(c.others(leader), key=lambda node: node.id)
+        silent.pause()
+        time.sleep(2.5 * SETTINGS["election-timeout"] / 1000)  # so long it counts as there
+        expect(f"node {other.id} leads now" in cluster(c, "transfer"), "transfer")
+        silent.resume()
+        c.wait_serving()
 
 
 @case(seconds=120)
