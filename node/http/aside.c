@@ -75,13 +75,18 @@ static void on_worked(uv_work_t *w, int status)
     free_when_done(all);
 }
 
-void aside_do(struct asides *all, struct aside *a, aside_step *task, aside_step *then)
+static void prepare(struct asides *all, struct aside *a, aside_step *task, aside_step *then)
 {
     CHECK(!a->waits && !a->runs && (!all->closed || all->running > 0));
     a->all = all;
     a->task = task;
     a->then = then;
     a->waits = true;
+}
+
+void aside_do(struct asides *all, struct aside *a, aside_step *task, aside_step *then)
+{
+    prepare(all, a, task, then);
     list_push_back(&all->waiting, &a->link);
     start(all);
 }
@@ -128,5 +133,7 @@ void aside_free(struct asides *all, struct arena *arena, struct waiting *w)
     arena_init(arena, arena->max);
     l->waiting = w;
     waiting_set(w, &l->counted, l->arena.used);
-    aside_do(all, &l->aside, free_arena, on_freed);
+    prepare(all, &l->aside, free_arena, on_freed);
+    list_push_front(&all->waiting, &l->aside.link); /* before anything takes more */
+    start(all);
 }

@@ -4,9 +4,10 @@
  *
  *     aside_do -> task (another thread) -> then (loop)
  *
- * A task touches what its owner keeps for it and nothing else. Few are done at a time (ASIDES_MAX),
- * the others wait for their turn, so that they leave processors to the loop, threads to those who
- * write files, and so that little memory grows where nobody counts it yet. Thread: loop. */
+ * A task touches what its owner keeps for it and nothing else. ASIDES_MAX are done at a time, the
+ * others wait for their turn: so they leave processors to the loop, threads to those who write
+ * files, and the memory that grows where nobody counts it yet (node/waiting.h) is that of one.
+ * Thread: loop. */
 #ifndef NODE_HTTP_ASIDE_H
 #define NODE_HTTP_ASIDE_H
 
@@ -18,7 +19,7 @@
 #include <stdbool.h>
 #include <uv.h>
 
-#define ASIDES_MAX 2u
+#define ASIDES_MAX 1u
 /* Less than that many bytes is done where they are: it takes about a millisecond. */
 #define ASIDE_MIN 65536u
 

@@ -105,20 +105,22 @@ int door_socket(struct door_stage *d, const char *protocol)
     return fd;
 }
 
+void door_frame(struct buf *b, const char *message)
+{
+    size_t n = strlen(message);
+    buf_put_u8(b, 0x81);
+    buf_put_u8(b, (uint8_t)(0x80 | (n < 126 ? n : n < 65536 ? 126 : 127)));
+    for (int shift = n < 126 ? 0 : n < 65536 ? 16 : 64; shift > 0; shift -= 8)
+        buf_put_u8(b, (uint8_t)((uint64_t)n >> (shift - 8)));
+    buf_put(b, "\0\0\0", 4); /* a mask that changes nothing */
+    buf_put(b, message, n);
+}
+
 void door_say(struct door_stage *d, int fd, const char *message)
 {
     struct buf b;
-    size_t n = strlen(message);
-    EXPECT(n < 65536);
     buf_init(&b, SIZE_MAX);
-    buf_put_u8(&b, 0x81);
-    buf_put_u8(&b, (uint8_t)(0x80 | (n < 126 ? n : 126)));
-    if (n >= 126) {
-        buf_put_u8(&b, (uint8_t)(n >> 8));
-        buf_put_u8(&b, (uint8_t)n);
-    }
-    buf_put(&b, "\0\0\0", 4); /* a mask that changes nothing */
-    buf_put(&b, message, n);
+    door_frame(&b, message);
     client_say(&d->http, fd, b.data, b.len, 0);
     buf_fini(&b);
     stage_turn(&d->http);

@@ -28,6 +28,8 @@ char *door_hear(struct door_stage *d, int fd, const char *wanted);
 /* A WebSocket, greeted; what it says. */
 int door_socket(struct door_stage *d, const char *protocol);
 void door_say(struct door_stage *d, int fd, const char *message);
+/* MESSAGE as a frame, behind what B holds. */
+void door_frame(struct buf *b, const char *message);
 /* What is asked for, by the oldest session that asks; its text is TEXT. */
 struct request *door_asked(struct door_stage *d, const char *text);
 /* Nobody asks for anything. */
