@@ -8,6 +8,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +20,9 @@ PACKAGES = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "client
 # Without the installation scripts of the packages, and nothing is sent to anybody.
 INSTALL = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 INSTALL_SECONDS = 300
+# What npm says when the registry, or the way to it, is at fault, and not what was asked for.
+NO_REGISTRY = re.compile(r"\b(ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ENETUNREACH|EHOSTUNREACH|ECONNRESET|"
+                         r"ETIMEDOUT|ERR_SOCKET_TIMEOUT|EPROTO|E429|E5\d\d)\b")
 
 
 def wanted():
@@ -51,26 +55,31 @@ def install(oldest=18):
     if node_version() < oldest:
         return f"this needs Node {oldest} or newer: here is {node_version()}"
     os.makedirs(PACKAGES, exist_ok=True)
-    mark = os.path.join(PACKAGES, "installed")
+    mark, refused = os.path.join(PACKAGES, "installed"), os.path.join(PACKAGES, "refused")
+    run = f"in the run {os.getppid()}: "
     with open(os.path.join(PACKAGES, "lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read(mark) == wanted():
             return None
+        if read(refused).startswith(run):  # the others of this run need not wait for it, too
+            return read(refused)[len(run):]
         for name in ("package.json", "package-lock.json"):
             shutil.copy(os.path.join(HERE, name), PACKAGES)
         try:
             done = subprocess.run(INSTALL, cwd=PACKAGES, stdin=subprocess.DEVNULL, check=False,
                                   capture_output=True, text=True, timeout=INSTALL_SECONDS)
+            missing = None
         except subprocess.TimeoutExpired:
-            return f"npm ci did not end within {INSTALL_SECONDS} s"
-        if done.returncode != 0:
-            if "ENOTFOUND" in done.stderr or "ECONNREFUSED" in done.stderr or \
-                    "EAI_AGAIN" in done.stderr or "ENETUNREACH" in done.stderr:
-                return "no package registry can be reached"
-            raise Failure(f"npm ci: {done.stderr[-4000:]}")
-        with open(mark, "w", encoding="utf-8") as f:
-            f.write(wanted())
-    return None
+            missing = f"npm ci did not end within {INSTALL_SECONDS} s"
+        else:
+            fault = NO_REGISTRY.search(done.stderr)
+            if done.returncode != 0 and fault is None:
+                raise Failure(f"npm ci: {done.stderr[-4000:]}")
+            if done.returncode != 0:
+                missing = f"no package registry can be reached: {fault.group(0)}"
+        with open(refused if missing else mark, "w", encoding="utf-8") as f:
+            f.write(run + missing if missing else wanted())
+    return missing
 
 
 class Program:
