@@ -44,6 +44,7 @@ struct channel {
     size_t request_bytes; /* of theirs, and of those that were closed and still run */
     size_t held_bytes;    /* of answers that wait for their streams' windows */
     bool no_credit;       /* its client says nothing more: no session gets credit */
+    bool judged;          /* its owner ends a client that takes too little: no session does */
     size_t kept_bytes;    /* what its owner keeps for its client, in node.waiting */
     struct list stalled;  /* struct session, by `stall`: wait until the backlog is gone */
     struct list closed;   /* struct session, by `stall`: ended, and a request still runs */

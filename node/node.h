@@ -88,6 +88,7 @@ struct node {
     struct list hrana_sockets;   /* struct hrana_ws: to be read again, likewise */
     struct writer_pool *writers; /* of what Hrana streams write */
     struct hrana_held *held;     /* Hrana streams at rest */
+    unsigned n_dumps;            /* under way over HTTP (http/dump.c) */
     struct cluster_keys keys;    /* batons are signed with them */
     struct key_keeper *key_keeper;
     struct list watched; /* struct session, by `watch`: wait for their clients */

@@ -684,7 +684,7 @@ static void watch_timer(struct session *s, uint64_t now_ms) ON_LOOP
     touch(s, now_ms);
     /* While the connection is full its own timer judges the client. */
     bool waits = list_empty(&s->stall); /* for credit */
-    bool silent = waits && progress_stopped(&s->takes, s->credited, now_ms);
+    bool silent = waits && !s->channel->judged && progress_stopped(&s->takes, s->credited, now_ms);
     if (waits && s->channel->no_credit)
         end_statement(s, ERR_CANCELLED);
     else if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))

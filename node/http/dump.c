@@ -49,6 +49,13 @@ static struct sql_text next_cell(struct rd *r)
     return cell;
 }
 
+/* A client may take a dump for as long as it likes: what reads have to share is left to them. */
+static unsigned dumps_max(const struct node *n) ON_LOOP
+{
+    unsigned share = (unsigned)n->config->read_transactions / 4;
+    return share == 0 ? 1 : share;
+}
+
 /* --- what is read --- */
 
 static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
@@ -245,11 +252,21 @@ static void on_end(struct exchange *x)
         exchange_answer(x, 200, "text/plain; charset=utf-8", NULL);
         return;
     }
+    if (x->node->n_dumps >= dumps_max(x->node)) {
+        exchange_fail(x, 503, "BUSY",
+                      "as many dumps are under way as this node makes at once, a quarter of "
+                      "read-transactions: try again later");
+        return;
+    }
+    x->node->n_dumps++;
     struct dump *d = MEM_NEW(struct dump);
     d->x = x;
     d->wish = wish;
+    if (d->wish.timeout_ms == 0) /* of each table: how long that takes is up to the client */
+        d->wish.timeout_ms = HRANA_WISH_MS_MAX;
     d->stream = hrana_stream_open(x->node, &fresh);
     hrana_stream_take_time(d->stream);
+    hrana_stream_follow_client(d->stream);
     buf_init(&d->tables, SIZE_MAX);
     buf_init(&d->others, SIZE_MAX);
     buf_init(&d->out, SIZE_MAX);
@@ -278,6 +295,7 @@ static void on_over(struct exchange *x)
     thread_expect_loop();
     if (d == NULL)
         return;
+    x->node->n_dumps--;
     hrana_stream_close(d->stream);
     hrana_error_free(d->error);
     buf_fini(&d->tables);

@@ -126,6 +126,7 @@ static void on_read(struct hrana_post *post)
         return;
     }
     const struct hrana_batch *batch = &body->requests[0].batch;
+    hrana_stream_follow_client(a->stream);
     hrana_held_reserve(x->node->held, a->stream, batch, baton, &url);
     exchange_begin(x, 200, a->writer.form->content_type);
     a->writer.form->begin_cursor(&a->writer, baton, url);

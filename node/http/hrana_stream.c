@@ -69,6 +69,11 @@ void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
     hrana_run_begin(s);
 }
 
+void hrana_stream_follow_client(struct hrana_stream *s)
+{
+    s->channel.judged = true;
+}
+
 void hrana_stream_take_time(struct hrana_stream *s)
 {
     s->session->snapshot_lasts = true;

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MS_MAX 86400000u /* a day */
-
 /* The header HEADER, or the parameter PARAM. */
 static bool find(const struct exchange *x, const char *header, const char *param, char *out,
                  size_t size) ON_LOOP
@@ -27,7 +25,7 @@ static bool read_ms(const char *text, uint32_t *out)
     char *end;
     errno = 0;
     unsigned long n = strtoul(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end != 0 || errno != 0 || n > MS_MAX)
+    if (text[0] < '0' || text[0] > '9' || *end != 0 || errno != 0 || n > HRANA_WISH_MS_MAX)
         return false;
     *out = (uint32_t)n;
     return true;

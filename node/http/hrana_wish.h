@@ -11,6 +11,8 @@
 #include "node/http/exchange.h"
 #include "node/http/hrana_stream.h"
 
+#define HRANA_WISH_MS_MAX 86400000u /* of all times: a day */
+
 /* Reads a level as above into OUT; false: TEXT is none. */
 bool hrana_wish_read_level(const char *text, struct hrana_wish *out);
 /* ERR_PROTOCOL: the sentence says what is wrong. */

@@ -1,5 +1,6 @@
 /* Room: tests. Cursors over HTTP: rows that stream, a client that does not take them, one that goes
  * away in the middle, and what becomes of the stream. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "tests/lib/asked.h"
 #include "tests/lib/test.h"
@@ -75,6 +76,30 @@ TEST(cursor_holds_a_window_of_rows_and_counts_it)
     (void)close(fd);
     EXPECT(door_is_quiet(&d));
     EXPECT(d.node.waiting.bytes <= before + KIB(8)); /* the stream rests under its baton */
+    door_stage_close(&d);
+}
+
+/* It is the connection that ends a client which takes less than 1 KiB in 30 s: one that is faster,
+ * if only a little, has all the time it needs. */
+TEST(cursor_waits_for_a_client_that_takes_slowly)
+{
+    struct door_stage d;
+    door_stage_open(&d);
+    thread_expect_loop();
+    int fd = client_dial(&d.http);
+    post(&d, fd, NULL, STEP("SELECT 1"));
+    struct request *r = door_asked(&d, "SELECT 1");
+    say_many_rows(r);
+    stage_turn(&d.http);
+    EXPECT(!list_empty(&d.node.watched));
+    sessions_timer(&d.node, clock_mono_ms() + 50000);
+    EXPECT(!asked_is_cancelled(r));
+    asked_done(r, 0, false);
+    char *all = door_hear(&d, fd, "\r\n0\r\n\r\n");
+    EXPECT_EQ(count(all, "\"type\":\"row\""), ROWS);
+    EXPECT_EQ(count(all, "\"type\":\"step_end\""), 1);
+    free(all);
+    (void)close(fd);
     door_stage_close(&d);
 }
 
