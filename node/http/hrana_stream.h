@@ -55,8 +55,8 @@ void hrana_stream_close(struct hrana_stream *s) ON_LOOP;
  * stay until on_over. One at a time. EVENTS are copied. on_over may come before it returns. */
 void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
                       const struct hrana_wish *wish, const struct hrana_events *events) ON_LOOP;
-/* Its rows go out as its client takes them, which its connection judges (http_conn.c): here they may
- * wait. */
+/* Its rows go out as its client takes them, which its connection judges (http_conn.c): here they
+ * may wait. */
 void hrana_stream_follow_client(struct hrana_stream *s) ON_LOOP;
 /* Its read transactions may take as long as they take: for requests of this node's own. */
 void hrana_stream_take_time(struct hrana_stream *s) ON_LOOP;
