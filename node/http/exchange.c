@@ -400,6 +400,11 @@ void exchange_break(struct exchange *x)
     http_conn_break(x->conn);
 }
 
+bool exchange_client_left(const struct exchange *x)
+{
+    return http_conn_is_at_end(x->conn);
+}
+
 bool exchange_is_full(struct exchange *x)
 {
     x->full = http_conn_backlog(x->conn) >= HTTP_FULL_BYTES;

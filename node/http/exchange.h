@@ -121,6 +121,8 @@ void exchange_put(struct exchange *x, struct buf *b) ON_LOOP;
 void exchange_finish(struct exchange *x) ON_LOOP;
 /* The answer cannot be completed: the connection ends so that its client sees that. */
 void exchange_break(struct exchange *x) ON_LOOP;
+/* The client has closed its side: it may be gone, and if it still reads, it asks nothing more. */
+bool exchange_client_left(const struct exchange *x) ON_LOOP;
 /* The client does not take what was sent: put no more until on_drain. */
 bool exchange_is_full(struct exchange *x) ON_LOOP;
 

@@ -76,7 +76,7 @@ static void finish(struct cursor_answer *a) ON_LOOP
     const char *url;
     hrana_cursor_free(a->cursor);
     a->cursor = NULL;
-    hrana_held_give(x->node->held, a->stream, baton, &url);
+    (void)hrana_post_give(&a->post, a->stream, baton, &url);
     a->stream = NULL;
     exchange_finish(x); /* A is gone */
 }

@@ -96,7 +96,6 @@ static void answer(struct pipeline *p) ON_LOOP
 {
     char baton[BATON_TEXT_MAX];
     const char *url = NULL;
-    bool open = p->stream != NULL;
     size_t end = BATON_TEXT_MAX + 6 * strlen(p->post.x->node->config->http_url) + 64;
     if (p->out.len + end > p->out.max || buf_status(&p->out) != ERR_OK) {
         /* Very many errors used up the reserve. Its client never hears the stream's next baton. */
@@ -104,8 +103,7 @@ static void answer(struct pipeline *p) ON_LOOP
         hrana_post_fail(p->post.x, 500, hrana_error_too_large("", max));
         return;
     }
-    if (open)
-        hrana_held_give(p->post.x->node->held, p->stream, baton, &url);
+    bool open = p->stream != NULL && hrana_post_give(&p->post, p->stream, baton, &url);
     p->stream = NULL;
     p->writer.form->end_pipeline(&p->writer, open ? baton : NULL, url);
     CHECK(buf_status(&p->out) == ERR_OK);

@@ -125,6 +125,19 @@ void hrana_post_end(struct hrana_post *p, hrana_decoder *decode, hrana_post_step
     }
 }
 
+/* Held, each BEGIN of a client that lost its patience would keep the writer idle for
+ * transaction-idle-timeout, and by then the others had lost theirs. */
+bool hrana_post_give(struct hrana_post *p, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
+                     const char **base_url)
+{
+    if (exchange_client_left(p->x) && !hrana_stream_is_bare(s)) {
+        hrana_stream_close(s);
+        return false;
+    }
+    hrana_held_give(p->node->held, s, baton, base_url);
+    return true;
+}
+
 void hrana_post_fail(struct exchange *x, int status, struct hrana_error *error)
 {
     exchange_fail(x, status, error->code, error->message);

@@ -9,6 +9,7 @@
 #include "node/http/aside.h"
 #include "node/http/exchange.h"
 #include "node/http/hrana_form.h"
+#include "node/http/hrana_held.h"
 #include "node/http/hrana_stream.h"
 
 /* What a body becomes in memory: a tree of small values takes about this much more. */
@@ -50,6 +51,10 @@ void hrana_post_end(struct hrana_post *p, hrana_decoder *decode, hrana_post_step
 void hrana_post_aside(struct hrana_post *p, hrana_post_step *task, hrana_post_step *then) ON_LOOP;
 /* X is over: FREE_ALL now, or when the task under way is done. X is not there then. */
 void hrana_post_over(struct hrana_post *p, hrana_post_step *free_all) ON_LOOP;
+/* The request is done: S is given away, for its client's next one, which names it by BATON. False:
+ * S had a transaction or texts, and ends, for its client left and most likely heard no baton. */
+bool hrana_post_give(struct hrana_post *p, struct hrana_stream *s, char baton[BATON_TEXT_MAX],
+                     const char **base_url) ON_LOOP;
 /* Answers with ERROR (taken) and STATUS. */
 void hrana_post_fail(struct exchange *x, int status, struct hrana_error *error) ON_LOOP;
 

@@ -698,6 +698,11 @@ void http_conn_again(struct http_conn *c)
         http_listener_again(c->listener, &c->again);
 }
 
+bool http_conn_is_at_end(const struct http_conn *c)
+{
+    return c->eof || c->state == CONN_OVER;
+}
+
 size_t http_conn_backlog(const struct http_conn *c)
 {
     return c->state == CONN_OVER ? 0 : tcp_backlog(c->tcp);

@@ -48,6 +48,8 @@ void http_conn_break(struct http_conn *c) ON_LOOP;
 void http_conn_send(struct http_conn *c, struct buf *b) ON_LOOP;
 /* The answer of the open exchange is made: what is left of it goes in parts. */
 void http_conn_answered(struct http_conn *c) ON_LOOP;
+/* Its client sent its end: nothing more can come. */
+bool http_conn_is_at_end(const struct http_conn *c) ON_LOOP;
 size_t http_conn_backlog(const struct http_conn *c) ON_LOOP;
 /* The handler of the open exchange is to have its on_turn. */
 void http_conn_again(struct http_conn *c) ON_LOOP;

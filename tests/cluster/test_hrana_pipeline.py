@@ -1,10 +1,12 @@
 """Hrana's pipelines, byte by byte: batons, streams at rest, transactions, batches, limits."""
 
 import base64
+import json
 import random
 
-from tests.lib.cluster import Cluster, case, expect, expect_equal
-from tests.lib.hrana import Door, atomic, batch, failed, ok, rows_of, stmt
+from tests.lib import metrics
+from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, wait_for
+from tests.lib.hrana import Cursor, Door, atomic, batch, failed, ok, rows_of, stmt
 
 
 def execute(sql, *args, **more):
@@ -143,6 +145,34 @@ def test_a_transaction_that_waits_too_long():
                 expect_equal(error(a)["code"], "TRANSACTION_TIMEOUT", "the code")
                 expect_equal(error(a, 1)["code"], "TRANSACTION_TIMEOUT", "nothing runs by itself")
                 expect_equal(door.rows("SELECT a FROM t ORDER BY a"), [(2,), (5,)], "rolled back")
+
+
+def impatient(node):
+    """Clients that begin a transaction and are gone before the answer: a pipeline, a cursor."""
+    with Door(node) as door:
+        door.conn.request("POST", "/v3/pipeline", json.dumps(
+            {"baton": None, "requests": [execute("BEGIN IMMEDIATE")]}))
+    Cursor(node, batch(stmt("BEGIN IMMEDIATE"))).close()
+
+
+@case(short=True)
+def test_clients_that_lost_their_patience_leave_no_transaction():
+    """Each would keep the writer from all others until transaction-idle-timeout."""
+    with Cluster(3, http=True, transaction_idle_timeout=600000) as c:
+        leader = c.leader()
+        for node in leader_and_follower(c):
+            with Door(node) as holder, Door(node) as other:
+                holder.execute("CREATE TABLE IF NOT EXISTS t(a)")
+                a = holder.pipeline(execute("BEGIN IMMEDIATE"))
+                for _ in range(5):
+                    impatient(node)
+                wait_for(lambda: metrics.value(metrics.scrape(leader), "lectern_write_queue") == 10,
+                         "all of them wait for the writer")
+                holder.pipeline(execute("COMMIT"), CLOSE, baton=a["baton"])
+                done = other.post("/v3/pipeline", {"requests": [
+                    execute("INSERT INTO t VALUES (1)"), CLOSE]},
+                    headers={"lectern-timeout": str(20000 * PATIENCE)})
+                only(done)
 
 
 # --- transactions that read -----------------------------------------------------------------------
