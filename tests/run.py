@@ -30,11 +30,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 UNIT_SECONDS = 1200
 SUMMARY = re.compile(r"^(\d+) passed, (\d+) failed$", re.M)
 # A sanitizer's report must end the process, so that no test can overlook it. ThreadSanitizer of
-# gcc 12 needs the addresses as they were before kernel 6.6 (setarch).
+# gcc 12 needs the addresses as they were before kernel 6.6 (setarch; a test's nodes inherit it).
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
-    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:"
+                    f"suppressions='{ROOT}/tests/lib/tsan.supp'",
 }
 
 sys.path.insert(0, ROOT)
@@ -140,14 +141,18 @@ def end_leftovers(directory):
     return left
 
 
+def prefix(directory):
+    return ["setarch", "-R"] if "tsan" in directory and shutil.which("setarch") else []
+
+
 def unit_jobs(directory, rooms):
     tests = os.path.join(ROOT, directory, "tests")
     names = sorted(os.listdir(tests)) if os.path.isdir(tests) else []
     programs = [n for n in names if n.startswith("check-") and "." not in n]
     if rooms:
         programs = [n for n in programs if n[len("check-"):] in rooms.split(",")]
-    prefix = ["setarch", "-R"] if "tsan" in directory and shutil.which("setarch") else []
-    return [Job(f"{directory}/tests/{n}", prefix + [os.path.join(directory, "tests", n)],
+    return [Job(f"{directory}/tests/{n}",
+                prefix(directory) + [os.path.join(directory, "tests", n)],
                 UNIT_SECONDS) for n in programs]
 
 
@@ -172,6 +177,7 @@ def python_jobs(folder, directory, short):
                 continue
             slower = 9 if short else 3  # as HANG of tests/lib/cluster.py: only what hangs needs it
             jobs.append(PythonJob(f"{directory} {path}::{test}",
+                                  prefix(directory) +
                                   [sys.executable, "tests/run.py", "--one", f"{path}::{test}"],
                                   marks.get("seconds", 60) * slower, marks.get("weight", 1),
                                   {"LECTERN_BUILD": directory}))
@@ -232,7 +238,9 @@ def run_all(jobs, slots):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    options.add_argument("--jobs", type=int, default=max(2, os.cpu_count() or 1))
+    cpus = os.cpu_count() or 1
+    # Most of the time tests wait: for elections, disks, limits. Two beside each other use 1 of 2 CPUs.
+    options.add_argument("--jobs", type=int, default=max(2, cpus + cpus // 2))
     options.add_argument("--only", action="append",
                          help="run the jobs whose name contains this; may be given again")
     options.add_argument("--list", action="store_true")
