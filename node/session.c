@@ -528,6 +528,7 @@ void session_rows(struct session *s, struct request *r)
         return;
     }
     s->at = AT_BLOCKED;
+    s->blocked_ms = clock_mono_ms();
     resume(s);
 }
 
@@ -555,12 +556,15 @@ void session_relay(struct session *s)
 /* Its reader goes on. */
 static void unblock(struct session *s) ON_LOOP
 {
+    struct request *r = s->current;
+    if (s->channel->judged && r->deadline_ms != 0) /* its client's time is its client's */
+        r->deadline_ms += clock_mono_ms() - s->blocked_ms;
     list_remove(&s->watch);
     list_remove(&s->stall);
     hold(s, 0);
     s->at = AT_READER;
-    answer_empty(&s->current->answer);
-    readers_run(s->node->readers, s->current);
+    answer_empty(&r->answer);
+    readers_run(s->node->readers, r);
 }
 
 static void resume(struct session *s) ON_LOOP
@@ -684,10 +688,12 @@ static void watch_timer(struct session *s, uint64_t now_ms) ON_LOOP
     touch(s, now_ms);
     /* While the connection is full its own timer judges the client. */
     bool waits = list_empty(&s->stall); /* for credit */
-    bool silent = waits && !s->channel->judged && progress_stopped(&s->takes, s->credited, now_ms);
+    bool judges = !s->channel->judged;
+    bool silent = judges && waits && progress_stopped(&s->takes, s->credited, now_ms);
+    bool late = judges && s->at == AT_BLOCKED && now_ms > r->deadline_ms;
     if (waits && s->channel->no_credit)
         end_statement(s, ERR_CANCELLED);
-    else if (silent || (s->at == AT_BLOCKED && now_ms > r->deadline_ms))
+    else if (silent || late)
         end_statement(s, ERR_TIMEOUT);
     else if (s->at == AT_BLOCKED && atomic_load_explicit(&r->cancelled, memory_order_relaxed))
         unblock(s); /* it held the WAL back (reader_watch.c): its reader ends it */

@@ -66,6 +66,7 @@ struct session {
     uint64_t credited; /* bytes that the client has given in all */
     size_t held;       /* of the answer, waiting for the window */
     size_t counted;    /* of all that it keeps, in node.waiting */
+    uint64_t blocked_ms;   /* when it came to AT_BLOCKED */
     struct progress takes; /* `credited`, since it waits for its client */
     struct list watch;     /* of node.watched: waits for its client */
     struct list stall;     /* of channel.stalled: waits for the connection's backlog; or of

@@ -339,6 +339,15 @@ def test_dbapi_streams_what_is_large():
             expect_equal([[next(r)[0] for r in two], [sum(1 for _ in r) for r in two]],
                          [[1, 20000], [19999, 19999]], "two at once")
         db.commit()
+        # The time of a statement is the server's, not the one that a program has for its rows.
+        patient = lectern.connect(url(c.node(1)), timeout=1.0)
+        seen = 0
+        for _ in patient.execute(NUMBERS.replace("SELECT i FROM", "SELECT printf('%.1000c', 'x') FROM")):
+            seen += 1
+            if seen % 5000 == 0:
+                time.sleep(0.7)
+        expect_equal(seen, 20000, "rows of a slow program")
+        patient.close()
         broken = NUMBERS.replace("SELECT i FROM", "SELECT CASE WHEN i = 15000 THEN "
                                  "abs(-9223372036854775807 - 1) ELSE i END FROM")
         fails(lectern.OperationalError, lambda: db.execute(broken).fetchall(), "integer overflow")
