@@ -342,7 +342,8 @@ def test_dbapi_streams_what_is_large():
         # The time of a statement is the server's, not the one that a program has for its rows.
         patient = lectern.connect(url(c.node(1)), timeout=1.0)
         seen = 0
-        for _ in patient.execute(NUMBERS.replace("SELECT i FROM", "SELECT printf('%.1000c', 'x') FROM")):
+        long = NUMBERS.replace("SELECT i FROM", "SELECT printf('%.1000c', 'x') FROM")
+        for _ in patient.execute(long):
             seen += 1
             if seen % 5000 == 0:
                 time.sleep(0.7)
