@@ -307,14 +307,15 @@ check-tsan: ## unit tests and a short cluster set under ThreadSanitizer
 	$(call variant,tsan) all unit-bins programs
 	$(Q)$(RUN) unit:$(BUILD)/tsan:$(TSAN_ROOMS) cluster-short:$(BUILD)/tsan
 
-# Debian's libsqlite3 is not instrumented: what two threads do to one connection, or to the wal-index,
-# is not seen there. SQLITE_SRC holds an sqlite3.c of 3.40.1, sqlite.org's amalgamation.
+# Debian's libsqlite3 is not instrumented: what two threads do to one connection, or to the
+# wal-index, is not seen there. SQLITE_SRC holds sqlite3.c of 3.40.1, sqlite.org's amalgamation.
 SQLITE_SEEN := $(BUILD)/sqlite-tsan
-SQLITE_OPTS := THREADSAFE=1 OMIT_LOOKASIDE SECURE_DELETE USE_URI MAX_VARIABLE_NUMBER=250000 SOUNDEX \
-    $(patsubst %,ENABLE_%,COLUMN_METADATA DBSTAT_VTAB FTS3 FTS3_PARENTHESIS FTS3_TOKENIZER FTS4 FTS5 \
-        LOAD_EXTENSION MATH_FUNCTIONS PREUPDATE_HOOK RTREE SESSION STMTVTAB UNLOCK_NOTIFY)
-tsan-sqlite: | deps ## cluster tests with an SQLite that ThreadSanitizer sees: SQLITE_SRC=DIR; T=NAME
-	$(Q)test -f "$(SQLITE_SRC)/sqlite3.c" || { echo "SQLITE_SRC=DIR with SQLite's sqlite3.c"; exit 2; }
+SQLITE_OPTS := THREADSAFE=1 OMIT_LOOKASIDE SECURE_DELETE USE_URI MAX_VARIABLE_NUMBER=250000 \
+    SOUNDEX $(patsubst %,ENABLE_%,COLUMN_METADATA DBSTAT_VTAB FTS3 FTS3_PARENTHESIS \
+        FTS3_TOKENIZER FTS4 FTS5 LOAD_EXTENSION MATH_FUNCTIONS PREUPDATE_HOOK RTREE SESSION \
+        STMTVTAB UNLOCK_NOTIFY)
+tsan-sqlite: | deps ## cluster tests, ThreadSanitizer in SQLite too: SQLITE_SRC=DIR; T=NAME
+	$(Q)test -f "$(SQLITE_SRC)/sqlite3.c" || { echo "SQLITE_SRC=DIR of sqlite3.c"; exit 2; }
 	$(Q)mkdir -p $(SQLITE_SEEN)
 	$(Q)$(CC) $(CFLAGS_tsan) -w -fPIC -shared $(SQLITE_OPTS:%=-DSQLITE_%) \
 	    -Wl,-soname,libsqlite3.so.0 -o $(SQLITE_SEEN)/libsqlite3.so.0 "$(SQLITE_SRC)/sqlite3.c" -lm
