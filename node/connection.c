@@ -655,6 +655,8 @@ void connections_timer(struct node *n, uint64_t now_ms)
         struct connection *c = LIST_ENTRY(i, struct connection, link);
         if (!c->greeted && now_ms > c->born_ms + HELLO_MS)
             refuse(c, ERR_TIMEOUT, "no HELLO came");
+        else if (c->ending && framed_is_broken(c->framed))
+            on_close(c, "broken, after it was closed on one side");
         else if (frame_timer(c, now_ms))
             continue;
         else if (!list_empty(&c->channel.stalled))

@@ -234,6 +234,11 @@ uint64_t framed_bytes_read(const struct framed *f)
     return tcp_bytes_read(f->tcp);
 }
 
+bool framed_is_broken(const struct framed *f)
+{
+    return tcp_is_broken(f->tcp);
+}
+
 void framed_close(struct framed *f, enum tcp_end how)
 {
     if (f->closing)

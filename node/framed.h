@@ -11,6 +11,7 @@
 #include "node/tcp.h"
 #include "node/waiting.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <uv.h>
 
@@ -52,6 +53,8 @@ uint64_t framed_bytes_sent(const struct framed *f) ON_LOOP;
 uint64_t framed_bytes_taken(const struct framed *f) ON_LOOP;
 /* All bytes that were read from it: it grows while the other side is alive and sends. */
 uint64_t framed_bytes_read(const struct framed *f) ON_LOOP;
+/* After on_eof: is the other side gone altogether (tcp.h)? */
+bool framed_is_broken(const struct framed *f) ON_LOOP;
 /* Closes (tcp_close) and frees; no event follows. */
 void framed_close(struct framed *f, enum tcp_end how) ON_LOOP;
 

@@ -446,6 +446,15 @@ uint64_t tcp_bytes_read(const struct tcp *t)
     return t->bytes_read;
 }
 
+bool tcp_is_broken(const struct tcp *t)
+{
+    struct tcp_info info = {0};
+    socklen_t n = sizeof info;
+    uv_os_fd_t fd;
+    return uv_fileno((const uv_handle_t *)&t->tcp, &fd) == 0 &&
+           getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
 static void on_end_timeout(uv_timer_t *timer)
 {
     thread_expect_loop();

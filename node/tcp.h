@@ -68,6 +68,9 @@ size_t tcp_backlog(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_sent(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_taken(const struct tcp *t) ON_LOOP;
 uint64_t tcp_bytes_read(const struct tcp *t) ON_LOOP;
+/* After on_eof nothing is read, so nobody is told when the connection breaks: has it (a call of
+ * ours)? */
+bool tcp_is_broken(const struct tcp *t) ON_LOOP;
 /* Closes and frees; no event follows. FLUSH and LINGER take 2 seconds at most, less when more than
  * 128 do so; what was not taken by then ends with a break, as RESET does. */
 void tcp_close(struct tcp *t, enum tcp_end how) ON_LOOP;

@@ -1,6 +1,8 @@
 """Streams that end at bad moments, and clients that use them against the node."""
 
 import os
+import socket
+import struct
 import time
 
 from tests.cluster.test_disk_errors import FaultyCluster
@@ -52,6 +54,23 @@ def test_many_cancels_of_a_long_queue_delay_nobody():
                 other.connection.ping(timeout=60)
             took = time.monotonic() - began
             expect(took < 1 * PATIENCE, f"another connection waited {took:.1f} s")
+
+
+@case(short=True)
+def test_a_client_that_is_gone_behind_its_end_keeps_no_reader():
+    """After its end of file nothing is read of it; that it broke later is noticed all the same."""
+    with Cluster(1, readers=1, reader_connections=1) as c:
+        with c.nodes[0].client() as gone, c.nodes[0].client() as other:
+            for _ in range(3):
+                gone.begin(LONG, level="any", timeout_ms=600_000)
+            gone.connection.ping()  # they have come
+            gone.shutdown_write()
+            expect_error("TIMEOUT", lambda: other.query("SELECT 1", timeout_ms=300))
+            # What a kernel sends that has forgotten the connection of a killed client.
+            gone.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                            struct.pack("ii", 1, 0))
+            gone.close()
+            expect_equal(other.query("SELECT 1", timeout_ms=5000 * PATIENCE).rows, [(1,)], "a read")
 
 
 def measured(n=3, **settings):
