@@ -10,7 +10,6 @@
 #include "tests/unit/http/door_stage.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -232,7 +231,6 @@ TEST(long_answer_of_a_client_that_goes_leaves_nothing)
     static const char *const paths[] = {"/v2/pipeline", "/v1/execute"};
     static const char *const bodies[] = {PIPELINE, "{\"stmt\":{\"sql\":\"SELECT 1\"}}"};
     struct door_stage d;
-    (void)signal(SIGPIPE, SIG_IGN); /* as lecternd does */
     door_stage_open(&d);
     thread_expect_loop();
     for (unsigned i = 0; i < 12; i++) {
@@ -448,7 +446,6 @@ TEST(long_message_that_is_broken_is_the_last)
 /* A long message, 0; a long answer, 1: the client goes, or the node stops. */
 TEST(long_message_or_answer_of_a_websocket_that_ends)
 {
-    (void)signal(SIGPIPE, SIG_IGN);
     for (unsigned i = 0; i < 12; i++) {
         struct door_stage d;
         struct blocker pool[ASIDES_MAX];

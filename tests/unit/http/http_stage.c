@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 
 void stage_open(struct http_stage *s, struct http_options options)
 {
+    (void)signal(SIGPIPE, SIG_IGN); /* as lecternd does */
     thread_become(THREAD_LOOP);
     thread_expect_loop();
     memset(s, 0, sizeof *s);
