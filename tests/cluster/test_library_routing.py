@@ -13,6 +13,8 @@ from tests.lib.library import (ANY, CANTOPEN, DONE, ERROR, INTERRUPT, MISUSE, OK
 SLACK_MS = 1000 * PATIENCE  # what a call may be over its limit
 # Silence is noticed after a second and a PING of a second and a half; then somebody must lead.
 ONE_TIMEOUT_MS = 5000 * PATIENCE
+# Of a call that does not wait for that again, however slow this machine is.
+NO_TIMEOUT_MS = 2000 * PATIENCE
 
 
 def table(c):
@@ -84,7 +86,7 @@ def test_library_a_paused_leader_costs_one_timeout():
         leader.resume()
         print(f"paused leader: the first write {first:.0f} ms, the others up to {max(rest):.0f}")
         expect(first < ONE_TIMEOUT_MS, f"the first write took {first} ms")
-        expect(max(rest) < 1000 * PATIENCE, f"a write after that took {max(rest)} ms")
+        expect(max(rest) < NO_TIMEOUT_MS, f"a write after that took {max(rest)} ms")
         c.wait_serving()
         expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 1"), [[1]], "done once")
         expect_equal(p.rows(0, "SELECT count(*) FROM t WHERE a = 2"), [[20]], "each done once")
@@ -176,7 +178,7 @@ def test_library_a_paused_replica_costs_one_timeout():
         node.resume()
         print(f"paused replica: the first read {first['took_ms']:.0f} ms")
         expect(first["took_ms"] < ONE_TIMEOUT_MS, f"the first read took {first['took_ms']} ms")
-        expect(all(r["took_ms"] < 500 * PATIENCE for r in rest), f"the reads after it: {rest}")
+        expect(all(r["took_ms"] < NO_TIMEOUT_MS for r in rest), f"the reads after it: {rest}")
         expect(all(r["address"] != at for r in rest), "a read went to the paused node")
 
 

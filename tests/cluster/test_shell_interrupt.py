@@ -16,7 +16,7 @@ from tests.lib.cluster import BUILD, PATIENCE, Cluster, case, expect, expect_equ
 LECTERN = os.path.join(BUILD, "lectern")
 ENDLESS = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n "
            "WHERE i < 0")
-AT_ONCE = 2.0  # seconds; a request that its node does not answer is given up after a half
+AT_ONCE = 5.0  # seconds; a request that its node does not answer is given up after a half
 
 
 class Running:
