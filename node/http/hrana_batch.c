@@ -148,14 +148,27 @@ static bool all_are_plain(const struct hrana_text *texts, uint32_t n)
     return true;
 }
 
-/* An atomic batch that fails ends its transaction only with its ROLLBACK. */
-bool hrana_leaves_nothing(const struct hrana_batch *b)
+static bool all_are_queries(const struct hrana_text *texts, uint32_t n)
 {
+    for (uint32_t i = 0; i < n; i++)
+        if (!sql_is_query(texts[i].p, texts[i].n))
+            return false;
+    return true;
+}
+
+/* An atomic batch that fails ends its transaction only with its ROLLBACK. */
+enum hrana_trace hrana_trace_of(const struct hrana_batch *b)
+{
+    enum hrana_trace trace = HRANA_LEAVES_ANY;
     struct hrana_shape shape;
     struct hrana_text *texts = mem_zalloc((b->n_steps + 1) * sizeof *texts);
-    bool is = texts_of(b, texts) &&
-              (all_are_plain(texts, b->n_steps) ||
-               (hrana_shape_of(b, texts, &shape) && shape.first + shape.n + 1 < b->n_steps));
+    if (texts_of(b, texts)) {
+        if (all_are_plain(texts, b->n_steps))
+            trace = all_are_queries(texts, b->n_steps) ? HRANA_LEAVES_NOTHING
+                                                       : HRANA_LEAVES_NO_TRANSACTION;
+        else if (hrana_shape_of(b, texts, &shape) && shape.first + shape.n + 1 < b->n_steps)
+            trace = shape.surely ? HRANA_LEAVES_NOTHING : HRANA_LEAVES_NO_TRANSACTION;
+    }
     free(texts);
-    return is;
+    return trace;
 }

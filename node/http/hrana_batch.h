@@ -29,9 +29,13 @@ struct hrana_shape {
 bool hrana_shape_of(const struct hrana_batch *b, const struct hrana_text *texts,
                     struct hrana_shape *out);
 
-/* Whatever becomes of B: a stream without a transaction has none after it, and the same settings.
- */
-bool hrana_leaves_nothing(const struct hrana_batch *b);
+/* What B may leave, whatever becomes of it, in a stream without a transaction and texts. */
+enum hrana_trace {
+    HRANA_LEAVES_ANY,            /* a transaction, or other settings */
+    HRANA_LEAVES_NO_TRANSACTION, /* nor other settings; but it may write: last_insert_rowid() */
+    HRANA_LEAVES_NOTHING,        /* it only reads */
+};
+enum hrana_trace hrana_trace_of(const struct hrana_batch *b);
 
 /* Is nothing but white space and comments behind the first statement? */
 bool hrana_is_one_statement(const struct hrana_text *t);

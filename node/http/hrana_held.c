@@ -2,7 +2,8 @@
  * Invariants: a stream in the table runs nothing; its number is never used for another one.
  *
  * A cursor's baton is told before its batch runs. If the batch cannot leave a transaction behind,
- * the baton says that any other stream will do when this one is gone: so it does not expire.
+ * the baton says that any other stream will do when this one is gone: so it does not expire. If it
+ * only reads, another stream is as good, and no base_url is told.
  *
  * Not here: transactions' own limits (lane_txn.c, read_txn.c). */
 #include "node/http/hrana_held.h"
@@ -135,8 +136,9 @@ static void make_place(struct hrana_held *h) ON_LOOP
     }
 }
 
-/* Where a balancer cannot send clients elsewhere; NULL: we were not told. Never the leader's: a
- * driver that keeps its stream would go there for good, and be lost with it. */
+/* Where a balancer cannot send clients elsewhere; NULL: we were not told. Only with what another
+ * node cannot go on with, and never the leader's: there are drivers that go there for good, and are
+ * lost with it. */
 static const char *own_url(const struct hrana_held *h) ON_LOOP
 {
     const char *url = h->node->config->http_url;
@@ -179,9 +181,10 @@ void hrana_held_reserve(struct hrana_held *h, struct hrana_stream *s,
 {
     choose_number(h, s);
     struct baton b = baton_of(h, s);
-    b.or_bare = hrana_stream_is_bare(s) && hrana_leaves_nothing(batch);
+    enum hrana_trace trace = hrana_stream_is_bare(s) ? hrana_trace_of(batch) : HRANA_LEAVES_ANY;
+    b.or_bare = trace != HRANA_LEAVES_ANY;
     s->reserved = true;
-    *base_url = own_url(h);
+    *base_url = trace == HRANA_LEAVES_NOTHING ? NULL : own_url(h);
     baton_write(&h->node->keys, &b, baton);
 }
 

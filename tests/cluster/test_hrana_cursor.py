@@ -115,6 +115,30 @@ def test_the_stream_goes_on():
 
 
 @case(short=True)
+def test_base_url_is_told_of_what_lives_in_its_node():
+    """There is a driver that follows it for good: a SELECT does not take it past a balancer."""
+    here = "http://db1.example:8081"
+    with Cluster(1, http=True, http_url=here) as c:
+        with Door(c.nodes[0]) as door:
+            door.execute("CREATE TABLE t (a)")
+        for wanted, base_url in ((("SELECT a FROM t", "VALUES (1)"), None),
+                                 (("SELECT a FROM t", "INSERT INTO t VALUES (1)"), here),
+                                 (("BEGIN", "SELECT a FROM t"), here),
+                                 (("SELECT a FROM t; BEGIN",), here)):
+            with Cursor(c.nodes[0], batch(*wanted)) as cursor:
+                cursor.all()
+                expect_equal(cursor.head["base_url"], base_url, f"of {wanted}")
+                baton = cursor.head["baton"]
+        with Cursor(c.nodes[0], batch("BEGIN"), baton=baton) as cursor:
+            cursor.all()
+            baton = cursor.head["baton"]
+        with Cursor(c.nodes[0], batch("SELECT a FROM t"), baton=baton) as cursor:
+            expect_equal(cursor.head["base_url"], here, "of a SELECT in a transaction")
+        with Cursor(c.nodes[0], atomic("SELECT a FROM t", begin="BEGIN")) as cursor:
+            expect_equal(cursor.head["base_url"], None, "of a snapshot that ends with its batch")
+
+
+@case(short=True)
 def test_a_stream_without_a_transaction_outlives_its_node():
     """Nothing that cannot leave a transaction expires: not by a restart, not at another node."""
     with Cluster(http=True) as c:

@@ -107,7 +107,7 @@ TEST(batch_that_is_only_like_it_is_not)
     EXPECT(shape(comment, 3, 9, NULL, &s));
 }
 
-static bool leaves_nothing(const char *const *sql, uint32_t n)
+static enum hrana_trace trace(const char *const *sql, uint32_t n)
 {
     struct hrana_step steps[8];
     struct hrana_cond conditions[8], not_last;
@@ -122,21 +122,27 @@ static bool leaves_nothing(const char *const *sql, uint32_t n)
     not_last = (struct hrana_cond){.type = HRANA_NOT, .n_parts = 1, .parts = last};
     if (n > 1 && strcmp(sql[n - 1], "ROLLBACK") == 0)
         steps[n - 1].condition = &not_last;
-    return hrana_leaves_nothing(&(struct hrana_batch){.n_steps = n, .steps = steps});
+    return hrana_trace_of(&(struct hrana_batch){.n_steps = n, .steps = steps});
 }
 
-TEST(batch_that_cannot_leave_a_transaction_is_known)
+TEST(batch_whose_trace_is_known_before_it_runs)
 {
-    const char *plain[] = {"INSERT INTO t VALUES (1)", "SELECT 1"};
-    EXPECT(leaves_nothing(plain, 2));
+    const char *plain[] = {"INSERT INTO t VALUES (1)", "SELECT 1"}, *pragma[] = {"PRAGMA a = 1"};
+    EXPECT(trace(plain, 2) == HRANA_LEAVES_NO_TRANSACTION);
+    EXPECT(trace(pragma, 1) == HRANA_LEAVES_NO_TRANSACTION);
     const char *whole[] = {"BEGIN", "INSERT INTO t VALUES (1)", "COMMIT", "ROLLBACK"};
-    EXPECT(leaves_nothing(whole, 4));
-    EXPECT(!leaves_nothing(whole, 3)); /* the INSERT fails: the transaction stays */
-    EXPECT(!leaves_nothing(whole, 2));
+    EXPECT(trace(whole, 4) == HRANA_LEAVES_NO_TRANSACTION);
+    EXPECT(trace(whole, 3) == HRANA_LEAVES_ANY); /* the INSERT fails: the transaction stays */
+    EXPECT(trace(whole, 2) == HRANA_LEAVES_ANY);
+    const char *reads[] = {"SELECT 1", "VALUES (1)", "WITH a AS (SELECT 1) SELECT * FROM a"};
+    EXPECT(trace(reads, 3) == HRANA_LEAVES_NOTHING);
+    const char *snapshot[] = {"BEGIN", "SELECT 1", "COMMIT", "ROLLBACK"};
+    EXPECT(trace(snapshot, 4) == HRANA_LEAVES_NOTHING && trace(snapshot, 3) == HRANA_LEAVES_ANY);
     const char *savepoint[] = {"SAVEPOINT a"}, *setting[] = {"PRAGMA foreign_keys = off"};
-    EXPECT(!leaves_nothing(savepoint, 1) && !leaves_nothing(setting, 1));
+    EXPECT(trace(savepoint, 1) == HRANA_LEAVES_ANY && trace(setting, 1) == HRANA_LEAVES_ANY);
     const char *several[] = {"SELECT 1; BEGIN"};
-    EXPECT(!leaves_nothing(several, 1));
+    EXPECT(trace(several, 1) == HRANA_LEAVES_ANY);
     struct hrana_step stored = {.stmt = {.by_id = true, .sql_id = 1}};
-    EXPECT(!hrana_leaves_nothing(&(struct hrana_batch){.n_steps = 1, .steps = &stored}));
+    EXPECT(hrana_trace_of(&(struct hrana_batch){.n_steps = 1, .steps = &stored}) ==
+           HRANA_LEAVES_ANY);
 }
