@@ -239,7 +239,7 @@ def run_all(jobs, slots):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     cpus = os.cpu_count() or 1
-    # Most of the time tests wait: for elections, disks, limits. Two beside each other use 1 of 2 CPUs.
+    # Most of the time tests wait: for elections, disks, limits. Two at a time use 1 of 2 CPUs.
     options.add_argument("--jobs", type=int, default=max(2, cpus + cpus // 2))
     options.add_argument("--only", action="append",
                          help="run the jobs whose name contains this; may be given again")

@@ -1,9 +1,6 @@
 /* Room: node/http.   Thread: any, one at a time.   Owns: nothing.
  * Not here: what is taken back when it cannot be written whole (hrana_form.c); the oldest form
- * (hrana_json_oldest.c); which codes errors have (hrana_error.c).
- *
- * Not told, though the specification of Hrana 3 has them: rows_read, rows_written,
- * query_duration_ms. SQLite counts none of the first two, and all drivers do without. */
+ * (hrana_json_oldest.c); which codes errors have (hrana_error.c). */
 #include "base/check.h"
 #include "base/sizes.h"
 #include "node/http/hrana_error.h"

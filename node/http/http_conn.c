@@ -179,11 +179,14 @@ static int on_body(llhttp_t *parser, const char *p, size_t n)
     return c->state == CONN_OVER ? HPE_USER : 0;
 }
 
+/* A chunk that is too long is refused by its length, as a body is. */
 static int on_chunk(llhttp_t *parser)
 {
     struct turn *t = parser->data;
+    thread_expect_loop();
     t->trailers = parser->content_length == 0;
-    return t->trailers ? HPE_PAUSED : 0;
+    t->too_big = parser->content_length > options_of(t->x.conn)->body_max - t->body;
+    return t->too_big ? HPE_USER : t->trailers ? HPE_PAUSED : 0;
 }
 
 static int on_complete(llhttp_t *parser)

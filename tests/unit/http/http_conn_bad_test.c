@@ -276,6 +276,12 @@ TEST(http_limits_bodies)
     expect_refused("a length over the limit", a, 413);
     EXPECT_EQ(test_begins, 0);
     free(a);
+    a = answer_to(&s, CHUNK "3e9\r\n", 0);
+    expect_refused("a chunk's length over the limit", a, 413);
+    free(a);
+    a = answer_to(&s, CHUNK "ffffffffffffffff\r\n", 0);
+    expect_refused("the longest chunk", a, 413);
+    free(a);
     /* As it comes. */
     struct buf b;
     buf_init(&b, SIZE_MAX);
