@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -110,6 +111,30 @@ def test_python_package():
                      files(os.path.join(ROOT, "client", "python", "lectern")), "modules")
 
 
+def check_rows(db):
+    """As rows of sqlite3 itself."""
+    own = sqlite3.connect(":memory:")
+    sql = "SELECT 1 AS a, 'x' AS B, 2 AS a, 3 AS \"Ä\""
+    rows = []
+    for connection, kind in ((db, lectern.Row), (own, sqlite3.Row)):
+        cursor = connection.cursor()
+        cursor.row_factory = kind
+        one, same = cursor.execute(sql).fetchone(), cursor.execute(sql).fetchone()
+        other = cursor.execute("SELECT 1 AS a").fetchone()
+        expect(one == same and hash(one) == hash(same) and one != other and one != tuple(one),
+               f"equality of {one}")
+        for key, raised in (("c", IndexError), ("ä", IndexError), (4, IndexError),
+                            (None, (TypeError, IndexError))):
+            try:
+                raise AssertionError(f"{kind}: {key!r} is {one[key]!r}")
+            except raised:
+                pass
+        rows.append((one.keys(), tuple(one), len(one), one["A"], one["b"], one["Ä"], one[-1],
+                     one[1:3], dict(one)))
+    expect_equal(rows[0], rows[1], "a row")
+    own.close()
+
+
 @case(seconds=60)
 def test_dbapi_values_and_errors():
     with Cluster(1, http=True) as c:
@@ -153,6 +178,7 @@ def test_dbapi_values_and_errors():
             expect_equal([d[0] for d in cursor.description], ["b", "d", "s", "when"], "names")
             expect_equal(cursor.fetchall(), [(True, *adapted[2:4], None)], "converted")
             expect_equal(cursor.rowcount, -1, "rowcount of a SELECT")
+            check_rows(db)
             expect_equal(db.execute("UPDATE t SET b = 0 WHERE id > 5").rowcount, 0, "no row")
             fails(lectern.IntegrityError, lambda: db.execute("INSERT INTO t(u) VALUES ('x')"),
                   "UNIQUE constraint failed: t.u")
@@ -163,6 +189,9 @@ def test_dbapi_values_and_errors():
             fails(lectern.ProgrammingError, lambda: db.execute("SELECT :a", {"b": 1}))
             fails(lectern.ProgrammingError, lambda: db.execute("SELECT ?", [object()]))
             fails(lectern.ProgrammingError, lambda: db.executemany("SELECT ?", [(1,)]))
+        native = lectern.connect(f"http://127.0.0.1:{c.node(1).port}")
+        fails(lectern.OperationalError, lambda: native.execute("SELECT 1"),
+              "this is the port of Lectern's native protocol; HTTP is spoken at the one of")
         closed = lectern.connect(url(c.node(1)))
         closed.close()
         fails(lectern.ProgrammingError, lambda: closed.execute("SELECT 1"))

@@ -17,9 +17,10 @@ from .cursor import Cursor
 from .errors import (DatabaseError, DataError, Error, IntegrityError, InterfaceError, InternalError,
                      NotSupportedError, OperationalError, ProgrammingError, TransactionLost,
                      UnknownOutcome, Warning)
+from .row import Row
 from .values import PARSE_COLNAMES, PARSE_DECLTYPES, register_adapter, register_converter
 
-__all__ = ["apilevel", "threadsafety", "paramstyle", "connect", "Connection", "Cursor",
+__all__ = ["apilevel", "threadsafety", "paramstyle", "connect", "Connection", "Cursor", "Row",
            "Warning", "Error", "InterfaceError", "DatabaseError", "DataError", "OperationalError",
            "IntegrityError", "InternalError", "ProgrammingError", "NotSupportedError",
            "UnknownOutcome", "TransactionLost", "register_adapter", "register_converter",

@@ -47,6 +47,13 @@ def http_connection(url, seconds):
     return kind(pieces.hostname, pieces.port, timeout=seconds)
 
 
+def _said_plainly(status, answer):
+    """Of an answer that is not Lectern's JSON: a line of text, as the native port gives it, or the
+    status."""
+    line = answer[:300].decode("ascii", "replace").strip()
+    return line if line.isprintable() and line[:1] not in ("", "<") else f"HTTP status {status}"
+
+
 class Door:
     """Not for several threads at once."""
 
@@ -210,7 +217,7 @@ class Door:
         if status == 200 and isinstance(parsed, dict):
             return parsed
         said = parsed if isinstance(parsed, dict) else {}
-        message = said.get("message") or said.get("error") or f"HTTP status {status}"
+        message = said.get("message") or said.get("error") or _said_plainly(status, answer)
         code = said.get("code")
         if status == 503 and code in ("BUSY", "SQLITE_BUSY", "STOPPED"):  # the node's own word
             self.close()
