@@ -189,6 +189,9 @@ def test_make_run_takes_other_ports_when_its_own_are_taken():
         expect_equal((status, out), (0, ""), f"first run ({err})")
         with open(os.path.join(d, "cluster.env"), encoding="utf-8") as f:
             ports = dict(line.strip().split("=") for line in f if "_PORT" in line)
+        for kind, scheme in (("CLIENT_PORT2", ""), ("HTTP_PORT3", "http://")):
+            where = f"{scheme}127.0.0.1:{ports[kind]}"
+            expect(where in err, f"does not say that it serves at {where}: {err}")
         for kind in ("CLIENT_PORT2", "PEER_PORT3", "HTTP_PORT1"):
             with contextlib.closing(socket.socket()) as taken:
                 taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
