@@ -297,6 +297,8 @@ static void on_before_sleep(uv_prepare_t *handle)
     thread_expect_loop();
     hrana_streams_go_on(n);
     hrana_ws_go_on(n);
+    if (!list_empty(&n->hrana_rests))
+        (void)uv_async_send(&n->wake);
     if (n->lane != NULL)
         lane_flush(n->lane);
 }
@@ -550,6 +552,7 @@ static enum err open_files(struct node *n, uint64_t *applied) ON_LOOP
 static enum err open_without_database(struct node *n) ON_LOOP
 {
     n->lane_stopped = n->cns_stopped = true; /* they never begin; cns_stop says its own word */
+    (void)uv_prepare_start(&n->before_sleep, on_before_sleep);
     TRY(listener_open(n, &n->listener));
     TRY(door_open(n, &n->door));
     if (n->cns != NULL)
@@ -613,6 +616,7 @@ enum err node_open(struct node *n, const struct config *config, struct node_past
     list_init(&n->snapshots);
     list_init(&n->hrana_waits);
     list_init(&n->hrana_cancels);
+    list_init(&n->hrana_rests);
     list_init(&n->hrana_sockets);
     n->writers = writer_pool_new();
     n->held = hrana_held_new(n);

@@ -85,6 +85,8 @@ struct node {
     struct list snapshots;       /* struct session, by `snapped`: have a read transaction */
     struct list hrana_waits;     /* struct hrana_stream: answers that wait until more is applied */
     struct list hrana_cancels;   /* struct hrana_stream: to be cancelled before the loop sleeps */
+    struct list hrana_rests;     /* struct hrana_stream: go on in the next turn of the loop */
+    uint64_t hrana_spent_ns;     /* by streams, in this turn */
     struct list hrana_sockets;   /* struct hrana_ws: to be read again, likewise */
     struct writer_pool *writers; /* of what Hrana streams write */
     struct hrana_held *held;     /* Hrana streams at rest */

@@ -360,29 +360,47 @@ static void take_answer(struct hrana_stream *s) ON_LOOP
     }
 }
 
+static void go_on_until(struct hrana_stream *s, uint64_t end_ns) ON_LOOP
+{
+    while (s->q != NULL && !s->ask.under_way && !s->closing && !s->paused) {
+        if (s->ask.ended) {
+            take_answer(s);
+        } else if (uv_hrtime() < end_ns) {
+            go_on(s);
+        } else {
+            list_push_back(&s->channel.node->hrana_rests, &s->rests);
+            return;
+        }
+    }
+}
+
 void hrana_run_go(struct hrana_stream *s)
 {
+    struct node *n = s->channel.node;
     if (s->busy)
         return; /* the loop below goes on with it */
     s->busy = true;
-    while (s->q != NULL && !s->ask.under_way && !s->closing && !s->paused) {
-        if (s->ask.ended)
-            take_answer(s);
-        else
-            go_on(s);
-    }
+    list_remove(&s->rests);
+    uint64_t begun = uv_hrtime();
+    go_on_until(s, begun + HRANA_TURN_NS - n->hrana_spent_ns);
+    uint64_t spent = n->hrana_spent_ns + (uv_hrtime() - begun);
+    n->hrana_spent_ns = spent < HRANA_TURN_NS ? spent : HRANA_TURN_NS;
     s->busy = false;
     if (s->closing)
         hrana_stream_close(s);
 }
 
-/* All texts are there, or the batch is run step by step: then those that are not are errors. */
+/* All texts are there, or the batch is run step by step: then those that are not are errors. A
+ * stored text may stand in each step, and all that stand there are looked at before the first one
+ * is run: together they are to be no longer than those that a body has room for. */
 static bool find_texts(struct hrana_stream *s) ON_LOOP
 {
     bool all = true;
-    for (uint32_t i = 0; i < s->n_steps; i++) {
+    uint64_t bytes = 0, max = s->channel.node->config->http_body_bytes;
+    for (uint32_t i = 0; i < s->n_steps && all; i++) {
         struct hrana_error *error = hrana_text_of(s, &s->steps[i].stmt, &s->texts[i]);
-        all = all && error == NULL;
+        bytes += s->texts[i].n;
+        all = error == NULL && bytes <= max;
         hrana_error_free(error);
     }
     return all;

@@ -9,6 +9,10 @@
 #include "node/session.h"
 #include "node/sqltext.h"
 
+/* So long streams are at work before the loop looks at the others; who has more to do rests until
+ * then: what is answered at once may be very many statements, and stored texts may be long. */
+#define HRANA_TURN_NS 5000000u
+
 struct hrana_stored {
     struct list link; /* of a stream */
     int32_t id;
@@ -58,6 +62,7 @@ struct hrana_stream {
     bool closing;      /* to be freed when it is busy no more */
     struct list waits; /* of node.hrana_waits, by ask.wait_seq */
     struct list later; /* of node.hrana_cancels */
+    struct list rests; /* of node.hrana_rests */
     struct hrana_ask ask;
     /* the request under way: hrana_run.c */
     const struct hrana_request *q; /* NULL: none */

@@ -26,6 +26,7 @@ struct hrana_stream *hrana_stream_open(struct node *n, const struct hrana_memory
     list_init(&s->stored);
     list_init(&s->waits);
     list_init(&s->later);
+    list_init(&s->rests);
     return s;
 }
 
@@ -47,6 +48,7 @@ void hrana_stream_close(struct hrana_stream *s)
         return;
     list_remove(&s->waits);
     list_remove(&s->later);
+    list_remove(&s->rests);
     session_end(s->session);
     if (s->ask.writer != NULL) /* what becomes of its write nobody hears */
         writer_drop(s->ask.writer);
@@ -114,6 +116,10 @@ void hrana_streams_go_on(struct node *n)
         if (s->q != NULL && s->cancelled)
             hrana_stream_cancel(s);
     }
+    n->hrana_spent_ns = 0;
+    while (n->hrana_spent_ns < HRANA_TURN_NS && (l = list_pop_front(&n->hrana_rests)) != NULL)
+        hrana_run_go(LIST_ENTRY(l, struct hrana_stream, rests)); /* or rests again, as the last */
+    n->hrana_spent_ns = 0; /* for those who ask in this turn: they need not wait for these */
 }
 
 void hrana_stream_pause(struct hrana_stream *s)

@@ -83,7 +83,8 @@ struct hrana_memory hrana_stream_memory(const struct hrana_stream *s) ON_LOOP;
 /* More was applied here, or time went by: answers that wait for what this node passed on
  * (hrana_ask.c). */
 void hrana_streams_applied(struct node *n) ON_LOOP;
-/* Before the loop sleeps: cancels what was to be cancelled from within an event. */
+/* Before the loop sleeps: cancels what was to be cancelled from within an event, goes on with what
+ * was at work for too long. node.hrana_rests is not empty after: the loop is not to sleep. */
 void hrana_streams_go_on(struct node *n) ON_LOOP;
 void hrana_streams_timer(struct node *n, uint64_t now_ms) ON_LOOP;
 

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 
+from tests.cluster.test_catchup import flip_page, make, wait_fetched
+from tests.cluster.test_log_cut import SMALL
 from tests.lib.cluster import (PATIENCE, SANITIZED, Cluster, Failure, case, expect, expect_equal,
                                wait_for)
 from tests.lib.hrana import Closed, Door, WebSocket, arg, atomic, batch, ok, plain, rows_of, stmt
@@ -501,3 +503,24 @@ def test_fetching_is_use_of_a_transaction():
             ws.execute(1, "SELECT 1")
             expect_equal(ws.call("get_autocommit", stream_id=1)["is_autocommit"], False, "open")
             ws.sock.close()
+
+
+@case(seconds=60)
+def test_a_node_that_fetches_its_database_reads_on():
+    with Cluster(http=True, **SMALL) as c:
+        make(c)
+        c.wait_equal()
+        victim = c.others(c.leader())[0]
+        for node in c.others(victim):
+            node.pause()  # it looks for one to fetch from until they go on
+        flip_page(victim)
+        wait_for(lambda: " node held " in victim.log_text(), f"{victim} has no database")
+        with WebSocket(victim, "hrana3") as ws:
+            ws.call("open_stream", stream_id=1)
+            for text in ("short", "x" * 100000, "short", "x" * 100000, "short"):
+                error = ws.fails("execute", stream_id=1, stmt=stmt("SELECT ?", text))
+                expect_equal(error["code"], "SQLITE_BUSY", f"a node that fetches: {error}")
+        for node in c.others(victim):
+            node.resume()
+        wait_fetched(c, victim, 0)
+        c.wait_equal()

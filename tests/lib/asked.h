@@ -33,6 +33,7 @@ static inline void asked_open(struct node *n, const struct config *c) ON_LOOP
     list_init(&n->snapshots);
     list_init(&n->hrana_waits);
     list_init(&n->hrana_cancels);
+    list_init(&n->hrana_rests);
     list_init(&n->hrana_sockets);
     list_init(&n->wait_leader);
     list_init(&n->wait_seq);
@@ -48,7 +49,8 @@ static inline void asked_close(struct node *n) ON_LOOP
     hrana_held_free(n->held);
     writer_pool_free(n->writers);
     CHECK(list_empty(&n->sessions) && list_empty(&n->watched) && n->waiting.bytes == 0);
-    CHECK(list_empty(&n->hrana_waits) && list_empty(&n->hrana_cancels));
+    CHECK(list_empty(&n->hrana_waits) && list_empty(&n->hrana_cancels) &&
+          list_empty(&n->hrana_rests));
 }
 
 /* The NTH (from 0) of the requests that are not answered yet, by the age of their sessions; NULL:

@@ -481,3 +481,97 @@ TEST(long_message_or_answer_of_a_websocket_that_ends)
         door_stage_close(&d);
     }
 }
+
+/* --- stored texts, which stand in very many steps --- */
+
+#define STORED_BYTES 300000u
+
+/* A socket with stream 1, and the text 1: SQL, and a comment of STORED_BYTES. */
+static int socket_with_text(struct door_stage *d, const char *sql)
+{
+    struct buf b;
+    char *text = mem_alloc(STORED_BYTES + 1);
+    memset(text, 'y', STORED_BYTES);
+    text[STORED_BYTES] = 0;
+    char *m = mem_printf("{\"type\":\"request\",\"request_id\":2,\"request\":{\"type\":"
+                         "\"store_sql\",\"sql_id\":1,\"sql\":\"%s/*%s*/\"}}",
+                         sql, text);
+    buf_init(&b, SIZE_MAX);
+    door_frame(&b, m);
+    int fd = socket_that_says(d, &b);
+    free(door_hear(d, fd, "\"request_id\":2,"));
+    buf_fini(&b);
+    free(m);
+    free(text);
+    return fd;
+}
+
+/* A batch of BEGIN, N times text 1, COMMIT, each if the one before it was done; or of the N. */
+static void frame_batch(struct buf *b, unsigned n, bool atomic)
+{
+    struct buf m;
+    buf_init(&m, SIZE_MAX);
+    buf_printf(&m, "{\"type\":\"request\",\"request_id\":3,\"request\":{\"type\":\"batch\","
+                   "\"stream_id\":1,\"batch\":{\"steps\":[");
+    if (atomic)
+        buf_printf(&m, "{\"stmt\":{\"sql\":\"BEGIN\"}}");
+    for (unsigned i = 0; i < n; i++) {
+        buf_printf(&m, "%s{\"stmt\":{\"sql_id\":1}", i > 0 || atomic ? "," : "");
+        if (atomic)
+            buf_printf(&m, ",\"condition\":{\"type\":\"ok\",\"step\":%u}", i);
+        buf_printf(&m, "}");
+    }
+    if (atomic)
+        buf_printf(
+            &m, ",{\"stmt\":{\"sql\":\"COMMIT\"},\"condition\":{\"type\":\"ok\",\"step\":%u}}", n);
+    buf_printf(&m, "]}}}");
+    buf_put_u8(&m, 0);
+    door_frame(b, (const char *)m.data);
+    buf_fini(&m);
+}
+
+/* What is wrong with each step is known at once, but not for nothing: 100 ms in all. */
+TEST(batch_of_very_many_steps_leaves_the_others_their_turn)
+{
+    struct door_stage d;
+    struct buf b;
+    door_stage_open(&d);
+    thread_expect_loop();
+    buf_init(&b, SIZE_MAX);
+    for (int goes = 0; goes < 2; goes++) {
+        int fd = socket_with_text(&d, "");
+        frame_batch(&b, 1000, false);
+        client_say(&d.http, fd, b.data, b.len, 0);
+        stage_turn(&d.http);
+        EXPECT(is_silent(fd));
+        expect_served(&d);
+        EXPECT(is_silent(fd));
+        if (!goes)
+            free(door_hear(&d, fd, "\"request_id\":3,"));
+        go_away(&d, fd);
+        buf_reset(&b);
+    }
+    buf_fini(&b);
+    door_stage_close(&d);
+}
+
+/* Nobody looks whether it could be run at once: that alone would take long. */
+TEST(batch_of_texts_that_no_body_has_room_for_is_run_step_by_step)
+{
+    struct door_stage d;
+    struct buf b;
+    door_stage_open(&d);
+    thread_expect_loop();
+    for (unsigned n = 3; n <= 4; n++) { /* of a MiB: these have room, those have not */
+        buf_init(&b, SIZE_MAX);
+        int fd = socket_with_text(&d, "INSERT INTO t VALUES (1) ");
+        frame_batch(&b, n, true);
+        client_say(&d.http, fd, b.data, b.len, 0);
+        stage_turn(&d.http);
+        struct request *r = asked(&d.node, 0);
+        EXPECT(r != NULL && r->is_batch == (n == 3));
+        go_away(&d, fd);
+        buf_fini(&b);
+    }
+    door_stage_close(&d);
+}
