@@ -58,7 +58,7 @@ enum err channel_need_room(const struct channel *c, size_t more)
     if (waiting_has_room(&c->node->waiting, own, more))
         return ERR_OK;
     return err_fail(ERR_BUSY, "this node holds as many bytes of waiting requests and answers as "
-                              "it may (waiting-bytes): try again later");
+                              "it may (waiting-bytes)");
 }
 
 void channel_stall(struct channel *c, struct session *s)

@@ -124,6 +124,7 @@ struct hrana_message {
 struct hrana_error {
     const char *code;
     char *message; /* malloc'ed */
+    bool done;     /* of an answer: what was asked for was done, and may not be asked for again */
 };
 
 /* What one statement answered, as the frames of the native protocol have it. */
@@ -157,6 +158,7 @@ struct hrana_reply {
     uint32_t n_steps;
     struct buf description;     /* DESCRIBE: the frame */
     bool is_autocommit;         /* GET_AUTOCOMMIT */
+    bool done;                  /* something was written, or a transaction begun or ended */
     uint64_t replication_index; /* newest sequence that the answer could see */
 };
 

@@ -2,22 +2,19 @@
  * Invariants: what is collected is taken at once, so the stream never waits for us. What is
  *   collected is in node.waiting.
  *
- * Rows beyond the limit end the statement, and are forgotten at once, so that the room goes to the
- * answers that are left: of many that grow side by side only as many fail as there is no room for.
- * If it wrote, that is done all the same (unless in a transaction that is rolled back), and the
- * error says so. */
+ * When rows are beyond the limit all of the reply is forgotten at once, so that the room goes to
+ * the answers that are left: of many that grow side by side only as many fail as there is no room
+ * for. The request is run to its end all the same, and if it did something the error says so. */
 #include "node/http/hrana_collect.h"
 #include "base/check.h"
 #include "base/mem.h"
 #include "node/http/aside.h"
+#include "node/http/hrana_form.h"
 #include "node/http/hrana_state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A batch of many errors, each with a long text in it, is as long as one of rows: beyond the limit
- * they are told with their beginnings. */
-#define ERROR_SHORT 200u
 /* A step without rows takes as long to write as so many bytes of rows. */
 #define STEP_BYTES 64u
 
@@ -95,22 +92,29 @@ static void put_result(struct hrana_collect *c, uint32_t step, const struct wire
     waiting_set(c->waiting, &c->counted, c->counted + frames->len - before);
 }
 
+static bool is_full(const struct hrana_collect *c) ON_LOOP
+{
+    return c->too_large || c->no_room;
+}
+
 /* N bytes more. False: the reply is larger than it may be, or than there is room for. */
 static bool has_room(struct hrana_collect *c, size_t n) ON_LOOP
 {
+    if (is_full(c))
+        return false;
     c->bytes += n;
-    c->too_large = c->too_large || c->bytes > c->max;
-    c->no_room = c->no_room || !waiting_has_room(c->waiting, c->counted, n);
-    return !c->too_large && !c->no_room;
+    c->too_large = c->bytes > c->max;
+    c->no_room = !waiting_has_room(c->waiting, c->counted, n);
+    for (uint32_t i = 0; i < c->reply.n_steps && is_full(c); i++)
+        drop_result(c, i);
+    return !is_full(c);
 }
 
-/* COLUMNS or ROWS. */
+/* COLUMNS or ROWS. What comes when there is no room is taken all the same. */
 static void take_frame(struct hrana_collect *c, uint32_t step, const struct wire_frame *f) ON_LOOP
 {
     if (has_room(c, hrana_rows_bytes(f)))
         put_result(c, step, f);
-    else
-        drop_result(c, step); /* what comes of it is taken all the same */
 }
 
 static void on_columns(void *ctx, uint32_t step, struct wire_frame *f)
@@ -128,6 +132,8 @@ static void on_rows(void *ctx, uint32_t step, struct wire_frame *f)
     hrana_stream_took(c->stream, hrana_rows_bytes(f));
 }
 
+/* A batch of many errors, each with a long text in it, is as long as one of rows: beyond the limit
+ * they are kept with their beginnings. */
 static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
 {
     struct hrana_collect *c = ctx;
@@ -137,30 +143,27 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
     drop_result(c, step);
     hrana_error_free(s->error);
     s->error = e;
-    if (n <= ERROR_SHORT || has_room(c, 2 * n)) /* some of it is to be escaped */
+    if (n <= HRANA_ERROR_SHORT || has_room(c, 2 * n)) /* some of it is to be escaped */
         return;
-    s->error = hrana_error_new(e->code, "%.*s ...", (int)ERROR_SHORT, e->message);
+    s->error = hrana_error_short(e);
     hrana_error_free(e);
 }
 
-/* A write is not to be sent again: it is done. */
-static struct hrana_error *no_answer(const struct hrana_collect *c, bool read_only) ON_LOOP
+static struct hrana_error *no_answer(const struct hrana_collect *c) ON_LOOP
 {
-    const char *done = read_only ? "" : "the statement was done, but ";
-    if (c->too_large)
-        return hrana_error_too_large(done, c->stream->channel.node->config->http_answer_bytes);
-    return hrana_error_new(read_only ? "SQLITE_BUSY" : "RESPONSE_TOO_LARGE",
-                           "%sthis node has no room for its rows now (waiting-bytes)", done);
+    uint64_t max = c->stream->channel.node->config->http_answer_bytes;
+    bool done = c->reply.done;
+    return hrana_reply_untold(&c->reply, c->too_large ? hrana_error_too_large(done, max)
+                                                      : hrana_error_no_room(done));
 }
 
 static void on_step(void *ctx, uint32_t step, const struct wire_done *d, bool read_only)
 {
     struct hrana_collect *c = ctx;
     thread_expect_loop();
-    if (c->too_large || c->no_room) {
-        on_step_error(c, step, no_answer(c, read_only));
+    c->reply.done = c->reply.done || !read_only;
+    if (is_full(c))
         return;
-    }
     struct hrana_result *r = result_of(c, step);
     r->done = *d;
     r->read_only = read_only;
@@ -185,17 +188,18 @@ static void on_restart(void *ctx)
     }
     CHECK(c->counted == 0);
     c->bytes = 0;
-    c->too_large = c->no_room = false;
+    c->too_large = c->no_room = c->reply.done = false;
 }
 
 static void on_over(void *ctx, struct hrana_error *error)
 {
     struct hrana_collect *c = ctx;
     thread_expect_loop();
-    c->reply.error = error;
     c->reply.is_autocommit = hrana_stream_is_autocommit(c->stream);
+    c->reply.done = c->reply.done || c->reply.is_autocommit != c->was_autocommit;
+    c->reply.error = error == NULL && is_full(c) ? no_answer(c) : error;
     c->reply.replication_index = hrana_stream_memory(c->stream).seq;
-    if (c->q->type == HRANA_EXECUTE && error == NULL && c->reply.steps[0].error != NULL) {
+    if (c->q->type == HRANA_EXECUTE && c->reply.error == NULL && c->reply.steps[0].error != NULL) {
         c->reply.error = c->reply.steps[0].error; /* the only statement's is the request's */
         c->reply.steps[0].error = NULL;
     }
@@ -216,6 +220,7 @@ void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct
     struct hrana_events events = template;
     *c = (struct hrana_collect){.stream = s, .q = q, .max = max, .on_reply = on_reply, .ctx = ctx};
     c->waiting = &s->channel.node->waiting;
+    c->was_autocommit = hrana_stream_is_autocommit(s);
     c->reply.type = q->type;
     c->reply.n_steps = q->type == HRANA_BATCH ? q->batch.n_steps : q->type == HRANA_EXECUTE;
     c->reply.steps = mem_zalloc((c->reply.n_steps + 1) * sizeof *c->reply.steps);

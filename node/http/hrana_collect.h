@@ -11,15 +11,15 @@ struct hrana_collect {
     const struct hrana_request *q;
     size_t bytes, max; /* of rows */
     struct waiting *waiting;
-    size_t counted; /* of them there */
-    bool too_large;
-    bool no_room;
+    size_t counted;          /* of them there */
+    bool too_large, no_room; /* nothing of it is told but that */
+    bool was_autocommit;
     void (*on_reply)(struct hrana_collect *c);
     void *ctx;
 };
 
-/* Runs Q on S; C->on_reply follows, maybe at once. C, Q stay until then. More than MAX bytes of
- * rows are an error of the statement. */
+/* Runs Q on S; C->on_reply follows, maybe at once. C, Q stay until then. If it has more than MAX
+ * bytes of rows it is run all the same, and the reply is one error. */
 void hrana_collect(struct hrana_collect *c, struct hrana_stream *s, const struct hrana_request *q,
                    const struct hrana_wish *wish, size_t max,
                    void (*on_reply)(struct hrana_collect *c), void *ctx) ON_LOOP;

@@ -96,13 +96,45 @@ struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
     return e;
 }
 
-struct hrana_error *hrana_error_too_large(const char *but, uint64_t max)
+struct hrana_error *hrana_error_copy(const struct hrana_error *e)
 {
-    return hrana_error_new("RESPONSE_TOO_LARGE",
-                           "%sthe answer of the whole request would be over %" PRIu64
-                           " bytes (http-answer-bytes): ask for less (LIMIT), in several "
-                           "requests, or by a cursor, whose rows are not collected",
-                           but, max);
+    struct hrana_error *copy = hrana_error_new(e->code, "%s", e->message);
+    copy->done = e->done;
+    return copy;
+}
+
+struct hrana_error *hrana_error_short(const struct hrana_error *e)
+{
+    if (strlen(e->message) <= HRANA_ERROR_SHORT)
+        return hrana_error_copy(e);
+    struct hrana_error *copy =
+        hrana_error_new(e->code, "%.*s ...", (int)HRANA_ERROR_SHORT, e->message);
+    copy->done = e->done;
+    return copy;
+}
+
+#define BUT(done) ((done) ? "it was done, but " : "")
+
+struct hrana_error *hrana_error_too_large(bool done, uint64_t max)
+{
+    struct hrana_error *e =
+        hrana_error_new("RESPONSE_TOO_LARGE",
+                        "%sthe answer of the whole request would be over %" PRIu64
+                        " bytes (http-answer-bytes): ask for less (LIMIT), in several "
+                        "requests, or by a cursor, whose rows are not collected",
+                        BUT(done), max);
+    e->done = done;
+    return e;
+}
+
+/* What was done is not to be sent again. */
+struct hrana_error *hrana_error_no_room(bool done)
+{
+    struct hrana_error *e =
+        hrana_error_new(done ? "RESPONSE_TOO_LARGE" : "SQLITE_BUSY",
+                        "%sthis node has no room for its rows now (waiting-bytes)", BUT(done));
+    e->done = done;
+    return e;
 }
 
 void hrana_error_free(struct hrana_error *e)
@@ -179,5 +211,5 @@ int hrana_error_status(const struct hrana_error *e)
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(e->code, known[i].code) == 0)
             return known[i].status;
-    return 400;
+    return e->done ? 500 : 400;
 }

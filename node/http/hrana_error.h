@@ -13,9 +13,14 @@
 /* CODE is a literal. */
 struct hrana_error *hrana_error_new(const char *code, const char *format, ...)
     __attribute__((format(printf, 2, 3), malloc));
-/* The answer of a request would be over http-answer-bytes, MAX. BUT: what the client must know
- * besides, with its end ("the statement was done, but "), or "". */
-struct hrana_error *hrana_error_too_large(const char *but, uint64_t max);
+struct hrana_error *hrana_error_copy(const struct hrana_error *e);
+/* The same with the beginning of its sentence alone, when that is long. */
+#define HRANA_ERROR_SHORT 200u
+struct hrana_error *hrana_error_short(const struct hrana_error *e);
+/* The answer of a request would be over http-answer-bytes, MAX. DONE: see struct hrana_error. */
+struct hrana_error *hrana_error_too_large(bool done, uint64_t max);
+/* There is no memory for it now (waiting-bytes). */
+struct hrana_error *hrana_error_no_room(bool done);
 /* NULL: nothing. */
 void hrana_error_free(struct hrana_error *e);
 
@@ -28,7 +33,8 @@ struct hrana_error *hrana_error_of(enum err code, const char *sentence);
  * SQLITE_ERROR. */
 const char *hrana_sqlite_name(int32_t sqlite_code);
 /* For /v1/ and the oldest form. 400: the request is wrong, as it stands it will never do; 503: it
- * may be sent again; 500: the node or its disk is at fault, or the outcome is not known. */
+ * may be sent again; 500: the node or its disk is at fault, or the outcome is not known, or it was
+ * done and cannot be told. */
 int hrana_error_status(const struct hrana_error *e);
 
 #endif

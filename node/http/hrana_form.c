@@ -54,15 +54,28 @@ void hrana_undo(struct hrana_writer *w, const struct hrana_mark *m)
     w->out->failed = m->failed;
 }
 
-struct hrana_error *hrana_undo_if(struct hrana_writer *w, const struct hrana_mark *m, enum err e)
+struct hrana_error *hrana_undo_if(struct hrana_writer *w, const struct hrana_mark *m,
+                                  const struct hrana_reply *r, enum err e)
 {
     enum err code = e != ERR_OK ? e : w->out->failed;
     if (m->failed != ERR_OK || code == ERR_OK)
         return NULL;
     hrana_undo(w, m);
     if (code == ERR_TOO_BIG)
-        return hrana_error_of(code, "Response is too large");
+        return hrana_reply_untold(
+            r, hrana_error_too_large(r->done, w->out->max - HRANA_ANSWER_RESERVE));
     return hrana_error_of(code, e != ERR_OK ? err_text() : err_default_text((int)code));
+}
+
+struct hrana_error *hrana_reply_untold(const struct hrana_reply *r, struct hrana_error *why)
+{
+    for (uint32_t i = 0; i < r->n_steps; i++) {
+        if (r->steps[i].error == NULL)
+            continue;
+        hrana_error_free(why);
+        return hrana_error_short(r->steps[i].error);
+    }
+    return why;
 }
 
 const struct hrana_error *hrana_reply_error(const struct hrana_reply *r)
@@ -86,7 +99,7 @@ static void write_reply(struct hrana_writer *w, const int32_t *request_id,
     w->out->max = room < HRANA_ANSWER_RESERVE ? w->out->len : max - HRANA_ANSWER_RESERVE;
     enum err e = w->form->put_response(w, request_id, r);
     w->out->max = max;
-    struct hrana_error *error = hrana_undo_if(w, &before, e);
+    struct hrana_error *error = hrana_undo_if(w, &before, r, e);
     if (error != NULL)
         w->form->put_error(w, request_id, error);
     hrana_error_free(error);

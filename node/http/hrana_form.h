@@ -70,6 +70,10 @@ void hrana_write_response(struct hrana_writer *w, int32_t request_id, const stru
 
 /* Why R failed; NULL: it did not. The only statement's error is the request's. */
 const struct hrana_error *hrana_reply_error(const struct hrana_reply *r);
+/* R was run, and cannot be told, for WHY (taken): this is told, of the whole of it. A step with an
+ * error, behind which steps were run that need it, is nothing that drivers expect. If a step failed
+ * by itself, that is it. */
+struct hrana_error *hrana_reply_untold(const struct hrana_reply *r, struct hrana_error *why);
 
 /* An entry of a cursor. COLUMNS: the step's frame, or NULL: it has none. *N_COLUMNS is for the
  * rows. ERR_PROTOCOL: the frame is broken; nothing was written. */
@@ -87,9 +91,10 @@ struct hrana_mark {
 
 struct hrana_mark hrana_mark(const struct hrana_writer *w);
 void hrana_undo(struct hrana_writer *w, const struct hrana_mark *m);
-/* E: what writing said. NULL: all is well, or the buffer was marked before: nothing can be told.
+/* E: what writing R said. NULL: all is well, or the buffer was marked before: nothing can be told.
  * Otherwise all since M was taken back, and this is why. */
-struct hrana_error *hrana_undo_if(struct hrana_writer *w, const struct hrana_mark *m, enum err e);
+struct hrana_error *hrana_undo_if(struct hrana_writer *w, const struct hrana_mark *m,
+                                  const struct hrana_reply *r, enum err e);
 
 /* --- a form --- */
 

@@ -82,7 +82,9 @@ static struct hrana_error *take_held(struct hrana_held *h, const struct baton *b
     if (b->node_id != h->node->config->id)
         return expired("it has a transaction, or stored texts, at another node: use its base_url");
     if (b->process != h->process)
-        return expired("this node was started anew, and its open transaction was rolled back");
+        return expired(
+            "this node was started anew: its transaction was rolled back, and its stored "
+            "texts are gone");
     struct held *e = table_get(&h->table, (uint32_t)b->stream);
     if (e == NULL || e->number != b->stream)
         return expired("it was not used for too long, or is in use");

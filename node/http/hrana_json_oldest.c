@@ -274,7 +274,7 @@ void hrana_json_put_statements(struct hrana_writer *w, const struct hrana_reply 
     const struct hrana_error *failed = failed_as_a_whole(r);
     *error = NULL;
     if (failed != NULL)
-        *error = hrana_error_new(failed->code, "%s", failed->message);
+        *error = hrana_error_copy(failed);
     else
-        *error = hrana_undo_if(w, &before, put_steps(&w->json, r));
+        *error = hrana_undo_if(w, &before, r, put_steps(&w->json, r));
 }

@@ -161,7 +161,7 @@ static enum err get_step_number(const struct spot *s, uint32_t own, uint32_t *ou
     struct spot step = spot_get(s, "step");
     TRY(spot_uint32(&step, out));
     if (*out >= own)
-        return spot_fail(&step, "must be below %u, the step's own number", own);
+        return spot_fail(&step, "must be that of a step before this one, %u", own);
     return ERR_OK;
 }
 

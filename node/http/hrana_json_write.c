@@ -354,7 +354,7 @@ void hrana_json_put_v1(struct hrana_writer *w, const struct hrana_reply *r,
     const struct hrana_error *failed = hrana_reply_error(r);
     *error = NULL;
     if (failed != NULL) {
-        *error = hrana_error_new(failed->code, "%s", failed->message);
+        *error = hrana_error_copy(failed);
         return;
     }
     CHECK(r->type == HRANA_EXECUTE || r->type == HRANA_BATCH);
@@ -362,7 +362,7 @@ void hrana_json_put_v1(struct hrana_writer *w, const struct hrana_reply *r,
     json_key(&w->json, "result");
     enum err e = put_payload(&w->json, r);
     json_end_object(&w->json);
-    *error = hrana_undo_if(w, &before, e);
+    *error = hrana_undo_if(w, &before, r, e);
 }
 
 /* --- cursors --- */

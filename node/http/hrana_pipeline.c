@@ -100,7 +100,7 @@ static void answer(struct pipeline *p) ON_LOOP
     if (p->out.len + end > p->out.max || buf_status(&p->out) != ERR_OK) {
         /* Very many errors used up the reserve. Its client never hears the stream's next baton. */
         uint64_t max = p->post.x->node->config->http_answer_bytes;
-        hrana_post_fail(p->post.x, 500, hrana_error_too_large("", max));
+        hrana_post_fail(p->post.x, 500, hrana_error_too_large(true, max));
         return;
     }
     bool open = p->stream != NULL && hrana_post_give(&p->post, p->stream, baton, &url);

@@ -264,7 +264,7 @@ static enum err get_step_number(struct protobuf *m, const char *name, uint32_t o
 {
     TRY(protobuf_uint32(m, name, out));
     return *out < own ? ERR_OK
-                      : protobuf_fail(m, name, "must be below %u, the step's own number", own);
+                      : protobuf_fail(m, name, "must be that of a step before this one, %u", own);
 }
 
 static enum err get_not(struct arena *arena, struct protobuf *m, uint32_t own, struct hrana_cond *c)

@@ -22,6 +22,7 @@ struct call {
     struct hrana_collect collect;
     writer *write;
     struct hrana_error *error; /* of writing */
+    bool done;                 /* as of the reply, which is gone when it is written */
     struct buf out;
 };
 
@@ -65,7 +66,7 @@ static void on_written(struct hrana_post *post)
     thread_expect_loop();
     c->error = NULL;
     if (error == NULL && buf_status(&c->out) != ERR_OK)
-        error = hrana_error_too_large("", x->node->config->http_answer_bytes);
+        error = hrana_error_too_large(c->done, x->node->config->http_answer_bytes);
     if (error != NULL)
         hrana_post_fail(x, hrana_error_status(error), error);
     else
@@ -78,6 +79,7 @@ static void on_reply(struct hrana_collect *collect)
     thread_expect_loop();
     hrana_stream_close(c->stream);
     c->stream = NULL;
+    c->done = collect->reply.done;
     if (hrana_collect_is_long(collect)) {
         hrana_post_aside(&c->post, write_reply, on_written);
     } else {

@@ -107,10 +107,19 @@ await run({
         await fails(() => db.batch(["INSERT INTO ba(v) VALUES ('refused')"], "read"),
                     "SQLITE_READONLY");
         equal((await rows("SELECT count(*) FROM ba"))[0][0], 4);
+        // One error, which can be caught: a second one, of a step behind it, ends the process.
+        const big = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 12) " +
+                    "SELECT hex(zeroblob(500000)) FROM c";
+        for (const mode of ["read", "deferred", "write"])
+            await fails(() => db.batch(["SELECT 1", big, "SELECT 2"], mode), "RESPONSE_TOO_LARGE",
+                        /^RESPONSE_TOO_LARGE: the answer /);
+        await fails(() => db.batch(["DELETE FROM ba WHERE id > 3", big], "write"),
+                    "RESPONSE_TOO_LARGE", /it was done, but /);
+        equal((await rows("SELECT count(*) FROM ba"))[0][0], 3);
         const many = [...Array(500).keys()].map((i) => ({ sql: "INSERT INTO ba(v) VALUES (?)",
                                                           args: [i] }));
         equal((await db.batch(many, "write")).length, 500);
-        equal((await rows("SELECT count(*) FROM ba"))[0][0], 504);
+        equal((await rows("SELECT count(*) FROM ba"))[0][0], 503);
     },
 
     async transactions() {

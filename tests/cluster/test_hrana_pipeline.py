@@ -425,3 +425,47 @@ def test_answers_that_are_too_large():
                      "in a transaction")
         expect_equal(door.rows("SELECT count(*) FROM t"), [(1,)], "which goes on")
         expect_equal(len(door.rows(many.format(1000) + "SELECT i FROM c")), 1000, "below the limit")
+
+
+@case(short=True)
+def test_batches_whose_answers_are_too_large():
+    """One error of the whole, which says whether it was done: drivers throw the first one that they
+    find, and one of them ends its process when there are more than it expects."""
+    rows = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 1000) SELECT i"
+    large, value = rows + ", randomblob(200) FROM c", "SELECT zeroblob(90000)"
+    with Cluster(2, http=True, http_answer_bytes=100000) as c:
+        with Door(c.leader()) as door:
+            door.execute("CREATE TABLE t(a UNIQUE)")
+        n = 0
+        for node in leader_and_follower(c):
+            with Door(node) as door:
+                for select in (large, value):
+                    for run in (atomic, batch):
+                        n += 2
+                        a = door.pipeline({"type": "batch", "batch": run(
+                            f"INSERT INTO t VALUES ({n})", select,
+                            f"INSERT INTO t VALUES ({n + 1})")}, execute("SELECT 1"))
+                        expect_too_large(error(a), True)
+                        expect_equal(rows_of(result(a, 1)), [(1,)], "behind it")
+                        expect_equal(door.rows("SELECT count(*) FROM t"), [(n,)], "it was done")
+                        a = door.pipeline({"type": "batch", "batch": run(select, "SELECT 2")})
+                        expect_too_large(error(a), False)
+                        a = door.pipeline({"type": "batch", "batch": run(
+                            select, f"INSERT INTO t VALUES ({n})")})
+                        expect_equal(error(a)["code"], "SQLITE_CONSTRAINT", "a step's own error")
+                a = door.pipeline({"type": "batch", "batch": batch("BEGIN", large)})
+                expect_too_large(error(a), True)
+                a = door.pipeline({"type": "batch", "batch": batch(large, "COMMIT")},
+                                  baton=a["baton"])
+                expect_too_large(error(a), True)
+                n += 1
+                a = door.pipeline(execute(f"INSERT INTO t VALUES ({n + 1}) RETURNING "
+                                          "zeroblob(90000)"))
+                expect_too_large(error(a), True)
+                expect_equal(door.rows("SELECT count(*) FROM t"), [(n,)], "it was done")
+
+
+def expect_too_large(e, done):
+    expect_equal(e["code"], "RESPONSE_TOO_LARGE", "the code")
+    expect_equal(e["message"].startswith("it was done, but "), done, f"does it say so: {e}")
+    expect("over 100000 bytes (http-answer-bytes)" in e["message"], f"the setting: {e}")

@@ -240,9 +240,10 @@ REFUSED = [
     (execute(field(4, BYTES, field(1, BYTES, b"a"))), "named_args[0].value: is missing"),
     (execute(field(2, VARINT, varint(1 << 40))), "varint overflow"),
     (step(b""), "steps[1].condition: holds no type of a condition"),
-    (step(field(1, VARINT, b"\1")), "steps[1].condition.step_ok: must be below 1"),
+    (step(field(1, VARINT, b"\1")),
+     "steps[1].condition.step_ok: must be that of a step before this one, 1"),
     (step(field(4, BYTES, field(1, BYTES, field(2, VARINT, b"\7")))),
-     "condition.and.conds[0].step_error: must be below 1"),
+     "condition.and.conds[0].step_error: must be that of a step before this one, 1"),
     (step(field(3, BYTES, field(6, BYTES, b"")) * 2), "condition.not: comes twice"),
 ]
 # Those that look odd, and mean SELECT 7.

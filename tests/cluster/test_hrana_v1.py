@@ -60,6 +60,25 @@ def test_v1():
 
 
 @case(short=True)
+def test_answers_that_are_too_large():
+    """400 is what will never do; who is told of 500 does not send it again unseen."""
+    large = "zeroblob(90000)"
+    with Cluster(1, http=True, http_answer_bytes=100000) as c, Door(c.nodes[0]) as door:
+        door.execute("CREATE TABLE t (a)")
+        insert = f"INSERT INTO t VALUES (1) RETURNING {large}"
+        for path, body, done in (
+                ("/v1/execute", {"stmt": stmt(f"SELECT {large}")}, False),
+                ("/v1/execute", {"stmt": stmt(insert)}, True),
+                ("/v1/batch", {"batch": batch("DELETE FROM t", f"SELECT {large}")}, True),
+                ("/", {"statements": [f"SELECT {large}"]}, False),
+                ("/", {"statements": [insert, f"SELECT {large}"]}, True)):
+            error = door.post(path, body, 500 if done else 400)
+            expect_equal((error["code"], error["message"].startswith("it was done, but ")),
+                         ("RESPONSE_TOO_LARGE", done), f"of {body}: {error}")
+        expect_equal(door.rows("SELECT count(*) FROM t"), [(1,)], "what was done")
+
+
+@case(short=True)
 def test_the_oldest_form():
     with Cluster(http=True) as c:
         with Door(c.leader()) as door:

@@ -75,6 +75,38 @@ TEST(hrana_error_has_libsqls_codes_for_mistakes)
     EXPECT_ERROR(ERR_TOO_BIG, 18, -1, "too much", "RESPONSE_TOO_LARGE", "too much", 400);
 }
 
+/* What was done says so, and is not to be sent again. */
+TEST(hrana_error_of_what_cannot_be_told)
+{
+    for (int done = 0; done < 2; done++) {
+        struct hrana_error *large = hrana_error_too_large(done, 1000), *copy,
+                           *room = hrana_error_no_room(done);
+        EXPECT(strcmp(large->code, "RESPONSE_TOO_LARGE") == 0);
+        EXPECT(strcmp(room->code, done ? "RESPONSE_TOO_LARGE" : "SQLITE_BUSY") == 0);
+        EXPECT((strstr(large->message, "it was done, but ") != NULL) == done);
+        EXPECT((strstr(room->message, "it was done, but ") != NULL) == done);
+        EXPECT(strstr(large->message, "over 1000 bytes (http-answer-bytes)") != NULL);
+        EXPECT_EQ(hrana_error_status(large), done ? 500 : 400);
+        EXPECT_EQ(hrana_error_status(room), done ? 500 : 503);
+        copy = hrana_error_copy(large);
+        EXPECT(hrana_error_status(copy) == hrana_error_status(large) &&
+               strcmp(copy->message, large->message) == 0);
+        hrana_error_free(copy);
+        hrana_error_free(large);
+        hrana_error_free(room);
+    }
+    struct hrana_error *shown, *is = hrana_error_new("C", "%0*d", (int)HRANA_ERROR_SHORT, 7);
+    shown = hrana_error_short(is);
+    EXPECT(strcmp(shown->message, is->message) == 0);
+    hrana_error_free(shown);
+    hrana_error_free(is);
+    is = hrana_error_new("C", "%0*d", (int)HRANA_ERROR_SHORT + 1, 7);
+    shown = hrana_error_short(is);
+    EXPECT(strlen(shown->message) == HRANA_ERROR_SHORT + 4 && strcmp(shown->code, "C") == 0);
+    hrana_error_free(shown);
+    hrana_error_free(is);
+}
+
 /* Every error has a code that starts as drivers know it, and a sentence. */
 TEST(hrana_error_knows_all_errors)
 {

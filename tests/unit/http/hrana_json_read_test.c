@@ -425,14 +425,14 @@ TEST(hrana_json_says_where_a_batch_is_wrong)
     EXPECT_SHOWN(PIPELINE_2,
                  "{\"requests\":[{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\""
                  "a\"},\"condition\":{\"type\":\"ok\",\"step\":0}}]}}]}",
-                 "error: requests[0].batch.steps[0].condition.step: must be below 0, the step's "
-                 "own number");
+                 "error: requests[0].batch.steps[0].condition.step: must be that of a step before "
+                 "this one, 0");
     EXPECT_SHOWN(PIPELINE_2,
                  "{\"requests\":[{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\""
                  "a\"}},{\"stmt\":{\"sql\":\"b\"},\"condition\":{\"type\":\"ok\",\"step\":1}}]}}"
                  "]}",
-                 "error: requests[0].batch.steps[1].condition.step: must be below 1, the step's "
-                 "own number");
+                 "error: requests[0].batch.steps[1].condition.step: must be that of a step before "
+                 "this one, 1");
     EXPECT_SHOWN(PIPELINE_2,
                  "{\"requests\":[{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\""
                  "a\"}},{\"stmt\":{\"sql\":\"b\"},\"condition\":{\"type\":\"error\",\"step\":-1}"
@@ -465,8 +465,8 @@ TEST(hrana_json_says_where_a_batch_is_wrong)
                  "a\"}},{\"stmt\":{\"sql\":\"b\"},\"condition\":{\"type\":\"or\",\"conds\":[{\"t"
                  "ype\":\"ok\",\"step\":0},{\"type\":\"not\",\"cond\":{\"type\":\"ok\",\"step\":"
                  "2}}]}}]}}]}",
-                 "error: requests[0].batch.steps[1].condition.conds[1].cond.step: must be below "
-                 "1, the step's own number");
+                 "error: requests[0].batch.steps[1].condition.conds[1].cond.step: must be "
+                 "that of a step before this one, 1");
     EXPECT_SHOWN(PIPELINE_2,
                  "{\"requests\":[{\"type\":\"batch\",\"batch\":{\"steps\":[{\"stmt\":{\"sql\":\""
                  "a\"}},{\"stmt\":{\"sql\":\"b\"},\"condition\":{\"type\":\"xor\"}}]}}]}",

@@ -218,7 +218,7 @@ TEST(long_answer_that_does_not_fit_is_an_error_in_its_place)
     unblock(&d, pool);
     char *a = door_answer(&d, fd, 200);
 
-    EXPECT(strstr(a, "\"type\":\"error\"") != NULL && strstr(a, "too large") != NULL &&
+    EXPECT(strstr(a, "\"type\":\"error\"") != NULL && strstr(a, "(http-answer-bytes)") != NULL &&
            strstr(a, "xxx") == NULL && strstr(a, "\"type\":\"close\"") != NULL);
     free(a);
     (void)close(fd);

@@ -412,9 +412,9 @@ TEST(hrana_protobuf_names_steps_before)
     put_select(&b, 2);
     protobuf_end(&b, step);
     protobuf_end(&b, batch);
-    EXPECT_BYTES_SHOWN(CURSOR, &b,
-                       "error: batch.steps[0].condition.step_error: must be below 0, the step's "
-                       "own number");
+    EXPECT_BYTES_SHOWN(
+        CURSOR, &b,
+        "error: batch.steps[0].condition.step_error: must be that of a step before this one, 0");
     buf_fini(&b);
 }
 

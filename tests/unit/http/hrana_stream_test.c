@@ -308,6 +308,37 @@ TEST(batch_of_long_columns_or_errors_is_bounded)
     door_stage_close(&d);
 }
 
+/* SQLITE_BUSY means that it may be sent again: what was done may not. */
+TEST(batch_whose_rows_have_no_room_is_one_error)
+{
+    struct door_stage d;
+    size_t taken = 0;
+    door_stage_open(&d);
+    thread_expect_loop();
+    int fd = client_dial(&d.http);
+    for (int writes = 0; writes < 2; writes++) {
+        const char *last = writes ? "DELETE FROM t" : "SELECT 2";
+        char *m = mem_printf("{\"type\":\"batch\",\"batch\":{\"steps\":[" STEP("SELECT 1") "," STEP(
+                                 "%s") "]}}," CLOSE,
+                             last);
+        post(&d, fd, NULL, m);
+        struct request *r = door_asked(&d, "SELECT 1");
+        waiting_set(&d.node.waiting, &taken, d.node.waiting.last);
+        asked_columns(r, 1);
+        waiting_set(&d.node.waiting, &taken, 0);
+        asked_done(r, 0, false);
+        asked_done(door_asked(&d, last), 1, false);
+        char *a = door_answer(&d, fd, 200);
+        expect_in(a, writes ? "{\"type\":\"error\",\"error\":{\"message\":\"it was done, but "
+                            : "{\"type\":\"error\",\"error\":{\"message\":\"this node has no");
+        expect_in(a, writes ? "\"code\":\"RESPONSE_TOO_LARGE\"" : "\"code\":\"SQLITE_BUSY\"");
+        free(a);
+        free(m);
+    }
+    (void)close(fd);
+    door_stage_close(&d);
+}
+
 /* Its client hears no baton, so nobody could end the transaction that it began. */
 TEST(pipeline_whose_answer_does_not_fit_keeps_no_stream)
 {
