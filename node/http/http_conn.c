@@ -58,6 +58,7 @@ struct http_conn {
     struct list link;  /* in one of the listener's lists */
     struct list again; /* in the listener's list of those who go on in the next turn */
     struct http_listener *listener;
+    enum http_place place;
     struct tcp *tcp;
     struct turn *turn;
     struct buf in; /* came and is not parsed */
@@ -122,13 +123,14 @@ static void free_turn(struct http_conn *c)
 static void reap(struct http_conn *c) ON_LOOP
 {
     struct http_listener *l = c->listener;
+    enum http_place place = c->place;
     if (c->turn != NULL)
         free_turn(c);
     if (c->takeover != NULL)
         c->takeover->on_over(c->takeover->ctx);
     buf_fini(&c->in);
     free(c);
-    http_listener_leave(l);
+    http_listener_leave(l, place);
 }
 
 static void end(struct http_conn *c, enum tcp_end how) ON_LOOP
@@ -467,7 +469,7 @@ static void wait_anew(struct http_conn *c) ON_LOOP
     } else if (c->state == CONN_HEAD) {
         w = HTTP_WAIT_HEAD;
     } else if (c->state == CONN_IDLE) {
-        w = HTTP_WAIT_IDLE;
+        w = c->place == HTTP_PLACE ? HTTP_WAIT_IDLE : HTTP_WAIT_HEAD;
     }
     if (w == c->wait && !c->rearm)
         return;
@@ -612,10 +614,13 @@ void http_conn_accept(struct http_listener *l, uv_stream_t *socket)
         free(c);
         return;
     }
+    c->place = http_listener_enter(l);
     c->rearm = true;
     wait_anew(c);
-    if (!http_listener_enter(l))
-        refuse(c, 503, "BUSY", "this node has as many connections as it may (http-connections)");
+    if (c->place == HTTP_PLACE_NONE) {
+        http_listener_is_full(l);
+        refuse(c, 503, HTTP_FULL);
+    }
 }
 
 /* --- from outside --- */
@@ -664,12 +669,18 @@ void http_conn_expire(struct http_conn *c)
     }
 }
 
-/* --- for exchange.c --- */
+/* --- for exchange.c and router.c --- */
+
+bool http_conn_is_surplus(const struct http_conn *c)
+{
+    return c->place != HTTP_PLACE;
+}
 
 bool http_conn_keeps(const struct http_conn *c)
 {
     const struct turn *t = c->turn;
-    if (!t->head.keep || c->eof || http_listener_is_winding_down(c->listener))
+    if (!t->head.keep || c->eof || c->place != HTTP_PLACE ||
+        http_listener_is_winding_down(c->listener))
         return false;
     if (t->complete)
         return true;

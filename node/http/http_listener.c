@@ -36,6 +36,7 @@ struct http_listener {
     struct list again;
     struct asides *asides;
     unsigned n_connections;
+    unsigned n_spare;      /* of them */
     uint64_t full_said_ms; /* when that was last said in the log (monotonic); 0: never */
     bool winding_down, refuses, deaf, closed;
     unsigned handles;
@@ -85,11 +86,19 @@ uint64_t http_listener_await(struct http_listener *l, struct list *link, enum ht
     return w == HTTP_WAIT_HANDLER ? UINT64_MAX : uv_now(l->tcp.loop) + time_of(l, w);
 }
 
-bool http_listener_enter(struct http_listener *l)
+enum http_place http_listener_enter(struct http_listener *l)
 {
     l->n_connections++;
     if (l->n_connections <= l->options.connections_max)
-        return true;
+        return HTTP_PLACE;
+    if (l->n_spare == HTTP_SPARE_MAX)
+        return HTTP_PLACE_NONE;
+    l->n_spare++;
+    return HTTP_PLACE_SPARE;
+}
+
+void http_listener_is_full(struct http_listener *l)
+{
     meters_count(METER_REFUSED_HTTP, 1);
     uint64_t now = uv_now(l->tcp.loop);
     if (l->full_said_ms == 0 || now - l->full_said_ms >= SAID_MS) {
@@ -97,7 +106,6 @@ bool http_listener_enter(struct http_listener *l)
                  l->options.connections_max);
         l->full_said_ms = now;
     }
-    return false;
 }
 
 static void free_when_done(struct http_listener *l) ON_LOOP
@@ -108,10 +116,11 @@ static void free_when_done(struct http_listener *l) ON_LOOP
     free(l);
 }
 
-void http_listener_leave(struct http_listener *l)
+void http_listener_leave(struct http_listener *l, enum http_place place)
 {
-    CHECK(l->n_connections > 0);
+    CHECK(l->n_connections > 0 && (place != HTTP_PLACE_SPARE || l->n_spare > 0));
     l->n_connections--;
+    l->n_spare -= place == HTTP_PLACE_SPARE;
     free_when_done(l);
 }
 

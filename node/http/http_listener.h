@@ -72,9 +72,14 @@ uint64_t http_listener_await(struct http_listener *l, struct list *link, enum ht
 /* AGAIN's connection has more to do than it may in one turn of the loop: http_conn_go_on in the
  * next. */
 void http_listener_again(struct http_listener *l, struct list *again) ON_LOOP;
-/* One more connection, or one less. False: there are enough. */
-bool http_listener_enter(struct http_listener *l) ON_LOOP;
-void http_listener_leave(struct http_listener *l) ON_LOOP;
+/* One more connection, or one less. When there are enough, a few more are let in to ask what costs
+ * nothing (handler.only_tells), once: who watches a node is not to find it dead when it is full. */
+#define HTTP_SPARE_MAX 16u
+enum http_place { HTTP_PLACE, HTTP_PLACE_SPARE, HTTP_PLACE_NONE };
+enum http_place http_listener_enter(struct http_listener *l) ON_LOOP;
+void http_listener_leave(struct http_listener *l, enum http_place place) ON_LOOP;
+/* Somebody is told that there are enough. */
+void http_listener_is_full(struct http_listener *l) ON_LOOP;
 bool http_listener_is_winding_down(const struct http_listener *l) ON_LOOP;
 bool http_listener_refuses(const struct http_listener *l) ON_LOOP;
 const struct http_options *http_listener_options(const struct http_listener *l) ON_LOOP;

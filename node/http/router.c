@@ -69,9 +69,17 @@ static void answer_options(struct exchange *x, const char *allow) ON_LOOP
     exchange_answer(x, 204, NULL, NULL);
 }
 
-static void refuse(struct exchange *x) ON_LOOP
+/* Is there nobody to run anything for X? Answers it then. */
+static bool refuses(struct exchange *x) ON_LOOP
 {
-    exchange_fail(x, 503, "STOPPED", "this node is stopping: ask another one");
+    struct http_listener *l = http_conn_listener(x->conn);
+    if (http_listener_refuses(l)) {
+        exchange_fail(x, 503, "STOPPED", "this node is stopping: ask another one");
+    } else if (http_conn_is_surplus(x->conn)) {
+        http_listener_is_full(l);
+        exchange_fail(x, 503, HTTP_FULL);
+    }
+    return x->answered;
 }
 
 /* May H have it? Answers X when not. */
@@ -79,9 +87,9 @@ static bool admits(const struct handler *h, struct exchange *x) ON_LOOP
 {
     if (h->only_tells)
         return true;
-    if (http_listener_refuses(http_conn_listener(x->conn)))
-        refuse(x);
-    else if (origin_is_foreign(x))
+    if (refuses(x))
+        return false;
+    if (origin_is_foreign(x))
         origin_refuse(x);
     else if (h->gives_data && origin_host_is_strange(x))
         origin_refuse_host(x);
@@ -96,9 +104,7 @@ void router_route(const struct router *r, struct exchange *x)
     unsigned allowed = 0;
     char allow[64];
     if (r->websockets != NULL && websocket_is_asked(x)) {
-        if (http_listener_refuses(http_conn_listener(x->conn)))
-            refuse(x);
-        else
+        if (!refuses(x))
             websocket_accept(x, r->websockets);
         return;
     }

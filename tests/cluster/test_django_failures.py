@@ -240,7 +240,7 @@ def test_dbapi_transaction_while_connections_are_refused():
         guest = http.client.HTTPConnection("127.0.0.1", port)
 
         def takes_the_place():
-            guest.request("GET", "/livez")
+            guest.request("GET", "/v2")
             answer = guest.getresponse()
             answer.read()
             return answer.status == 200

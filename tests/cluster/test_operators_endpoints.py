@@ -447,6 +447,7 @@ def test_metrics_of_connections_and_their_limits():
                 stack.enter_context(dial(node))
             for _ in range(4):
                 with dial(node) as s:
+                    s.sendall(b"GET /v2 HTTP/1.1\r\nHost: h\r\n\r\n")
                     hear(s, b"http-connections")
             native = [stack.enter_context(socket.create_connection(("127.0.0.1", node.port)))
                       for _ in range(5)]

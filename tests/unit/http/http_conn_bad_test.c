@@ -346,11 +346,25 @@ TEST(http_refuses_connections_above_its_number)
     o.router = &test_router;
     o.connections_max = 2;
     stage_open(&s, o);
-    int one = client_dial(&s), two = client_dial(&s), three = client_dial(&s);
-    char *a = client_hear_all(&s, three, NULL);
-    expect_refused("the third connection", a, 503);
+    int one = client_dial(&s), two = client_dial(&s), more[HTTP_SPARE_MAX], three;
+    char *a;
+    for (unsigned i = 0; i < HTTP_SPARE_MAX; i++)
+        more[i] = client_dial(&s);
+    three = client_dial(&s);
+    a = client_hear_all(&s, three, NULL);
+    expect_refused("one that has no place to ask", a, 503);
     free(a);
     (void)close(three);
+    client_say_text(&s, more[0], "GET /echo HTTP/1.1\r\nHost: h\r\n\r\n");
+    a = client_hear_all(&s, more[0], NULL);
+    expect_refused("what is more than to tell", a, 503);
+    free(a);
+    client_say_text(&s, more[1], "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    a = client_hear_all(&s, more[1], NULL);
+    EXPECT(strncmp(a, "HTTP/1.1 200", 12) == 0 && strstr(a, "connection: close\r\n") != NULL);
+    free(a);
+    for (unsigned i = 0; i < HTTP_SPARE_MAX; i++)
+        (void)close(more[i]);
     (void)close(two);
     stage_for(&s, 20);
     int four = client_dial(&s);
@@ -378,7 +392,7 @@ TEST(http_holds_few_connections_that_it_refused)
         fds[i] = client_dial(&s);
     stage_for(&s, 50);
     unsigned held = test_descriptors() - before - OPENED;
-    EXPECT_EQ(held, MAX + ENDING);
+    EXPECT_EQ(held, MAX + HTTP_SPARE_MAX + ENDING);
     char *a = client_hear(&s, fds[OPENED - 1], "http-connections", NULL);
     expect_refused("the last of them", a, 503);
     free(a);
