@@ -114,7 +114,8 @@ enum hrana_message_type { HRANA_HELLO, HRANA_REQUEST };
 struct hrana_message {
     enum hrana_message_type type;
     struct hrana_text jwt; /* HELLO */
-    int32_t request_id;    /* REQUEST, with the next */
+    int32_t request_id;    /* REQUEST, with the next two */
+    const char *refused;   /* why it cannot be run as it is, or NULL; then REQUEST is empty */
     struct hrana_request request;
 };
 

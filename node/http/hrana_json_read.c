@@ -9,6 +9,7 @@
 #include "base/check.h"
 
 #include <math.h>
+#include <string.h>
 
 struct reading {
     struct arena *arena;
@@ -419,22 +420,29 @@ enum err hrana_json_v1_batch(struct hrana_reader *from, struct hrana_body *out)
     return get_batch(&r, &batch, &request->batch);
 }
 
+/* Half of a surrogate pair somewhere in it (json_end) is the fault of its request alone. */
 enum err hrana_json_message(struct hrana_reader *from, struct hrana_message *out)
 {
     struct reading r;
     struct spot top, type;
     *out = (struct hrana_message){0};
-    TRY(open_top(from, &r, &top));
+    enum err e = open_top(from, &r, &top);
+    if (e != ERR_OK && !json_is(top.v, JSON_OBJECT))
+        return e;
+    const char *refused = e == ERR_OK ? NULL : arena_copy(r.arena, err_text(), strlen(err_text()));
+    if (e != ERR_OK && refused == NULL)
+        return hrana_no_room(r.arena);
     TRY(spot_type(&top, &type));
     struct spot jwt = spot_get(&top, "jwt"), id = spot_get(&top, "request_id"),
                 request = spot_get(&top, "request");
     if (spot_is_word(&type, "hello")) {
         out->type = HRANA_HELLO;
-        return spot_maybe_text(&jwt, &out->jwt);
+        return spot_maybe_text(&jwt, &out->jwt); /* nobody reads it */
     }
     if (!spot_is_word(&type, "request"))
         return spot_unknown(&type, "type of a message");
     out->type = HRANA_REQUEST;
     TRY(spot_int32(&id, &out->request_id));
-    return get_request(&r, &request, true, &out->request);
+    out->refused = refused;
+    return refused != NULL ? ERR_OK : get_request(&r, &request, true, &out->request);
 }

@@ -325,6 +325,10 @@ static bool take_message(struct hrana_ws *w, const struct hrana_message *m,
         w->paused = true;
         websocket_pause(w->socket);
     }
+    if (m->refused != NULL) {
+        hrana_ws_say(w, r, hrana_error_new(HRANA_PROTOCOL_ERROR, "%s", m->refused));
+        return true;
+    }
     if (take_request(w, r))
         return true;
     w->n_flight--;

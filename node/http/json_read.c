@@ -26,14 +26,15 @@ struct json_reader {
      * half of a surrogate pair that waits for the second. */
     unsigned escape, code;
     bool half;
+    bool torn;       /* there was a half without the other one */
     const char *key; /* of the next value */
     size_t key_len;
 };
 
 /* --- what yajl lets through --- */
 
-/* It writes '?' for half a surrogate pair, and so changes what was sent. Looks at the escapes
- * alone; yajl has seen, or will see, that the rest is right. */
+/* It writes '?', or what is no UTF-8, for half a surrogate pair, and so changes what was sent.
+ * Looks at the escapes alone; yajl will see whether the rest is right. */
 static bool pairs_are_whole(struct json_reader *r, const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -119,10 +120,10 @@ static int on_number(void *ctx, const char *p, size_t n)
     return add_text(ctx, JSON_NUMBER, p, n);
 }
 
-/* yajl takes overlong forms and surrogates for UTF-8. */
+/* yajl takes overlong forms and surrogates for UTF-8. What is torn is refused in the end. */
 static bool is_text(struct json_reader *r, const void *p, size_t n)
 {
-    if (utf8_valid(p, n))
+    if (r->torn || utf8_valid(p, n))
         return true;
     r->refused = "a string is not UTF-8";
     return false;
@@ -242,11 +243,10 @@ static enum err fail(struct json_reader *r, yajl_status status)
 
 enum err json_feed(struct json_reader *r, const void *p, size_t n)
 {
+    r->torn = r->torn || !pairs_are_whole(r, p, n);
     yajl_status status = yajl_parse(r->yajl, p, n);
     if (status != yajl_status_ok)
         return fail(r, status);
-    if (!pairs_are_whole(r, p, n))
-        return err_fail(ERR_PROTOCOL, "not JSON: half of a surrogate pair (\\uD800 to \\uDFFF)");
     r->taken += n;
     return ERR_OK;
 }
@@ -256,9 +256,11 @@ enum err json_end(struct json_reader *r, const struct json **root)
     yajl_status status = yajl_complete_parse(r->yajl);
     if (status != yajl_status_ok)
         return fail(r, status);
-    if (r->root == NULL || r->depth != 0 || r->half)
+    if (r->root == NULL || r->depth != 0 || (r->half && !r->torn))
         return err_fail(ERR_PROTOCOL, "not JSON: the text is empty or not complete");
     *root = r->root;
+    if (r->torn)
+        return err_fail(ERR_PROTOCOL, "not JSON: half of a surrogate pair (\\uD800 to \\uDFFF)");
     return ERR_OK;
 }
 

@@ -45,7 +45,9 @@ void json_reader_free(struct json_reader *r);
 /* ERR_PROTOCOL: not JSON (err_text says where and why); ERR_TOO_BIG: deeper than JSON_DEPTH_MAX or
  * over the arena's maximum. After an error no more may be fed. */
 MUST_USE enum err json_feed(struct json_reader *r, const void *p, size_t n);
-/* The text is complete: *ROOT is its value. */
+/* The text is complete: *ROOT is its value. ERR_PROTOCOL, and *ROOT all the same, with
+ * texts that are none: half of a surrogate pair, as JavaScript writes a text that was cut within a
+ * character. */
 MUST_USE enum err json_end(struct json_reader *r, const struct json **root);
 
 /* The member KEY of an object, the last one if there are several; NULL: none, or not an object. */

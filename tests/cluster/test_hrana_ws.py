@@ -505,6 +505,24 @@ def test_fetching_is_use_of_a_transaction():
             ws.sock.close()
 
 
+@case(short=True)
+def test_a_text_that_was_cut_within_a_character_harms_its_request_alone():
+    """`"\\ud83d"`: JavaScript's strings can be so, and its JSON, too. Not so U+FFFD or `?`: that
+    would be another text."""
+    with Cluster(1, http=True) as c, WebSocket(c.nodes[0], "hrana2") as ws:
+        for stream in (1, 2):
+            ws.call("open_stream", stream_id=stream)
+        ws.execute(1, "CREATE TABLE t(a)")
+        ws.execute(1, "BEGIN IMMEDIATE")
+        for text in ("\ud83d", "x" * 100000 + "\ude00", "\ud83d" + "x" * 100000):
+            error = ws.fails("execute", stream_id=2, stmt=stmt("INSERT INTO t VALUES (?)", text))
+            expect_equal(error["code"], "HRANA_PROTO_ERROR", f"{error}")
+            expect("surrogate" in error["message"], f"what is wrong: {error}")
+        ws.execute(1, "INSERT INTO t VALUES (?)", "\U0001f600")
+        ws.execute(1, "COMMIT")
+        expect_equal(ws.rows(2, "SELECT a FROM t"), [("\U0001f600",)], "what was done")
+
+
 @case(seconds=60)
 def test_a_node_that_fetches_its_database_reads_on():
     with Cluster(http=True, **SMALL) as c:
