@@ -48,7 +48,8 @@ static void on_over(struct exchange *x)
     over++;
 }
 
-static const struct handler all = {on_begin, on_body, on_end, NULL, on_over, false};
+static const struct handler all = {
+    .on_begin = on_begin, .on_body = on_body, .on_end = on_end, .on_over = on_over};
 static const struct route routes[] = {
     {HTTP_VERB_GET, "/...", &all}, {HTTP_VERB_POST, "/...", &all}, {HTTP_VERB_OTHER, NULL, NULL}};
 static const struct router router = {.routes = routes};
