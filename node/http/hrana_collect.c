@@ -140,6 +140,7 @@ static void on_step_error(void *ctx, uint32_t step, struct hrana_error *e)
     struct hrana_step_reply *s = &c->reply.steps[step];
     thread_expect_loop();
     size_t n = strlen(e->message);
+    c->wrote = c->wrote && c->stream->in_transaction;
     drop_result(c, step);
     hrana_error_free(s->error);
     s->error = e;
@@ -157,11 +158,18 @@ static struct hrana_error *no_answer(const struct hrana_collect *c) ON_LOOP
                                                       : hrana_error_no_room(done));
 }
 
+/* What a step wrote is done when no transaction is open behind it, and it was not rolled back. */
 static void on_step(void *ctx, uint32_t step, const struct wire_done *d, bool read_only)
 {
     struct hrana_collect *c = ctx;
     thread_expect_loop();
-    c->reply.done = c->reply.done || !read_only;
+    c->wrote = c->wrote || !read_only;
+    if (!c->stream->in_transaction) {
+        const struct hrana_ask *a = &c->stream->ask;
+        bool commits_older = a->is_commit && !c->was_autocommit;
+        c->reply.done = c->reply.done || commits_older || (c->wrote && !a->is_rollback);
+        c->wrote = false;
+    }
     if (is_full(c))
         return;
     struct hrana_result *r = result_of(c, step);
@@ -188,7 +196,7 @@ static void on_restart(void *ctx)
     }
     CHECK(c->counted == 0);
     c->bytes = 0;
-    c->too_large = c->no_room = c->reply.done = false;
+    c->too_large = c->no_room = c->wrote = c->reply.done = false;
 }
 
 static void on_over(void *ctx, struct hrana_error *error)
@@ -196,7 +204,9 @@ static void on_over(void *ctx, struct hrana_error *error)
     struct hrana_collect *c = ctx;
     thread_expect_loop();
     c->reply.is_autocommit = hrana_stream_is_autocommit(c->stream);
-    c->reply.done = c->reply.done || c->reply.is_autocommit != c->was_autocommit;
+    bool stays = c->wrote || c->reply.is_autocommit != c->was_autocommit;
+    c->reply.done = c->reply.done || (stays && !c->stream->fleeting) ||
+                    (error == NULL && c->q->type == HRANA_SEQUENCE);
     c->reply.error = error == NULL && is_full(c) ? no_answer(c) : error;
     c->reply.replication_index = hrana_stream_memory(c->stream).seq;
     if (c->q->type == HRANA_EXECUTE && c->reply.error == NULL && c->reply.steps[0].error != NULL) {

@@ -14,6 +14,7 @@ struct hrana_collect {
     size_t counted;          /* of them there */
     bool too_large, no_room; /* nothing of it is told but that */
     bool was_autocommit;
+    bool wrote; /* in the transaction that is open: it is not done yet */
     void (*on_reply)(struct hrana_collect *c);
     void *ctx;
 };

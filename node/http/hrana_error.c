@@ -127,6 +127,16 @@ struct hrana_error *hrana_error_too_large(bool done, uint64_t max)
     return e;
 }
 
+struct hrana_error *hrana_error_partly(const struct hrana_error *e)
+{
+    const char *code = hrana_error_status(e) == 503 ? "RESPONSE_TOO_LARGE" : e->code;
+    struct hrana_error *partly =
+        hrana_error_new(code, "something of it was done, and cannot be told, but: %.*s",
+                        (int)HRANA_ERROR_SHORT, e->message);
+    partly->done = true;
+    return partly;
+}
+
 /* What was done is not to be sent again. */
 struct hrana_error *hrana_error_no_room(bool done)
 {

@@ -19,6 +19,8 @@ struct hrana_error *hrana_error_copy(const struct hrana_error *e);
 struct hrana_error *hrana_error_short(const struct hrana_error *e);
 /* The answer of a request would be over http-answer-bytes, MAX. DONE: see struct hrana_error. */
 struct hrana_error *hrana_error_too_large(bool done, uint64_t max);
+/* E is of a step, and others of the same request were done. */
+struct hrana_error *hrana_error_partly(const struct hrana_error *e);
 /* There is no memory for it now (waiting-bytes). */
 struct hrana_error *hrana_error_no_room(bool done);
 /* NULL: nothing. */

@@ -73,7 +73,8 @@ struct hrana_error *hrana_reply_untold(const struct hrana_reply *r, struct hrana
         if (r->steps[i].error == NULL)
             continue;
         hrana_error_free(why);
-        return hrana_error_short(r->steps[i].error);
+        return r->done ? hrana_error_partly(r->steps[i].error)
+                       : hrana_error_short(r->steps[i].error);
     }
     return why;
 }
@@ -86,6 +87,19 @@ const struct hrana_error *hrana_reply_error(const struct hrana_reply *r)
     return r->steps[0].error;
 }
 
+/* A long one may not fit, escaped: then with its beginning. */
+static void put_error(struct hrana_writer *w, const struct hrana_mark *before,
+                      const int32_t *request_id, const struct hrana_error *e)
+{
+    w->form->put_error(w, request_id, e);
+    if (before->failed != ERR_OK || w->out->failed == ERR_OK)
+        return;
+    hrana_undo(w, before);
+    struct hrana_error *beginning = hrana_error_short(e);
+    w->form->put_error(w, request_id, beginning);
+    hrana_error_free(beginning);
+}
+
 static void write_reply(struct hrana_writer *w, const int32_t *request_id,
                         const struct hrana_reply *r)
 {
@@ -93,7 +107,7 @@ static void write_reply(struct hrana_writer *w, const int32_t *request_id,
     size_t max = w->out->max, room = max - w->out->len;
     CHECK(r->type != HRANA_FETCH_CURSOR); /* form.begin_fetched */
     if (hrana_reply_error(r) != NULL) {
-        w->form->put_error(w, request_id, hrana_reply_error(r));
+        put_error(w, &before, request_id, hrana_reply_error(r));
         return;
     }
     w->out->max = room < HRANA_ANSWER_RESERVE ? w->out->len : max - HRANA_ANSWER_RESERVE;
@@ -101,7 +115,7 @@ static void write_reply(struct hrana_writer *w, const int32_t *request_id,
     w->out->max = max;
     struct hrana_error *error = hrana_undo_if(w, &before, r, e);
     if (error != NULL)
-        w->form->put_error(w, request_id, error);
+        put_error(w, &before, request_id, error);
     hrana_error_free(error);
 }
 

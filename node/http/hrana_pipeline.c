@@ -32,6 +32,7 @@ struct pipeline {
     struct hrana_stream *stream; /* NULL: closed by its client */
     uint32_t at;                 /* the request that runs */
     bool running, going;
+    bool done; /* something of it */
     struct hrana_collect collect;
     struct buf out;
     struct hrana_writer writer;
@@ -100,7 +101,7 @@ static void answer(struct pipeline *p) ON_LOOP
     if (p->out.len + end > p->out.max || buf_status(&p->out) != ERR_OK) {
         /* Very many errors used up the reserve. Its client never hears the stream's next baton. */
         uint64_t max = p->post.x->node->config->http_answer_bytes;
-        hrana_post_fail(p->post.x, 500, hrana_error_too_large(true, max));
+        hrana_post_fail(p->post.x, 500, hrana_error_too_large(p->done, max));
         return;
     }
     bool open = p->stream != NULL && hrana_post_give(&p->post, p->stream, baton, &url);
@@ -181,6 +182,7 @@ static void on_reply(struct hrana_collect *c)
 {
     struct pipeline *p = c->ctx;
     thread_expect_loop();
+    p->done = p->done || c->reply.done;
     if (hrana_collect_is_long(c)) {
         hrana_post_aside(&p->post, write_reply, on_written);
     } else {

@@ -63,6 +63,7 @@ struct hrana_stream {
     struct list waits; /* of node.hrana_waits, by ask.wait_seq */
     struct list later; /* of node.hrana_cancels */
     struct list rests; /* of node.hrana_rests */
+    bool fleeting;     /* closed behind its request */
     struct hrana_ask ask;
     /* the request under way: hrana_run.c */
     const struct hrana_request *q; /* NULL: none */

@@ -76,6 +76,11 @@ void hrana_stream_follow_client(struct hrana_stream *s)
     s->channel.judged = true;
 }
 
+void hrana_stream_ends(struct hrana_stream *s)
+{
+    s->fleeting = true;
+}
+
 void hrana_stream_take_time(struct hrana_stream *s)
 {
     s->session->snapshot_lasts = true;

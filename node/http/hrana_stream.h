@@ -58,6 +58,8 @@ void hrana_stream_run(struct hrana_stream *s, const struct hrana_request *q,
 /* Its rows go out as its client takes them, which its connection judges (http_conn.c): here they
  * may wait. */
 void hrana_stream_follow_client(struct hrana_stream *s) ON_LOOP;
+/* It is closed behind its only request: a transaction that is open then is rolled back. */
+void hrana_stream_ends(struct hrana_stream *s) ON_LOOP;
 /* Its read transactions may take as long as they take: for requests of this node's own. */
 void hrana_stream_take_time(struct hrana_stream *s) ON_LOOP;
 /* Ends the running request soon: on_over comes. */

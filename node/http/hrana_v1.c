@@ -94,6 +94,7 @@ static void on_read(struct hrana_post *post)
     struct call *c = call_of(post);
     thread_expect_loop();
     c->stream = hrana_stream_open(post->node, &fresh);
+    hrana_stream_ends(c->stream);
     hrana_collect(&c->collect, c->stream, &post->body.requests[0], &post->wish,
                   post->node->config->http_answer_bytes, on_reply, c);
 }

@@ -453,6 +453,14 @@ def test_batches_whose_answers_are_too_large():
                         a = door.pipeline({"type": "batch", "batch": run(
                             select, f"INSERT INTO t VALUES ({n})")})
                         expect_equal(error(a)["code"], "SQLITE_CONSTRAINT", "a step's own error")
+                a = door.pipeline({"type": "batch", "batch": batch(
+                    "BEGIN", "INSERT INTO t VALUES (0)", large, "ROLLBACK")})
+                expect_too_large(error(a), False)
+                a = door.pipeline({"type": "batch", "batch": batch(
+                    "DELETE FROM t WHERE 0", large, f"INSERT INTO t VALUES ({n})")})
+                expect_equal(error(a)["code"], "SQLITE_CONSTRAINT", "a step's own error")
+                expect(error(a)["message"].startswith("something of it was done, and cannot be "
+                                                      "told, but: SQLite error: UNIQUE"), f"{a}")
                 a = door.pipeline({"type": "batch", "batch": batch("BEGIN", large)})
                 expect_too_large(error(a), True)
                 a = door.pipeline({"type": "batch", "batch": batch(large, "COMMIT")},

@@ -70,6 +70,8 @@ def test_answers_that_are_too_large():
                 ("/v1/execute", {"stmt": stmt(f"SELECT {large}")}, False),
                 ("/v1/execute", {"stmt": stmt(insert)}, True),
                 ("/v1/batch", {"batch": batch("DELETE FROM t", f"SELECT {large}")}, True),
+                ("/v1/batch", {"batch": batch("BEGIN", "INSERT INTO t VALUES (2)",
+                                              f"SELECT {large}")}, False),  # rolled back
                 ("/", {"statements": [f"SELECT {large}"]}, False),
                 ("/", {"statements": [insert, f"SELECT {large}"]}, True)):
             error = door.post(path, body, 500 if done else 400)

@@ -542,3 +542,18 @@ def test_a_node_that_fetches_its_database_reads_on():
             node.resume()
         wait_fetched(c, victim, 0)
         c.wait_equal()
+
+
+@case(short=True)
+def test_an_error_that_is_longer_than_answers_may_be():
+    """Escaped it is six times as long: it is told with its beginning."""
+    text = "SELECT [" + "\x01" * 40000 + "]"
+    with Cluster(1, http=True, http_answer_bytes=100000) as c:
+        for protocol in ("hrana3", "hrana2"):
+            with WebSocket(c.nodes[0], protocol) as ws:
+                ws.call("open_stream", stream_id=1)
+                for error in (ws.fails("execute", stream_id=1, stmt=stmt(text)),
+                              ws.fails("sequence", stream_id=1, sql=text),
+                              ws.fails("describe", stream_id=1, sql=text)):
+                    expect("no such column" in error["message"], f"the reason: {error}")
+                expect_equal(ws.rows(1, "SELECT 1"), [(1,)], "the stream goes on")
