@@ -330,7 +330,8 @@ def test_bodies_that_grow_when_they_are_read():
         encode("Stmt", {"sql": "BEGIN IMMEDIATE"}), SELECT + b"\x1a\2\n\0" * 300000))
     body += field(2, BYTES, field(1, BYTES, b""))  # close
     head = f"POST /v3-protobuf/pipeline HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    with measured(1, http=True, waiting_bytes="128MiB") as c, ProtobufDoor(c.leader()) as door:
+    with measured(1, http=True, waiting_bytes="128MiB", transaction_idle_timeout=60000
+                  ) as c, ProtobufDoor(c.leader()) as door:
         node, opened = c.leader(), []
         held = door.pipeline({"type": "execute", "stmt": stmt("BEGIN IMMEDIATE")})["baton"]
         before = peak_mib(node)
