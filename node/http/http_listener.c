@@ -89,7 +89,7 @@ uint64_t http_listener_await(struct http_listener *l, struct list *link, enum ht
 enum http_place http_listener_enter(struct http_listener *l)
 {
     l->n_connections++;
-    if (l->n_connections <= l->options.connections_max)
+    if (l->n_connections - l->n_spare <= l->options.connections_max)
         return HTTP_PLACE;
     if (l->n_spare == HTTP_SPARE_MAX)
         return HTTP_PLACE_NONE;
