@@ -139,20 +139,15 @@ static bool texts_of(const struct hrana_batch *b, struct hrana_text *out)
     return true;
 }
 
-static bool all_are_plain(const struct hrana_text *texts, uint32_t n)
+static bool all_are_plain(const struct hrana_text *texts, uint32_t n, bool *queries)
 {
-    bool reads;
-    for (uint32_t i = 0; i < n; i++)
+    *queries = true;
+    for (uint32_t i = 0; i < n; i++) {
+        bool reads;
         if (!is_plain(&texts[i], &reads))
             return false;
-    return true;
-}
-
-static bool all_are_queries(const struct hrana_text *texts, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        if (!sql_is_query(texts[i].p, texts[i].n))
-            return false;
+        *queries = *queries && reads && sql_is_query(texts[i].p, texts[i].n);
+    }
     return true;
 }
 
@@ -163,9 +158,9 @@ enum hrana_trace hrana_trace_of(const struct hrana_batch *b)
     struct hrana_shape shape;
     struct hrana_text *texts = mem_zalloc((b->n_steps + 1) * sizeof *texts);
     if (texts_of(b, texts)) {
-        if (all_are_plain(texts, b->n_steps))
-            trace = all_are_queries(texts, b->n_steps) ? HRANA_LEAVES_NOTHING
-                                                       : HRANA_LEAVES_NO_TRANSACTION;
+        bool queries;
+        if (all_are_plain(texts, b->n_steps, &queries))
+            trace = queries ? HRANA_LEAVES_NOTHING : HRANA_LEAVES_NO_TRANSACTION;
         else if (hrana_shape_of(b, texts, &shape) && shape.first + shape.n + 1 < b->n_steps)
             trace = shape.surely ? HRANA_LEAVES_NOTHING : HRANA_LEAVES_NO_TRANSACTION;
     }

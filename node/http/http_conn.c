@@ -469,7 +469,7 @@ static void wait_anew(struct http_conn *c) ON_LOOP
     } else if (c->state == CONN_HEAD) {
         w = HTTP_WAIT_HEAD;
     } else if (c->state == CONN_IDLE) {
-        w = c->place == HTTP_PLACE ? HTTP_WAIT_IDLE : HTTP_WAIT_HEAD;
+        w = http_conn_is_surplus(c) ? HTTP_WAIT_HEAD : HTTP_WAIT_IDLE;
     }
     if (w == c->wait && !c->rearm)
         return;
@@ -619,7 +619,7 @@ void http_conn_accept(struct http_listener *l, uv_stream_t *socket)
     wait_anew(c);
     if (c->place == HTTP_PLACE_NONE) {
         http_listener_is_full(l);
-        refuse(c, 503, HTTP_FULL);
+        refuse(c, http_full.status, http_full.code, http_full.message);
     }
 }
 
@@ -679,7 +679,7 @@ bool http_conn_is_surplus(const struct http_conn *c)
 bool http_conn_keeps(const struct http_conn *c)
 {
     const struct turn *t = c->turn;
-    if (!t->head.keep || c->eof || c->place != HTTP_PLACE ||
+    if (!t->head.keep || c->eof || http_conn_is_surplus(c) ||
         http_listener_is_winding_down(c->listener))
         return false;
     if (t->complete)

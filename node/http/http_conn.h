@@ -42,9 +42,8 @@ uint64_t http_conn_due(const struct http_conn *c) ON_LOOP;
 struct http_listener *http_conn_listener(const struct http_conn *c) ON_LOOP;
 /* May the connection be kept behind an answer that is begun now? */
 bool http_conn_keeps(const struct http_conn *c) ON_LOOP;
-/* It is one of more than there may be (http_listener_enter), and HTTP_FULL is to be said. */
+/* It is one of more than there may be (http_listener_enter). */
 bool http_conn_is_surplus(const struct http_conn *c) ON_LOOP;
-#define HTTP_FULL "BUSY", "this node has as many connections as it may (http-connections)"
 /* The open answer cannot be completed: ends the connection so that its client sees that. */
 void http_conn_break(struct http_conn *c) ON_LOOP;
 /* Sends what B holds. */

@@ -111,6 +111,8 @@ static const struct http_verdict fine,
     version = {505, "HTTP_VERSION", "this is a port for HTTP/1.1"};
 const struct http_verdict http_too_large = {
     413, "BODY_TOO_LARGE", "the body is larger than this node takes (http-body-bytes)"};
+const struct http_verdict http_full = {
+    503, "BUSY", "this node has as many connections as it may (http-connections)"};
 
 struct http_verdict http_bad_request(const char *message)
 {

@@ -34,6 +34,7 @@ struct http_verdict {
 };
 struct http_verdict http_bad_request(const char *message);
 extern const struct http_verdict http_too_large; /* a body */
+extern const struct http_verdict http_full;      /* no place for a connection */
 
 struct http_head {
     uint64_t length; /* that the body says to have, when it is not chunked */

@@ -3,6 +3,7 @@
 #include "node/http/router.h"
 
 #include "node/http/http_conn.h"
+#include "node/http/http_head.h"
 #include "node/http/http_listener.h"
 #include "node/http/origin.h"
 #include "node/http/websocket.h"
@@ -77,7 +78,7 @@ static bool refuses(struct exchange *x) ON_LOOP
         exchange_fail(x, 503, "STOPPED", "this node is stopping: ask another one");
     } else if (http_conn_is_surplus(x->conn)) {
         http_listener_is_full(l);
-        exchange_fail(x, 503, HTTP_FULL);
+        exchange_fail(x, http_full.status, http_full.code, http_full.message);
     }
     return x->answered;
 }

@@ -24,7 +24,7 @@ sys.path.insert(0, ROOT)
 
 # pylint: disable=wrong-import-position
 from tests.lib.cluster import Cluster, expect  # noqa: E402
-from tests.lib.hrana import WebSocket, arg  # noqa: E402
+from tests.lib.hrana import WebSocket, batch, stmt  # noqa: E402
 from tests.lib.hrana_protobuf import BYTES, field  # noqa: E402
 
 ROWS = 150000
@@ -48,7 +48,7 @@ def pipeline(*requests):
 
 
 def execute(sql, *args):
-    return {"type": "execute", "stmt": {"sql": sql, "args": list(args)}}
+    return {"type": "execute", "stmt": stmt(sql, *args)}
 
 
 def socket(request):
@@ -65,8 +65,7 @@ def protobuf(sql):
 
 
 def cases():
-    steps = [{"stmt": {"sql": "SELECT 1", "args": [arg(None)] * 1000}}] * 450
-    batch = {"type": "batch", "batch": {"steps": steps}}
+    many = {"type": "batch", "batch": batch(*[stmt("SELECT 1", *[None] * 1000)] * 450)}
     return {
         "an answer of 9.8 MB, JSON": post("/v2/pipeline", pipeline(execute(SELECT.format(60000)))),
         "an answer of 6.9 MB, Protobuf": post("/v3-protobuf/pipeline",
@@ -82,10 +81,10 @@ def cases():
             "]}"),
         "600,000 `get_autocommit`, Protobuf": post("/v3-protobuf/pipeline",
                                                    b"\x12\x02\x42\x00" * 600000),
-        "a batch of 7 MB, JSON": post("/v2/pipeline", pipeline(batch)),
-        "a batch of 7 MB, WebSocket": socket(batch),
+        "a batch of 7 MB, JSON": post("/v2/pipeline", pipeline(many)),
+        "a batch of 7 MB, WebSocket": socket(many),
         "a text of 16 MB, JSON": post("/v2/pipeline", pipeline(
-            execute("SELECT length(?)", arg("x" * 16000000)))),
+            execute("SELECT length(?)", "x" * 16000000))),
     }
 
 

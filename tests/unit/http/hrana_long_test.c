@@ -346,12 +346,18 @@ TEST(pipeline_of_many_requests_leaves_the_others_their_turn)
 
 /* --- WebSockets --- */
 
+static char *text_of(size_t n)
+{
+    char *text = mem_alloc(n + 1);
+    memset(text, 'y', n);
+    text[n] = 0;
+    return text;
+}
+
 /* A request of stream 1 that is longer than ASIDE_MIN; END "" breaks it. */
 static void frame_long(struct buf *b, int id, const char *end)
 {
-    char *text = mem_alloc(100001);
-    memset(text, 'y', 100000);
-    text[100000] = 0;
+    char *text = text_of(100000);
     char *m =
         mem_printf("{\"type\":\"request\",\"request_id\":%d,\"request\":{\"type\":\"execute\","
                    "\"stream_id\":1,\"stmt\":{\"sql\":\"SELECT 1\",\"args\":[{\"type\":"
@@ -490,9 +496,7 @@ TEST(long_message_or_answer_of_a_websocket_that_ends)
 static int socket_with_text(struct door_stage *d, const char *sql)
 {
     struct buf b;
-    char *text = mem_alloc(STORED_BYTES + 1);
-    memset(text, 'y', STORED_BYTES);
-    text[STORED_BYTES] = 0;
+    char *text = text_of(STORED_BYTES);
     char *m = mem_printf("{\"type\":\"request\",\"request_id\":2,\"request\":{\"type\":"
                          "\"store_sql\",\"sql_id\":1,\"sql\":\"%s/*%s*/\"}}",
                          sql, text);
