@@ -8,7 +8,7 @@ import threading
 import time
 
 from tests.cluster.test_hostile_streams import peak_mib
-from tests.cluster.test_silent_leaders import RelayedCluster
+from tests.cluster.test_silent_leaders import RelayedCluster, hold_little
 from tests.lib import lectern_client as wire
 from tests.lib.cluster import SANITIZED, Cluster, case, expect, expect_equal, expect_error, wait_for
 from tests.lib.hrana import Door
@@ -24,14 +24,14 @@ class Gate:
         self.answers = True  # else they are lost
         self.twist = None  # what becomes of them
         self.sockets = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = hold_little(socket.create_server(("127.0.0.1", 0)))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
         while True:
             a, _ = self.listener.accept()
-            b = socket.create_connection(("127.0.0.1", self.to))
+            b = hold_little(socket.create_connection(("127.0.0.1", self.to)))
             self.sockets += [a, b]
             for x, y in ((a, b), (b, a)):
                 threading.Thread(target=self.pass_on, args=(x, y, x is b), daemon=True).start()

@@ -11,13 +11,21 @@ from tests.lib.hrana import Door, atomic
 from tests.lib.lectern_client import AGAIN
 
 
+def hold_little(s):
+    """A path holds what is under way on it. Left alone, the kernel would let each socket of a relay
+    hold up to 32 MB, as it sees fit: more than a slow path passes on before it counts as dead."""
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # accepted sockets inherit both
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    return s
+
+
 class Relay:
     """Passes bytes on to PORT until it is told to be silent; then it only takes them."""
 
     def __init__(self, port):
         self.to = port
         self.silent = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = hold_little(socket.create_server(("127.0.0.1", 0)))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.accept, daemon=True).start()
 
@@ -25,7 +33,7 @@ class Relay:
         while True:
             a, _ = self.listener.accept()
             try:
-                b = socket.create_connection(("127.0.0.1", self.to))
+                b = hold_little(socket.create_connection(("127.0.0.1", self.to)))
             except OSError:
                 a.close()
                 continue
