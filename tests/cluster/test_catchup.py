@@ -334,7 +334,7 @@ def test_kill_either_side_of_a_fetch_and_it_goes_on():
 
 
 @case(seconds=120)
-def test_a_fetch_under_load_from_a_follower_then_from_the_leader():
+def test_a_fetch_under_load_of_both_others_then_of_one():
     with Cluster(log_keep="1MiB", wal_checkpoint="1MiB", wal_restart="4MiB") as c:
         make(c)
         fatten(c, 20)
@@ -343,8 +343,6 @@ def test_a_fetch_under_load_from_a_follower_then_from_the_leader():
         with Writers(c.nodes, 3, filler=3000, first=7000) as w:
             begin_fetch(c, victim)
             wait_fetched(c, victim, 0)
-            source = re.findall(r" fetch begins from=(\d+)", victim.log_text())[-1]
-            expect(int(source) == other.id, f"fetched from {source}, the follower is {other}")
             other.kill()
             # Two of three are left, and one of them has no database: nothing can be committed
             # that it does not hold, so its log must catch up before writes go on.

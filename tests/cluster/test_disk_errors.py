@@ -5,6 +5,7 @@ nothing wrong, does not go on leading; the cluster goes on; after a restart the 
 disk_faults.c makes the calls fail."""
 
 import os
+import re
 import time
 
 from tests.cluster.test_catchup import (fetches, fetching, make, never_wrong, remove,
@@ -262,6 +263,32 @@ def test_errors_of_the_disk_that_a_database_is_fetched_to():
             wait_fetched(c, victim, 0)
         w.check(victim)
         c.check_equal()
+
+
+@case(seconds=60)
+def test_a_fetch_is_from_the_follower_when_both_others_are_known():
+    """Who is heard first may be asked first; the disk is full until both were heard."""
+    with FaultyCluster() as c:
+        make(c)
+        c.wait_equal()
+        leader = c.leader()
+        victim, other = c.others(leader)
+        lose_database(c, victim)
+        c.wait(lambda: "failed from=" in victim.log_text(), "no room")
+        c.wait(lambda: roles(victim, leader, other) == ["leader", "follower"], "both are known")
+        before = victim.log_text().count(" fetch begins ")
+        victim.heal()
+        wait_fetched(c, victim, 0)
+        sources = re.findall(r" fetch begins from=(\d+)", victim.log_text())[before:]
+        expect(sources[0] == str(other.id), f"fetched from {sources}, the follower is {other}")
+        c.check_equal()
+
+
+def roles(by, *nodes):
+    """What BY has heard of them."""
+    with by.client() as q:
+        found = {r["node"]: r["role"] for r in q.status()}
+    return [found.get(n.id) for n in nodes]
 
 
 # --- members --------------------------------------------------------------------------------------
