@@ -128,7 +128,7 @@ def test_batons_of_a_transaction():
 @case()
 def test_a_transaction_that_waits_too_long():
     """It is rolled back; its program hears so with the code that drivers know, and can go on."""
-    with Cluster(3, http=True, transaction_idle_timeout=1000) as c:
+    with Cluster(3, http=True, transaction_idle_timeout=1000, election_timeout=3000) as c:
         for node in leader_and_follower(c):
             with Door(node) as door:
                 door.execute("CREATE TABLE IF NOT EXISTS t(a)")
@@ -323,7 +323,7 @@ def run_batch(door, steps):
 def test_an_atomic_batch_is_its_steps():
     """The way in one request tells what the steps tell one by one: results, errors, contents."""
     rng = random.Random(7)
-    with Cluster(3, http=True) as c:
+    with Cluster(3, http=True, election_timeout=3000) as c:
         for node in leader_and_follower(c):
             with Door(node) as door:
                 door.execute("DROP TABLE IF EXISTS t")

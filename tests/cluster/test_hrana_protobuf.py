@@ -118,7 +118,7 @@ def socket_answers(ws, requests):
 def test_the_same_answers_in_both_forms():
     rng = random.Random(11)
     begin, end = ({"type": "execute", "stmt": stmt(s)} for s in ("BEGIN IMMEDIATE", "ROLLBACK"))
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         with Door(c.leader()) as door:
             door.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, v VARCHAR(9))")
         for node in each_node(c):
@@ -155,7 +155,7 @@ def random_batch_steps(rng):
 
 @case(short=True)
 def test_streams_and_cursors():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         for i, node in enumerate(each_node(c)):
             with ProtobufDoor(node) as door, ProtobufWebSocket(node) as ws:
                 r = door.ask("GET", "/v3-protobuf")

@@ -8,6 +8,7 @@ import time
 
 from tests.cluster.test_catchup import flip_page, make, wait_fetched
 from tests.cluster.test_log_cut import SMALL
+from tests.lib import metrics
 from tests.lib.cluster import (PATIENCE, SANITIZED, Cluster, Failure, case, expect, expect_equal,
                                wait_for)
 from tests.lib.hrana import Closed, Door, WebSocket, arg, atomic, batch, ok, plain, rows_of, stmt
@@ -22,6 +23,19 @@ SLOW = ("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i 
 def each_node(c):
     leader = c.leader()
     return [leader, c.others(leader)[0]]
+
+
+def read_by(node):
+    """Bytes that its HTTP door has read, when these have become no more for a while but for our own
+    question: what a sender is rid of may be in the kernel, which takes many megabytes."""
+    def read():
+        return metrics.value(metrics.scrape(node), "lectern_received_bytes_total", door="http")
+
+    def rests():
+        before = read()
+        time.sleep(0.5)
+        return read() - before < 1000 and before
+    return wait_for(rests, "the node reads no more")
 
 
 def with_table(c):
@@ -126,7 +140,7 @@ def test_pipelining():
 
 @case(short=True)
 def test_streams_do_not_wait_for_each_other():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         with_table(c)
         for i, node in enumerate(each_node(c)):
             with WebSocket(node, "hrana2") as ws:
@@ -146,7 +160,7 @@ def test_streams_do_not_wait_for_each_other():
 
 @case(short=True)
 def test_a_socket_that_ends_takes_its_transactions_along():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, transaction_idle_timeout=60000) as c:
         with_table(c)
         for node in each_node(c):
             for how in ("close", "break", "half"):
@@ -163,7 +177,7 @@ def test_a_socket_that_ends_takes_its_transactions_along():
                 with Door(node) as door:  # the writer is free at once, not after a time limit
                     begun = time.monotonic()
                     door.execute("INSERT INTO t VALUES (1, 2)")
-                    expect(time.monotonic() - begun < 3 * PATIENCE, f"waited after {how}")
+                    expect(time.monotonic() - begun < 20 * PATIENCE, f"waited after {how}")
                     door.execute("DELETE FROM t")
                 ws.sock.close()
 
@@ -367,13 +381,9 @@ def test_a_client_that_sends_and_does_not_read():
             thread = threading.Thread(target=send, args=(range(first, many), long), daemon=True)
             thread.start()
 
-            def stuck():
-                before = len(sent)
-                time.sleep(0.3)
-                return len(sent) == before
-            wait_for(stuck, "the sender is held up")
-            print(f"{len(sent)} of {many} requests sent, no answer read")
-            expect(len(sent) < many, "the node reads no more than it answers")
+            read = read_by(node)
+            print(f"{len(sent)} of {many} requests sent, {read} bytes read, no answer read")
+            expect(read < (many - first) * len(long), "the node reads no more than it answers")
             with Door(node) as door:
                 expect_equal(door.rows("SELECT 1"), [(1,)], "others are served")
             for n in range(many):
@@ -385,7 +395,8 @@ def test_a_client_that_sends_and_does_not_read():
 
 @case(seconds=60)
 def test_requests_that_wait():
-    """More than may be under way at once: they are read as those before them are answered."""
+    """More than may be under way at once: they are read as those before them are answered. One of
+    ten leaves a row, and has to wait for the disk."""
     many, long = 6000, "x" * 4000
     with Cluster(n=1, http=True, transaction_idle_timeout="60000") as c:
         with_table(c)
@@ -401,24 +412,22 @@ def test_requests_that_wait():
                 for n in range(1, many):
                     ws.send({"type": "request", "request_id": n, "request": {
                         "type": "execute", "stream_id": 0,
-                        "stmt": stmt(f"INSERT INTO t VALUES ({n}, 0) -- " + long)}})
+                        "stmt": stmt(f"INSERT INTO t SELECT {n}, 0 WHERE {n} % 10 = 0 -- {long}")}})
                     sent.append(n)
             thread = threading.Thread(target=send, daemon=True)
             thread.start()
 
-            def stuck():
-                before = len(sent)
-                time.sleep(0.5)
-                return len(sent) == before and before > 0
-            wait_for(stuck, "the sender is held up")
-            expect(len(sent) < many - 1, "not all is read")
+            wait_for(lambda: sent, "it begins to send")
+            read = read_by(node)
+            print(f"{len(sent)} of {many} requests sent, {read} bytes read")
+            expect(read < many * len(long), "not all is read")
             expect_equal(holder.rows(1, "SELECT count(*) FROM t"), [(0,)], "another socket")
             holder.execute(1, "COMMIT")
             for n in range(many):
                 message = ws.hear()
                 expect_equal((message["type"], message["request_id"]), ("response_ok", n), "answer")
             thread.join(10 * PATIENCE)
-            expect_equal(holder.rows(1, "SELECT count(*) FROM t"), [(many - 1,)], "rows")
+            expect_equal(holder.rows(1, "SELECT count(*) FROM t"), [((many - 1) // 10,)], "rows")
 
 
 @case(seconds=60)
@@ -486,7 +495,8 @@ def test_fetching_is_use_of_a_transaction():
     """All rows are in one frame, long since made; its client takes them slowly."""
     rows = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30)"
             " SELECT i FROM n")
-    with Cluster(http=True, transaction_idle_timeout=1000) as c:
+    # Far from what a machine may stand still: the node's patience, the leader's, our sleeps.
+    with Cluster(http=True, transaction_idle_timeout=3000, election_timeout=3000) as c:
         with_table(c)
         sockets = [WebSocket(node, "hrana3") for node in each_node(c)]
         for ws in sockets:
@@ -494,7 +504,7 @@ def test_fetching_is_use_of_a_transaction():
             ws.execute(1, "BEGIN")
             ws.call("open_cursor", stream_id=1, cursor_id=1, batch=batch(rows))
         for _ in range(6):
-            time.sleep(0.4)
+            time.sleep(0.7)
             for ws in sockets:
                 some = ws.call("fetch_cursor", cursor_id=1, max_count=3)["entries"]
                 expect_equal(len(some), 3, "entries")
