@@ -24,12 +24,14 @@ def make_wide(client):
                  " INSERT INTO wide SELECT i, zeroblob(1000) FROM n", (ROWS,))
 
 
-def quiet_bytes(stream, seconds=0.4):
-    """Reads STREAM's frames without giving credit until none comes; their ROWS in bytes."""
+def quiet_bytes(stream, seconds=0.4, least=0):
+    """Reads STREAM's frames without giving credit until none comes, but for LEAST bytes of ROWS,
+    which are waited for; these in bytes."""
     total = 0
     try:
         while True:
-            f = stream.connection.next_of(stream.number, seconds * PATIENCE)
+            wait = seconds * PATIENCE if total >= least else None
+            f = stream.connection.next_of(stream.number, wait)
             if f.type == wire.ERROR:
                 raise wire.parse_error(f.body)
             expect(f.type != wire.DONE, "the answer is complete, without credit")
@@ -64,11 +66,11 @@ def test_a_reader_that_takes_nothing_holds_up_no_other_stream():
             with node.client() as slow:
                 before = resident_kib(node)
                 request = slow.begin(ENDLESS)
-                took = quiet_bytes(slow)
+                took = quiet_bytes(slow, least=wire.WINDOW)
                 other = slow.stream()
                 for i in range(20):
                     other.query("INSERT INTO t VALUES (?)", (i,))
-                    slow.connection.ping(timeout=2 * PATIENCE)
+                    slow.connection.ping(timeout=8 * PATIENCE)  # after 10 s it is cancelled
                 found = other.query("SELECT count(*) FROM t WHERE a < 20").rows[0][0]
                 expect(found >= 20, f"{found} rows")
                 more = resident_kib(node) - before
@@ -88,7 +90,7 @@ def test_answers_of_the_writer_wait_for_their_window_too():
         for node in c.nodes:
             with node.client(seq=seq) as q:
                 q.begin("UPDATE wide SET a = zeroblob(1000) RETURNING id, a")
-                took = quiet_bytes(q)
+                took = quiet_bytes(q, least=wire.WINDOW)
                 expect(wire.WINDOW <= took < 2 * wire.WINDOW, f"{took} bytes without credit")
                 other = q.stream()
                 expect_equal(other.query("SELECT count(*) FROM wide").rows, [(ROWS,)], "beside it")
@@ -97,7 +99,7 @@ def test_answers_of_the_writer_wait_for_their_window_too():
                 expect_equal(q.elsewhere, node is not c.leader(), "ELSEWHERE")
                 q.query("BEGIN")
                 q.begin("SELECT id, a FROM wide")
-                took = quiet_bytes(q)
+                took = quiet_bytes(q, least=wire.WINDOW)
                 expect(wire.WINDOW <= took < 2 * wire.WINDOW, f"{took} bytes in a transaction")
                 finish_counting(q, took)
                 expect(q.in_transaction, "the transaction is over")
@@ -106,7 +108,7 @@ def test_answers_of_the_writer_wait_for_their_window_too():
 
 
 def test_a_transaction_is_in_use_while_its_rows_are_taken():
-    with Cluster(transaction_idle_timeout=1000) as c:
+    with Cluster(transaction_idle_timeout=2500, election_timeout=3000) as c:
         leader = c.leader()
         with c.client() as q:
             make_wide(q)
@@ -115,18 +117,18 @@ def test_a_transaction_is_in_use_while_its_rows_are_taken():
         for q, begin in zip(clients, ("BEGIN", "BEGIN READONLY") * 2):
             q.query(begin)
             q.begin("SELECT id, a FROM wide")
-        took = [quiet_bytes(q) for q in clients]
-        time.sleep(2.2)  # rows wait for their windows
+        took = [quiet_bytes(q, least=wire.WINDOW) for q in clients]
+        time.sleep(3)  # rows wait for their windows
         for q, n in zip(clients, took):
             finish_counting(q, n)
         for _ in range(4):  # and now their client says only that it is at work with them
-            time.sleep(0.5)
+            time.sleep(0.8)
             for q in clients:
                 q.send_raw(wire.credit(q.number, 0))
         for q in clients:
             q.query("SELECT 1")
             expect(q.in_transaction, "the transaction is over")
-        time.sleep(1.5 * PATIENCE)  # it is idle
+        time.sleep(2.5 + PATIENCE)  # it is idle
         for q in clients:
             expect_error("TXN_LOST", lambda q=q: q.query("SELECT 1"))
             q.close()
@@ -139,22 +141,23 @@ def test_a_client_that_can_give_no_credit_ends_its_statements():
         with c.client() as q:
             make_wide(q)
             seq = q.seq
-        began = time.monotonic()
         for node in (leader, c.others(leader)[0]):
             for sql, error in ((ENDLESS, "CANCELLED"),
                                ("UPDATE wide SET a = zeroblob(1002) RETURNING id, a", "ROWS_LOST")):
                 with node.client(seq=seq) as q:
                     q.begin(sql)
-                    quiet_bytes(q)
+                    quiet_bytes(q, least=wire.WINDOW)
+                    began = time.monotonic()
                     q.shutdown_write()
-                    expect_error(error, lambda q=q: quiet_bytes(q, 5))
+                    expect_error(error, lambda q=q: quiet_bytes(q, 8))
                     expect(q.at_end(), "the connection's end")
-        expect(time.monotonic() - began < 8 * PATIENCE, "they waited for the client")
+                    took = time.monotonic() - began  # whose client says nothing has 10 s
+                    expect(took < 8 * PATIENCE, f"it waited for the client, {took:.1f} s")
 
 
 @case(seconds=60)
 def test_who_gives_no_credit_ends_its_own_statement():
-    with Cluster(transaction_idle_timeout=60000) as c:
+    with Cluster(transaction_idle_timeout=60000, election_timeout=3000) as c:
         leader = c.leader()
         with c.client() as q:
             make_wide(q)
@@ -182,7 +185,7 @@ def test_who_gives_no_credit_ends_its_own_statement():
             stream._state(e.flags, e.seq)  # pylint: disable=protected-access
             stream.connection.send_raw(wire.credit(stream.number, wire.WINDOW * 2))
         spent = time.monotonic() - began
-        expect(9 < spent < 14 * PATIENCE, f"they ended after {spent:.1f} s, not 10")
+        expect(9 < spent < 19 * PATIENCE, f"they ended after {spent:.1f} s, not 10")
         expect_equal(clients[1].query("SELECT count(*) FROM wide WHERE length(a) = 1001").rows,
                      [(ROWS,)], "ROWS_LOST: the write is done")
         for stream, error in waiting:
@@ -194,7 +197,7 @@ def test_who_gives_no_credit_ends_its_own_statement():
 @case(seconds=120)
 def test_ten_thousand_streams_on_one_connection():
     n = 10000
-    with Cluster(queue_length=20000, statement_timeout=100000) as c:
+    with Cluster(queue_length=20000, statement_timeout=100000, election_timeout=3000) as c:
         with c.client() as q:
             q.query("CREATE TABLE t(a INTEGER PRIMARY KEY)")
             q.query("INSERT INTO t VALUES (-1)")
@@ -224,7 +227,7 @@ def test_ten_thousand_streams_on_one_connection():
                 began = time.monotonic()
                 first.connection.waiting.clear()
                 pong = read_until_pong(first.connection)
-                expect(pong and time.monotonic() - began < 2 * PATIENCE, "PONG was late")
+                expect(pong and time.monotonic() - began < 10 * PATIENCE, "PONG was late")
                 idle = (resident_kib(node) - before) * 1024 / n
                 print(f"{node} {'leader' if at == 0 else 'follower'}: {idle:.0f} bytes a stream")
                 expect(idle < 4096 or PATIENCE > 1, f"{idle:.0f} bytes for an idle stream")
@@ -334,7 +337,7 @@ def test_a_numbered_write_outlives_the_leader_behind_a_follower():
             t.join()
         c.wait_serving()
         expect_equal([r for r in results if r[2] != "done"], [], "ends that are not DONE")
-        expect(len(results) > 100, f"{len(results)} writes")
+        expect(len(results) > 30, f"{len(results)} writes")
         with c.client() as q:
             rows = q.query("SELECT w, i FROM t ORDER BY w, i", level="strong").rows
         expect_equal(rows, sorted((w, i) for w, i, _ in results), "rows")
@@ -376,15 +379,15 @@ SLOW = ("INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 F
 
 
 def pipeline(q, timeout_ms=0):
-    """BEGIN and what belongs to it, sent ahead in one go."""
+    """BEGIN and what belongs to it, sent ahead in one go; it has begun."""
     q.begin("BEGIN")
     q.begin(SLOW, flags=INSIDE, timeout_ms=timeout_ms)
     for sql in ("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", "COMMIT"):
         q.begin(sql, flags=INSIDE)
+    q.finish()
 
 
 def none_ran(q, other, slow):
-    q.finish()  # BEGIN
     expect_error(slow, q.finish)
     for what in ("INSERT", "INSERT", "COMMIT"):
         error = expect_error("TXN_LOST", q.finish)
@@ -394,12 +397,12 @@ def none_ran(q, other, slow):
 
 @case(short=True)
 def test_what_was_sent_ahead_does_not_run_behind_a_transaction_that_timed_out():
-    with Cluster(transaction_timeout=500) as c, c.client() as other:
+    with Cluster(transaction_timeout=1500) as c, c.client() as other:
         other.query("CREATE TABLE t(a)")
         leader = c.leader()
         for node in (leader, c.others(leader)[0]):
             with node.client() as q:
-                pipeline(q, timeout_ms=1000)
+                pipeline(q, timeout_ms=3000)
                 none_ran(q, other, "TIMEOUT")
                 expect_error("TXN_LOST", lambda: q.query("INSERT INTO t VALUES (3)", flags=INSIDE))
                 q.query("INSERT INTO t VALUES (3)")  # by itself, for it says nothing else
