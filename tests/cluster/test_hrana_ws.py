@@ -496,7 +496,7 @@ def test_fetching_is_use_of_a_transaction():
     rows = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30)"
             " SELECT i FROM n")
     # Far from what a machine may stand still: the node's patience, the leader's, our sleeps.
-    with Cluster(http=True, transaction_idle_timeout=3000, election_timeout=3000) as c:
+    with Cluster(http=True, transaction_idle_timeout=4500, election_timeout=3000) as c:
         with_table(c)
         sockets = [WebSocket(node, "hrana3") for node in each_node(c)]
         for ws in sockets:
@@ -504,7 +504,7 @@ def test_fetching_is_use_of_a_transaction():
             ws.execute(1, "BEGIN")
             ws.call("open_cursor", stream_id=1, cursor_id=1, batch=batch(rows))
         for _ in range(6):
-            time.sleep(0.7)
+            time.sleep(0.9)
             for ws in sockets:
                 some = ws.call("fetch_cursor", cursor_id=1, max_count=3)["entries"]
                 expect_equal(len(some), 3, "entries")

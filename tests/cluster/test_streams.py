@@ -108,7 +108,7 @@ def test_answers_of_the_writer_wait_for_their_window_too():
 
 
 def test_a_transaction_is_in_use_while_its_rows_are_taken():
-    with Cluster(transaction_idle_timeout=2500, election_timeout=3000) as c:
+    with Cluster(transaction_idle_timeout=4000, election_timeout=3000) as c:
         leader = c.leader()
         with c.client() as q:
             make_wide(q)
@@ -118,17 +118,17 @@ def test_a_transaction_is_in_use_while_its_rows_are_taken():
             q.query(begin)
             q.begin("SELECT id, a FROM wide")
         took = [quiet_bytes(q, least=wire.WINDOW) for q in clients]
-        time.sleep(3)  # rows wait for their windows
+        time.sleep(4.5)  # rows wait for their windows
         for q, n in zip(clients, took):
             finish_counting(q, n)
         for _ in range(4):  # and now their client says only that it is at work with them
-            time.sleep(0.8)
+            time.sleep(1.1)
             for q in clients:
                 q.send_raw(wire.credit(q.number, 0))
         for q in clients:
             q.query("SELECT 1")
             expect(q.in_transaction, "the transaction is over")
-        time.sleep(2.5 + PATIENCE)  # it is idle
+        time.sleep(4 + PATIENCE)  # it is idle
         for q in clients:
             expect_error("TXN_LOST", lambda q=q: q.query("SELECT 1"))
             q.close()
