@@ -94,8 +94,11 @@ bool exchange_param(const struct exchange *x, const char *name, char *out, size_
     size_t want = strlen(name);
     for (const char *p = x->query; *p != 0;) {
         size_t n = strcspn(p, "&");
-        if (n > want && p[want] == '=' && memcmp(p, name, want) == 0)
-            return decode(p + want + 1, n - want - 1, out, size);
+        if (n > want && p[want] == '=' && memcmp(p, name, want) == 0) {
+            if (!decode(p + want + 1, n - want - 1, out, size))
+                out[0] = 0;
+            return true;
+        }
         p += n;
         p += *p == '&';
     }

@@ -95,8 +95,8 @@ struct exchange {
 const char *exchange_header(const struct exchange *x, const char *name) ON_LOOP;
 /* Is TOKEN (lower case) one of the words of a header that is a list (`a, b, c`)? */
 bool exchange_header_has(const struct exchange *x, const char *name, const char *token) ON_LOOP;
-/* The value of NAME in the URL's query, decoded, into OUT (zero-terminated). False: it is not
- * there, is too long, or is not what can stand in a URL. */
+/* The value of NAME in the URL's query, decoded, into OUT (zero-terminated): "" also for one that
+ * is too long, or is not what can stand in a URL. False: there is no NAME=. */
 bool exchange_param(const struct exchange *x, const char *name, char *out, size_t size) ON_LOOP;
 /* Is each parameter of the URL's query one of KNOWN ("a, b")? Answers X when not: a wish with a
  * slip in it would be none. */

@@ -143,9 +143,9 @@ static bool get_lag(const struct exchange *x, uint64_t *ms) ON_LOOP
     char value[24];
     char *end;
     *ms = READY_LAG_MS;
-    if (strstr(x->query, "max_lag=") == NULL)
+    if (!exchange_param(x, "max_lag", value, sizeof value))
         return true;
-    if (!exchange_param(x, "max_lag", value, sizeof value) || value[0] < '0' || value[0] > '9')
+    if (value[0] < '0' || value[0] > '9')
         return false;
     errno = 0;
     *ms = strtoull(value, &end, 10);
