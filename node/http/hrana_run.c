@@ -197,7 +197,17 @@ static struct hrana_error *refuse_lost(struct hrana_stream *s, const struct hran
                                    "the transaction was rolled back: begin it again");
 }
 
-static const struct hrana_text begin_readonly = {"BEGIN READONLY", 14};
+/* TEXT, or what it is taken as. */
+static const struct hrana_text *text_to_ask(const struct hrana_stream *s,
+                                            const struct hrana_text *text) ON_LOOP
+{
+    static const struct hrana_text readonly = {"BEGIN READONLY", 14};
+    static const struct hrana_text immediate = {"BEGIN IMMEDIATE", 15};
+    if (s->mode == HRANA_IN_SNAPSHOT && s->step == 0)
+        return &readonly;
+    bool begins = s->wish.begin_immediate && sql_step_of(text->p, text->n) == SQL_STEP_BEGIN;
+    return begins ? &immediate : text;
+}
 
 /* Asks for the step, or tells its error. */
 static void begin_step(struct hrana_stream *s) ON_LOOP
@@ -212,10 +222,8 @@ static void begin_step(struct hrana_stream *s) ON_LOOP
         tell_step(s, s->step++, &(struct wire_done){0}, true);
         return;
     }
-    if (s->mode == HRANA_IN_SNAPSHOT && s->step == 0)
-        text = &begin_readonly;
     if (error == NULL)
-        error = hrana_ask_statement(s, WIRE_QUERY, text, stmt);
+        error = hrana_ask_statement(s, WIRE_QUERY, text_to_ask(s, text), stmt);
     if (error != NULL)
         tell_error(s, s->step++, error);
 }

@@ -1,10 +1,12 @@
-/* Room: node/http. What a request wants of its reads, and how long it may take: headers, or the
- * same in the URL's query, for programs that can only set a URL. Thread: loop.
+/* Room: node/http. What a request wants of its reads and transactions, and how long it may take:
+ * headers, or the same in the URL's query, for programs that can only set a URL. Thread: loop.
  *
  *     lectern-read: any | bounded:MILLISECONDS | session | strong      ?read=
+ *     lectern-begin: deferred | immediate                              ?begin=
  *     lectern-timeout: MILLISECONDS                                    ?timeout=
  *
- * Who says nothing of reads gets the setting http-read: for drivers that can say nothing. */
+ * Who says nothing of reads, or of BEGIN, gets the setting http-read, or http-begin: for drivers
+ * that can say nothing. */
 #ifndef NODE_HTTP_HRANA_WISH_H
 #define NODE_HTTP_HRANA_WISH_H
 
@@ -15,6 +17,8 @@
 
 /* Reads a level as above into OUT; false: TEXT is none. */
 bool hrana_wish_read_level(const char *text, struct hrana_wish *out);
+/* The same of how BEGIN is taken. */
+bool hrana_wish_begin(const char *text, struct hrana_wish *out);
 /* ERR_PROTOCOL: the sentence says what is wrong. */
 MUST_USE enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out) ON_LOOP;
 

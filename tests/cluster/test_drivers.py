@@ -6,7 +6,7 @@ They come from the npm registry (tests/clients); without one, these tests say so
 import sys
 
 from tests.clients import failover, programs
-from tests.lib.cluster import Cluster, case
+from tests.lib.cluster import PATIENCE, Cluster, case
 
 
 def run_everywhere(name, *schemes, oldest=18, at_leader=True):
@@ -92,6 +92,21 @@ def test_mikroorm():
 @case(seconds=360)
 def test_drizzle_kit():
     run_everywhere("drizzle_kit.mjs", at_leader=False)  # many programs, and slow ones
+
+
+@case(seconds=360)
+def test_drivers_that_read_first_and_write_then():
+    missing = programs.install(20)
+    if missing is not None:
+        print(f"skipped: {missing}", file=sys.stderr)
+        return
+    with Cluster(3, http=True, http_begin="immediate", election_timeout=3000 * PATIENCE,
+                 heartbeat=300) as c:
+        c.wait_serving()
+        urls = [f"http://127.0.0.1:{node.http_port}" for node in c.nodes]
+        with programs.Program("read_then_write.mjs", *urls) as p:
+            p.result()
+        c.check_equal()
 
 
 # --- through the loss of a leader: also tests/faults/test_drivers_and_leaders.py ------------------

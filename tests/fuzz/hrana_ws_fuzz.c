@@ -20,6 +20,7 @@ static struct node node;
 static const struct config config = {.id = 1,
                                      .http_url = "",
                                      .http_read = "session",
+                                     .http_begin = "deferred",
                                      .waiting_bytes = WAITING_LIMIT_MIN,
                                      .http_body_bytes = 5000,
                                      .http_answer_bytes = 50000,

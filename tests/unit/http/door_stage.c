@@ -30,6 +30,7 @@ void door_stage_open(struct door_stage *d)
     d->config = (struct config){.id = 1,
                                 .http_url = "",
                                 .http_read = "session",
+                                .http_begin = "deferred",
                                 .waiting_bytes = WAITING_LIMIT_MIN,
                                 .http_body_bytes = MIB(1),
                                 .http_answer_bytes = MIB(1),

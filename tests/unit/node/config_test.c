@@ -165,6 +165,9 @@ TEST(config_judges_urls_and_levels)
         EXPECT(strstr(err_text(), "bounded:MILLISECONDS") != NULL);
         config_fini(&c);
     }
+    EXPECT_ERR(ERR_CONFIG, load_http(&c, "127.0.0.1:8080", "--http-begin", "IMMEDIATE"));
+    EXPECT(strstr(err_text(), "deferred or immediate") != NULL);
+    config_fini(&c);
     EXPECT_ERR(ERR_CONFIG, load_http(&c, "", "--http-url", "http://a"));
     EXPECT(strstr(err_text(), "http-listen") != NULL);
     config_fini(&c);
