@@ -8,9 +8,10 @@ import os
 import re
 import sqlite3
 
+from tests.cluster.test_library_routing import interrupted
 from tests.lib.cluster import BUILD, PATIENCE, ROOT, Cluster, case, expect_equal
-from tests.lib.library import (ABORT, ANY, BUSY, CANTOPEN, CONSTRAINT, DONE, ERROR, INTERRUPT,
-                               MISUSE, ROW, TXN_LOST, Library)
+from tests.lib.library import (ABORT, ANY, BUSY, CANTOPEN, CONSTRAINT, DONE, ERROR, MISUSE,
+                               ROW, TXN_LOST, Library)
 
 NUMBERS = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
 
@@ -70,8 +71,8 @@ def statements(p):
     p.ask("start", 2, NUMBERS.format(10 ** 9), 10)
     expect_equal(p.ask("wait", 1, code=DONE)["rows"], 50000, "rows without waiting")
     p.ask("wait", 2, code=ABORT)
-    p.ask("interrupt", 2, 100)
-    p.ask("count", 2, NUMBERS.format(10 ** 12), 0, code=INTERRUPT)
+    interrupted(p, 100, "count", 2, NUMBERS.format(10 ** 12), 0)
+    p.ask("timeout", 2, 20000 * PATIENCE)
 
 
 def several_as_one(p):

@@ -1,7 +1,7 @@
 """The client library and cut cables: packets vanish, nobody closes a connection."""
 
-from tests.cluster.test_library_routing import (NO_TIMEOUT_MS, ONE_TIMEOUT_MS, all_calls_end,
-                                                check_told, table, write_until_at)
+from tests.cluster.test_library_routing import (ONE_TIMEOUT_MS, all_calls_end, check_told,
+                                                expect_no_silence, table, write_until_at)
 from tests.lib.cluster import case, expect, expect_equal
 from tests.lib.exactly_once import trial
 from tests.lib.library import Library
@@ -17,12 +17,11 @@ def test_library_a_leader_that_is_cut_off_costs_one_timeout():
         write_until_at(p, 0, leader)
         leader.cut()
         first = p.query(0, "INSERT INTO t VALUES (1)")["took_ms"]
-        rest = [p.query(0, "INSERT INTO t VALUES (2)")["took_ms"] for _ in range(20)]
+        rest = [p.query(0, "INSERT INTO t VALUES (2)") for _ in range(20)]
         reads = [p.query(0, "SELECT count(*) FROM t")["took_ms"] for _ in range(20)]
-        print(f"leader cut off: the first write {first:.0f} ms, the others up to {max(rest):.0f}, "
-              f"reads up to {max(reads):.0f}")
+        print(f"leader cut off: the first write {first:.0f} ms, reads up to {max(reads):.0f}")
         expect(first < ONE_TIMEOUT_MS, f"the first write took {first} ms")
-        expect(max(rest) < NO_TIMEOUT_MS, f"a write after that took {max(rest)} ms")
+        expect_no_silence(rest)
         leader.mend()
         c.wait_serving()
         expect_equal(p.rows(0, "SELECT a, count(*) FROM t WHERE a > 0 GROUP BY a"),

@@ -35,15 +35,16 @@ def test_library_a_position_that_no_node_reaches_holds_up_reads_only():
             q.query("CREATE TABLE t(a)")
         p.open(0, c.addresses())
         seen = p.query(0, "INSERT INTO t VALUES (0)")["position"]
-        p.ask("timeout", 0, 1500)
         p.ask("set_position", 0, seen + 1000)
         for i in range(3):
             p.query(0, "INSERT INTO t VALUES (?)", i + 1)
         p.ask("transaction", 0, "INSERT INTO t VALUES (4)")
+        p.ask("timeout", 0, 1500)
         a = p.query(0, "SELECT count(*) FROM t", code=TIMEOUT)
         for part in ("of another cluster", "lectern_set_position(db, 0)"):
             expect(part in a["message"], f"not in the sentence: {part}: {a['message']}")
         p.ask("set_position", 0, 0)
+        p.ask("timeout", 0, 20000)
         expect_equal(p.rows(0, "SELECT count(*) FROM t"), [[5]], "rows")
 
 
@@ -154,7 +155,7 @@ def writer_is_taken(client):
 @case(seconds=90)
 def test_library_transaction_runs_again_until_it_is_done():
     with Cluster() as c, Library() as p:
-        p.open(0, c.addresses(), timeout=40000)
+        p.open(0, c.addresses(), timeout=120000)
         p.query(0, "CREATE TABLE t(a, b)")
         again = 0
         for harm in ("kill", "pause", "kill"):
@@ -168,7 +169,7 @@ def test_library_transaction_runs_again_until_it_is_done():
                 leader.kill()
             else:
                 leader.pause()
-            a = p.answer(60)
+            a = p.answer(150)
             if harm == "kill":
                 c.restart(leader)
             else:
@@ -259,7 +260,7 @@ def test_library_a_stream_is_cancelled_midway():
         p.open(0, c.addresses())
         for _ in range(20):
             a = p.ask("count", 0, COUNTING.format(10 ** 12), 1000)
-            expect_equal((a["rows"], a["took_ms"] < 2000 * PATIENCE), (1000, True),
+            expect_equal((a["rows"], a["took_ms"] < 10000 * PATIENCE), (1000, True),
                          f"cancelled after 1000 rows in {a['took_ms']} ms")
         expect_equal(p.rows(0, "SELECT 1"), [[1]], "afterwards")
         c.check_alive()
@@ -315,7 +316,7 @@ def test_library_more_sessions_than_a_node_takes_of_a_connection():
     with Cluster(1) as c:
         with c.client() as q:
             q.query("CREATE TABLE crowd(session INTEGER PRIMARY KEY, text)")
-        url = f"lectern://{c.addresses()}/?timeout=60000"
+        url = f"lectern://{c.addresses()}/?timeout=120000"
         with Library("crowd", url, n, seconds=100) as p:  # all of them at once
             a = p.answer()
             expect_equal((a["inserted"], a["read_back"], a["failed"]), (n, n, 0), f"{a['error']}")

@@ -71,11 +71,16 @@ def test_stock_sqlite_counts_on_a_follower_during_the_load():
         expect(not bad, f"a stock reader saw {bad}")
 
 
-def run_local(directory, sql, seconds=90):
+def run_local(directory, sql, *flags, seconds=90):
     done = subprocess.run([os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD, "--dir",
-                           directory], input=sql, capture_output=True, text=True, check=False,
-                          timeout=seconds * PATIENCE)
+                           directory, *flags], input=sql, capture_output=True, text=True,
+                          check=False, timeout=seconds * PATIENCE)
     return done.returncode, done.stdout, done.stderr
+
+
+def own_base_port():
+    """Ports that no other test, and no connection, takes while this process lives."""
+    return next(p for p in range(30000, 32000, 500) if claim_port(p))
 
 
 def no_node_runs(directory):
@@ -105,7 +110,7 @@ def test_make_run_loads_and_finds_again():
 @case(seconds=90)
 def test_two_clusters_beside_each_other():
     """The second one is told its ports, and keeps them."""
-    base = next(p for p in range(30000, 32000, 500) if claim_port(p))
+    base = own_base_port()
     command = [os.path.join(ROOT, "deploy/local-cluster"), "--build", BUILD]
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         with subprocess.Popen([*command, "--dir", one], stdin=subprocess.PIPE, text=True,
@@ -185,7 +190,8 @@ def test_make_run_stops_its_nodes_when_it_is_told_to_end():
 @case(seconds=90)
 def test_make_run_takes_other_ports_when_its_own_are_taken():
     with tempfile.TemporaryDirectory() as d:
-        status, out, err = run_local(d, "CREATE TABLE t(a);\nINSERT INTO t VALUES (42);\n")
+        status, out, err = run_local(d, "CREATE TABLE t(a);\nINSERT INTO t VALUES (42);\n",
+                                     "--base-port", str(own_base_port()))
         expect_equal((status, out), (0, ""), f"first run ({err})")
         with open(os.path.join(d, "cluster.env"), encoding="utf-8") as f:
             ports = dict(line.strip().split("=") for line in f if "_PORT" in line)

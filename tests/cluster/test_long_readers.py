@@ -7,13 +7,17 @@ import sqlite3
 import threading
 import time
 
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.cluster import (HANG, PATIENCE, Cluster, case, expect, expect_equal, expect_error,
+                               wait_for)
 from tests.lib.lectern_client import ConnectionLost, LecternError
 
 # Small, so that a test is quick: what matters is their order.
 READER_LIMIT = 1500 * PATIENCE
 LIMITS = {"wal_checkpoint": "128KiB", "wal_restart": "512KiB", "wal_limit": "2MiB",
           "reader_warn": 300, "reader_limit": READER_LIMIT}
+TRANSACTION_LIMIT, NAMED_LIMIT = 3000 * PATIENCE, 2500 * PATIENCE
+# An election timeout where one leader goes on, also on a machine that stands still for a second.
+ONE_LEADER_MS = 2000 * PATIENCE
 WAL_LIMIT = 2 * 1024 * 1024
 # Minutes of work, and no row before the end.
 LONG_COUNT = "SELECT count(*) FROM t a, t b, t c, t d, t e, t f WHERE a.id + f.id = -1"
@@ -79,32 +83,54 @@ def wal_bytes(node):
     return row["wal_bytes"] if row else None
 
 
-def wait_long(node):
-    wait_for(lambda: (wal_bytes(node) or 0) > WAL_LIMIT, "the WAL is over its limit")
-
-
 def wait_short(node):
     wait_for(lambda: (wal_bytes(node) or WAL_LIMIT) < WAL_LIMIT, "the WAL has started over")
+
+
+def lost(q):
+    """Uses Q's transaction, so it is never idle: whether it was rolled back."""
+    try:
+        q.query("SELECT count(*) FROM t")
+        return False
+    except LecternError as e:
+        expect_equal(e.name, "TXN_LOST", e.message)
+        return True
+
+
+def grows_long_beside(q, node):
+    """Begins a transaction on Q: whether the WAL is over its limit before the transaction's end.
+    On a slow disk it takes a while until there is so much to write."""
+    q.query("BEGIN")
+    while not lost(q):
+        if (wal_bytes(node) or 0) > WAL_LIMIT:
+            return True
+    return False
 
 
 def wait_log(node, pattern):
     return wait_for(lambda: re.search(pattern, node.log_text()), f"the log says {pattern}")
 
 
+def is_named_and_ended(node, q):
+    """Whether a long read was named before it was ended. Where writes come slowly, the WAL gets so
+    long only when the read is so old already."""
+    q.begin(LONG_COUNT + " AND 'x' <> \"a\".v\n OR ?", (0,))
+    e = expect_error("TIMEOUT", q.finish, 9, says="reader-limit.*wal-limit: 2 MiB")
+    expect("starting over" in e.message, e.message)
+    return re.search(r'reader_holds_wal session=\d+ age_ms=\d+ wal_bytes=\d{7,} '
+                     r'restart_waits_ms=\d+ sql="SELECT count\(\*\) FROM t a, t b, t c, '
+                     r't d, t e, t f WHERE a.id \+ f.id = -1 AND \'x\'"', node.log_text())
+
+
 @case(short=True)
 def test_a_running_read_is_named_and_ended():
-    with Cluster(**LIMITS) as c:
+    with Cluster(election_timeout=ONE_LEADER_MS, **{**LIMITS, "reader_limit": NAMED_LIMIT}) as c:
         leader = c.leader()
         with leader.client() as q:
             fill(q)
         for node in (leader, c.others(leader)[0]):
             with node.client() as q, writes(leader):
-                q.begin(LONG_COUNT + " AND 'x' <> \"a\".v\n OR ?", (0,))
-                wait_log(node, r'reader_holds_wal session=\d+ age_ms=\d+ wal_bytes=\d{7,} '
-                               r'restart_waits_ms=\d+ sql="SELECT count\(\*\) FROM t a, t b, t c, '
-                               r't d, t e, t f WHERE a.id \+ f.id = -1 AND \'x\'"')
-                e = expect_error("TIMEOUT", q.finish, 9, says="reader-limit.*wal-limit: 2 MiB")
-                expect("starting over" in e.message, e.message)
+                wait_for(lambda n=node, q=q: is_named_and_ended(n, q), f"{node} names it")
                 wait_short(node)
                 expect_equal(q.query("SELECT count(*) FROM t").rows, [(300,)], "afterwards")
             wait_log(node, r"reader_ended session=\d+")
@@ -173,35 +199,25 @@ def test_another_program_is_named_and_who_reads_nothing_is_not_ended():
 
 @case(short=True)
 def test_an_open_transaction_does_not_hold_the_wal_longer_than_its_limits():
-    with Cluster(1, transaction_timeout=READER_LIMIT, **LIMITS) as c:
+    with Cluster(1, transaction_timeout=TRANSACTION_LIMIT, **LIMITS) as c:
         node = c.nodes[0]
         with node.client() as q:
             fill(q)
         with node.client() as q, writes(node):
             for _ in range(2):
-                q.query("BEGIN")
-                q.query("SELECT count(*) FROM t")
-                wait_long(node)
-
-                def lost():
-                    try:
-                        q.query("SELECT count(*) FROM t")  # never idle
-                        return False
-                    except LecternError as e:
-                        expect_equal(e.name, "TXN_LOST", e.message)
-                        return True
-                wait_for(lost, "the transaction is rolled back")
+                wait_for(lambda: grows_long_beside(q, node), "a transaction holds the WAL")
+                wait_for(lambda: lost(q), "the transaction is rolled back")
                 wait_short(node)
 
 
-def watch_wal(nodes, enough, seconds):
+def watch_wal(nodes, enough, seconds=30):
     """The WAL's sizes until each has started over ENOUGH times: its longest, by node."""
     most = {node: 0 for node in nodes}
     restarts = {node: 0 for node in nodes}
     before = {node: 0 for node in nodes}
-    end = time.monotonic() + seconds * PATIENCE
+    end = time.monotonic() + seconds * HANG
     while min(restarts.values()) < enough:
-        expect(time.monotonic() < end, f"restarts of the WAL in {seconds} s: {restarts}")
+        expect(time.monotonic() < end, f"restarts of the WAL in {seconds * HANG} s: {restarts}")
         for node in nodes:
             now = wal_bytes(node) or before[node]
             restarts[node] += now < before[node]
@@ -222,7 +238,7 @@ def stays(node):
 def test_the_wal_is_bounded_whoever_reads():
     """Writes and short reads without an end, and always one read that stays, begun anew as soon as
     it was ended; on the leader and on a follower."""
-    with Cluster(**LIMITS) as c:
+    with Cluster(election_timeout=ONE_LEADER_MS, **LIMITS) as c:
         leader = c.leader()
         nodes = (leader, c.others(leader)[0])
         with leader.client() as q:
@@ -234,7 +250,7 @@ def test_the_wal_is_bounded_whoever_reads():
                 stack.enter_context(reads(node))
             long_reads = [stack.enter_context(stays(node)) for node in nodes]
             began = time.monotonic()
-            most = watch_wal(nodes, 4, 30)
+            most = watch_wal(nodes, 4)
             written = writer.done * 200000
         for node, long_read in zip(nodes, long_reads):
             print(f"{node}: WAL at most {most[node] >> 10} KiB, {written >> 10} KiB written in "
@@ -256,7 +272,7 @@ def test_the_wal_is_bounded_when_reads_relieve_each_other():
             first = stack.enter_context(stays(node))
             time.sleep(READER_LIMIT / 2000)
             second = stack.enter_context(stays(node))
-            most = watch_wal((node,), 2, 30)
+            most = watch_wal((node,), 2)
         print(f"WAL at most {most[node] >> 10} KiB, "
               f"{first.done} and {second.done} long reads ended")
         expect(min(first.done, second.done) >= 1, "who stays was not ended")

@@ -48,7 +48,7 @@ def test_a_read_transaction_sees_one_state_on_every_node():
 
 @case()
 def test_read_transactions_are_bounded_in_time_and_number():
-    flags = {"transaction_idle_timeout": 1000, "transaction_timeout": 2500, "read_transactions": 2}
+    flags = {"transaction_idle_timeout": 1000, "transaction_timeout": 2500}
     with Cluster(1, **flags) as c, c.client() as q:
         q.query("CREATE TABLE t(a)")
         q.query("BEGIN READONLY")
@@ -57,16 +57,19 @@ def test_read_transactions_are_bounded_in_time_and_number():
         expect("transaction-idle-timeout" in e.message and e.flags & TIME_UP, e.message)
         expect(not e.in_transaction, "it is over")
         expect_equal(count(q), 0, "and the next statement is one by itself")
-        q.query("BEGIN READONLY")
-        begun = time.monotonic()
-        lost = wait_for(lambda: lost_of(q), "the end of a long one")
+        lost = "transaction-idle-timeout"
+        while "transaction-idle-timeout" in lost:  # this machine stood still for a second
+            begun = time.monotonic()
+            q.query("BEGIN READONLY")
+            lost = wait_for(lambda: lost_of(q), "the end of a long one")
         expect("transaction-timeout" in lost, lost)
-        expect(2.0 < time.monotonic() - begun < 10, "after its time")
+        expect(time.monotonic() - begun > 2.4, "before its time")
         q.query("BEGIN READONLY")
         time.sleep(1.5)
         expect(not q.query("ROLLBACK").in_transaction, "ROLLBACK is what it would want anyway")
 
-        # The third waits until one of the two is over.
+    # The third waits until one of the two is over.
+    with Cluster(1, read_transactions=2) as c:
         with c.client() as a, c.client() as b, c.client() as third:
             a.query("BEGIN READONLY")
             b.query("BEGIN READONLY")

@@ -55,8 +55,10 @@ class Running:
 
         def quiet():
             with open(f"/proc/{self.process.pid}/status", encoding="ascii") as f:
-                seen.append([line for line in f if "ctxt_switches" in line])
-            return len(seen) > 20 and all(x == seen[-1] for x in seen[-20:])
+                seen.append([line for line in f if line.startswith("State:") or
+                             "ctxt_switches" in line])
+            return (len(seen) > 20 and "(sleeping)" in seen[-1][0]  # not: gets no processor
+                    and all(x == seen[-1] for x in seen[-20:]))
         self.wait(quiet, "it waits")
 
     def interrupt(self, says="Error: interrupted\n"):
