@@ -114,11 +114,13 @@ def test_the_shell_in_a_pipe():
         status, out, err = shell(c, "CREATE TABLE t(a, b);\nINSERT INTO t VALUES (1, 'x'), (2, "
                                     "NULL);\nSELECT * FROM t;\n.tables\n")
         expect_equal((status, out), (0, "1|x\n2|\nt\n"), f"the shell's answer ({err})")
-        status, out, err = shell(c, ".status\n")
-        expect_equal(status, 0, f".status ({err})")
-        for node in c.nodes:
-            expect(node.address in out, f".status does not show {node}: {out}")
-        expect_equal(len(re.findall(r"\bleader\b", out.split("\n", 1)[1])) >= 1, True, ".status")
+
+        def shows_all():
+            status, out, err = shell(c, ".status\n")
+            expect_equal(status, 0, f".status ({err})")
+            return (all(node.address in out for node in c.nodes)
+                    and re.search(r"\bleader\b", out.split("\n", 1)[1]))
+        c.wait(shows_all, ".status shows every node, and who leads")
         status, out, err = shell(c, "SELECT 1;\nSELEC 2;\nSELECT 3;\n")
         expect(status != 0, "exit 0 after an error")
         expect('near "SELEC"' in err and "near" not in out, f"out {out!r}, err {err!r}")
