@@ -7,7 +7,8 @@ import time
 
 from tests.cluster.test_disk_errors import FaultyCluster
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.cluster import (HANG, PATIENCE, STEADY, Cluster, case, expect, expect_equal,
+                               expect_error, wait_for)
 
 LONG = ("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000000)"
         " SELECT count(*) FROM n")
@@ -35,7 +36,7 @@ def test_the_last_answer_of_a_lost_leader_ends_a_connection_with_open_transactio
 def others_are_served(node):
     """What was sent before has come to NODE: a new connection is served after the old one."""
     with node.client() as other:
-        other.connection.ping(timeout=2 * PATIENCE)
+        other.connection.ping(timeout=10 * HANG)
 
 
 @case(short=True)
@@ -48,12 +49,12 @@ def test_many_cancels_of_a_long_queue_delay_nobody():
             waiting = wire.query(7, "SELECT 1", level="any", stream=1)
             hostile.send_raw(waiting * 60000)
             other.connection.ping()
-            hostile.send_raw(wire.frame(wire.CANCEL, 999999999) * 20000)
+            hostile.send_raw(wire.frame(wire.CANCEL, 999999999) * 100000)
             began = time.monotonic()
             for _ in range(5):
                 other.connection.ping(timeout=60)
             took = time.monotonic() - began
-            expect(took < 1 * PATIENCE, f"another connection waited {took:.1f} s")
+            expect(took < 5 * PATIENCE, f"another connection waited {took:.1f} s")
 
 
 @case(short=True)
@@ -70,7 +71,7 @@ def test_a_client_that_is_gone_behind_its_end_keeps_no_reader():
             gone.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                             struct.pack("ii", 1, 0))
             gone.close()
-            expect_equal(other.query("SELECT 1", timeout_ms=5000 * PATIENCE).rows, [(1,)], "a read")
+            expect_equal(other.query("SELECT 1", timeout_ms=5000 * HANG).rows, [(1,)], "a read")
 
 
 def measured(n=3, **settings):
@@ -111,30 +112,31 @@ def test_requests_of_closed_streams_count_until_they_come_back():
 
 @case()
 def test_long_answers_of_one_moment_are_not_in_memory_together():
-    """Of 60 times 20 MB: as many as one write may answer in one batch, and then what is held."""
+    """Of 24 times 20 MB: as many as one write may answer in one batch, and then what is held. No
+    more than 24, for it must be over long before who takes nothing is sent away: in 10 s."""
     with measured(1) as c:
         node = c.nodes[0]
         with node.client() as hostile:
             hostile.query("CREATE TABLE t(a)")
             before = peak_mib(node)
-            first = hostile.begin("INSERT INTO t " + LONG.replace("1000000000", "2000000"))
-            streams = [hostile.stream() for _ in range(60)]
+            first = hostile.begin("INSERT INTO t " + LONG.replace("1000000000", "1000000"))
+            streams = [hostile.stream() for _ in range(24)]
             for stream in streams:
                 stream.begin("INSERT INTO t VALUES (1) RETURNING zeroblob(20000000)")
             hostile.finish(first)
             with node.client() as other:
                 expect(other.query("SELECT count(*) FROM t", level="strong").rows, "no answer")
-                wait_for(lambda: other.query("SELECT count(*) FROM t").rows == [(61,)],
+                wait_for(lambda: other.query("SELECT count(*) FROM t").rows == [(25,)],
                          "all writes")
             more = peak_mib(node) - before
-            expect(more < 600, f"{more} MiB for answers")
+            expect(more < 350, f"{more} MiB for answers")
 
 
 @case()
 def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
     """Each stream takes nothing; its leader has a few bytes of the answer left, the follower the
     whole window."""
-    with measured() as c:
+    with measured(**STEADY) as c:
         leader = c.leader()
         follower = c.others(leader)[0]
         with follower.client() as hostile:
@@ -160,7 +162,8 @@ def test_a_follower_holds_no_more_of_relayed_answers_than_of_its_own():
 @case()
 def test_open_transactions_have_a_limit():
     """Each has a SQLite connection: a client with 16,384 streams must not open as many."""
-    with Cluster(1) as c, c.nodes[0].client() as a, c.nodes[0].client() as other:
+    idle = {"transaction_idle_timeout": 60000}
+    with Cluster(1, **idle) as c, c.nodes[0].client() as a, c.nodes[0].client() as other:
         streams = [a.stream() for _ in range(1025)]
         for stream in streams[:-1]:
             stream.query("BEGIN")
@@ -184,7 +187,8 @@ def fill(clients, sql, size):
 @case(seconds=120)
 def test_what_waits_has_one_limit_for_all_connections():
     """Each connection is within its own; whole requests, and long frames that never end."""
-    with measured(1, transaction_idle_timeout=60000, waiting_bytes="128MiB") as c:
+    with measured(1, transaction_idle_timeout=60000, transaction_timeout=300000,
+                  waiting_bytes="128MiB") as c:
         node = c.nodes[0]
         with c.client() as holder, c.client() as other:
             holder.query("CREATE TABLE t(a)")
@@ -239,7 +243,7 @@ def test_answers_that_wait_have_one_limit_for_all_connections():
             more = peak_mib(node) - before
             expect(more < 400, f"{more} MiB of 900 wait")
             ends = [end_of(q) for q in hostile]  # closed: it took nothing for 10 s, if this is slow
-            expect(set(ends) <= {"ROWS_LOST", "done", "closed"} and ends.count("ROWS_LOST") > 15 and
+            expect(set(ends) <= {"ROWS_LOST", "done", "closed"} and "ROWS_LOST" in ends and
                    len(set(ends)) > 1, f"{ends}")
 
 
@@ -268,7 +272,7 @@ def test_a_statement_whose_client_takes_a_byte_now_and_then_is_ended():
 @case()
 def test_requests_of_one_client_of_a_follower_leave_room_to_its_others():
     """For the leader all of them come from one node."""
-    with Cluster(transaction_idle_timeout=60000) as c:
+    with Cluster(**STEADY, transaction_idle_timeout=60000) as c:
         follower = c.others(c.leader())[0]
         with c.client() as holder, follower.client() as hostile, follower.client() as other:
             holder.query("CREATE TABLE t(a)")
@@ -286,7 +290,7 @@ def test_requests_of_one_client_of_a_follower_leave_room_to_its_others():
 
 @case()
 def test_answers_to_one_client_of_a_follower_leave_room_to_its_others():
-    with Cluster() as c:
+    with Cluster(**STEADY) as c:
         follower = c.others(c.leader())[0]
         with follower.client() as hostile, follower.client() as other:
             other.query("CREATE TABLE t(a)")
@@ -309,7 +313,7 @@ def stopped(q):
 
 @case()
 def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
-    with FaultyCluster(transaction_idle_timeout=1000) as c:
+    with FaultyCluster(transaction_idle_timeout=3000) as c:
         leader = c.leader()
         victim = c.others(leader)[0]
         with victim.client() as q, leader.client() as other:
@@ -321,7 +325,7 @@ def test_a_failed_node_frees_its_sessions_of_their_transactions_at_the_leader():
             error = wait_for(lambda: stopped(q), "the node has failed")
             expect_equal((error.name, error.flags & 1), ("STOPPED", 0), "error")
             expect_equal(stopped(q).name, "STOPPED", "the next one")
-            time.sleep(2.5)  # else the leader would find it idle
+            time.sleep(4.5)  # else the leader would find it idle
             expect("transaction-lost" not in leader.log_text(), "it was still open there")
             victim.heal()
 
