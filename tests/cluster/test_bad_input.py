@@ -8,8 +8,8 @@ import socket
 import struct
 
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import (PATIENCE, Cluster, case, expect, expect_equal, expect_error,
-                               free_port)
+from tests.lib.cluster import (PATIENCE, STEADY, Cluster, case, expect, expect_equal,
+                               expect_error, free_port)
 from tests.lib.lectern_client import BadFrame, Client, ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
@@ -79,7 +79,7 @@ def hostile_bytes(rng):
 @case(short=True, seconds=90)
 def test_broken_frames_get_one_error_and_harm_nobody():
     rng = random.Random(7)
-    with Cluster() as c, c.client() as q:
+    with Cluster(**STEADY) as c, c.client() as q:
         q.query(TABLE)
         with Writers(c.nodes, 2) as w:
             for node in c.nodes:
@@ -206,7 +206,7 @@ def test_oversized_requests_are_refused_and_the_connection_goes_on():
 def test_a_transaction_over_the_limit_fails_alone():
     sql = ("INSERT INTO big WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
            "LIMIT 4000) SELECT randomblob(4000) FROM n")  # 16 MB
-    with Cluster(transaction_bytes="8MiB") as c, c.client() as q:
+    with Cluster(**STEADY, transaction_bytes="8MiB") as c, c.client() as q:
         q.query(TABLE)
         q.query("CREATE TABLE big(a)")
         with Writers(c.nodes, 2) as w:
@@ -228,7 +228,7 @@ def test_a_transaction_over_the_limit_fails_alone():
 
 @case(seconds=90)
 def test_a_full_queue_refuses_and_recovers():
-    with Cluster(queue_length=8) as c, c.client() as holder:
+    with Cluster(1, queue_length=8, transaction_idle_timeout=60000) as c, c.client() as holder:
         holder.query("CREATE TABLE t(a)")
         holder.query("BEGIN IMMEDIATE")
         holder.query("INSERT INTO t VALUES (0)")
@@ -303,9 +303,9 @@ def test_too_many_connections_are_refused_with_a_sentence():
 @case(seconds=90)
 def test_strangers_on_the_peer_port_are_harmless():
     rng = random.Random(3)
-    with Cluster() as c, c.client() as q:
+    with Cluster(**STEADY) as c, c.client() as q:
         q.query("CREATE TABLE t(a)")
-        term = c.leader().status()["term"]
+        term = c.leader().row()["term"]
         for i in range(60):
             node = c.nodes[i % 3]
             with socket.create_connection(("127.0.0.1", node.peer_port), timeout=5) as s:
@@ -321,7 +321,7 @@ def test_strangers_on_the_peer_port_are_harmless():
                     pass
             q.query("INSERT INTO t VALUES (?)", (i,))
         c.check_alive()
-        expect_equal(c.leader().status()["term"], term, "strangers caused an election")
+        expect_equal(c.leader().row()["term"], term, "strangers caused an election")
         c.check_equal()
 
 

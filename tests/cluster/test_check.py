@@ -48,7 +48,7 @@ def test_check_finds_all_well_after_a_stop_and_after_a_kill():
         status, text = check(node.dir)
         expect_equal(status, 1, f"a running node is not checked: {text}")
         expect("stop the node" in text, text)
-        position = node.status()
+        position = node.row()
         node.kill()
         status, text = check(node.dir)
         expect_equal(status, 0, f"after kill -9: {text}")

@@ -10,7 +10,8 @@ import time
 from tests.cluster.test_hostile_streams import peak_mib
 from tests.cluster.test_silent_leaders import RelayedCluster, hold_little
 from tests.lib import lectern_client as wire
-from tests.lib.cluster import SANITIZED, Cluster, case, expect, expect_equal, expect_error, wait_for
+from tests.lib.cluster import (SANITIZED, STEADY, Cluster, case, expect, expect_equal,
+                               expect_error, wait_for)
 from tests.lib.hrana import Door
 
 
@@ -118,7 +119,7 @@ def test_a_leader_that_answers_a_describe_with_done():
 @case(seconds=90)
 def test_a_slow_way_to_the_leader_is_not_a_dead_one():
     """The PING waits behind 24 MB, of which 3 come a second."""
-    with RelayedCluster() as c:
+    with RelayedCluster(**STEADY) as c:
         leader = c.leader()
         node = c.others(leader)[0]
         gates(c)
@@ -137,7 +138,7 @@ def test_more_sessions_than_streams_wait_for_one_connection():
     """17,000 requests come before the leader has said WELCOME, and a connection has 16,000
     streams."""
     n = 17000
-    with RelayedCluster(queue_length=n) as c:
+    with RelayedCluster(**STEADY, queue_length=n) as c:
         leader = c.leader()
         node = c.others(leader)[0]
         with leader.client() as q:
@@ -163,7 +164,7 @@ def test_more_sessions_than_streams_wait_for_one_connection():
 @case(seconds=90)
 def test_what_waits_for_the_leader_counts_when_its_streams_are_closed():
     """Twenty times 20 MB are on their way to a leader that takes nothing."""
-    with RelayedCluster(waiting_bytes="128MiB") as c:
+    with RelayedCluster(**STEADY, waiting_bytes="128MiB") as c:
         leader = c.leader()
         node = c.others(leader)[0]
         gates(c)
@@ -205,10 +206,10 @@ def test_what_was_noted_of_a_write_in_doubt_is_told():
         with node.client() as q:
             q.query("CREATE TABLE t(a)")
             leader.gate.answers = False
-            before = leader.status()["seq"]
+            before = leader.row()["seq"]
             q.begin("INSERT INTO t VALUES (1), (2), (3) RETURNING zeroblob(900000)",
                     number=q.next_number(), flags=wire.AGAIN)
-            wait_for(lambda: leader.status()["seq"] > before, "its failure is in the log")
+            wait_for(lambda: leader.row()["seq"] > before, "its failure is in the log")
             leader.gate.answers = True
             leader.gate.cut()
             error = expect_error("TOO_BIG", q.finish)

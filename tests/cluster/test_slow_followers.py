@@ -3,7 +3,7 @@
 import os
 import threading
 
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal
+from tests.lib.cluster import PATIENCE, STEADY, Cluster, case, expect, expect_equal
 
 MIB = 1024 * 1024
 BLOB = 400_000
@@ -54,7 +54,7 @@ def write(q, n):
 
 @case(seconds=120, weight=2)
 def test_a_follower_that_stands_still_is_fed_from_the_disk():
-    with Cluster(log_keep="1GiB") as c:
+    with Cluster(**STEADY, log_keep="1GiB") as c:
         leader = c.leader()
         slow, other = c.others(leader)
         with leader.client(socket_timeout=60.0 * PATIENCE) as q:
@@ -62,7 +62,7 @@ def test_a_follower_that_stands_still_is_fed_from_the_disk():
             write(q, WARM)
             c.wait_equal()
             before = resident(leader)
-            seq = slow.status()["seq"]
+            seq = slow.row()["seq"]
             slow.pause()
             with Most(leader) as leaders, Most(other) as others:
                 write(q, WRITES)
@@ -77,7 +77,7 @@ def test_a_follower_that_stands_still_is_fed_from_the_disk():
                        f"the leader grew from {before // MIB} to {most // MIB} MiB")
             expect(max(leaders.most, catching.most, others.most, slows.most) < RESIDENT_MAX,
                    "a node is too large")
-            expect(slow.status()["seq"] >= seq + WRITES, "it did not apply all")
-        expect_equal(leader.status()["role"], "leader", "role of the leader, all the time")
+            expect(slow.row()["seq"] >= seq + WRITES, "it did not apply all")
+        expect_equal(leader.row()["role"], "leader", "role of the leader, all the time")
         expect("fetch" not in slow.log_text(), "it fetched the database: the log was there")
         c.check_equal()
