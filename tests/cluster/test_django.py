@@ -127,10 +127,14 @@ def backported():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(kept) and shutil.which("apt-get"):
             with tempfile.TemporaryDirectory(dir=PACKAGES) as d:
-                subprocess.run(["apt-get", "-q", "download", "python3-django/bookworm-backports"],
-                               cwd=d, check=False, timeout=60, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-                for package in glob.glob(os.path.join(d, "*.deb")):
+                try:
+                    done = subprocess.run(["apt-get", "-q", "download",
+                                           "python3-django/bookworm-backports"], cwd=d, timeout=60,
+                                          check=False, stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL).returncode == 0
+                except subprocess.TimeoutExpired:  # what there is of it is a part
+                    done = False
+                for package in glob.glob(os.path.join(d, "*.deb")) if done else ():
                     subprocess.run(["dpkg", "-x", package, os.path.join(d, "root")], check=True)
                     os.rename(os.path.join(d, "root"), kept)
     found = os.path.join(kept, "usr", "lib", "python3", "dist-packages")

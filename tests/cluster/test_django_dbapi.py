@@ -254,14 +254,14 @@ def test_dbapi_transactions():
 @case(seconds=60)
 def test_dbapi_threads():
     """Threads, each with a connection to another node first, read and raise one number."""
-    with Cluster(3, http=True) as c:
+    with Cluster(3, http=True, election_timeout=3000) as c:
         urls = [url(n) for n in c.nodes]
         db = lectern.connect(urls, isolation_level=None)
         db.execute("CREATE TABLE t(a)")
         db.execute("INSERT INTO t VALUES (0)")
 
         def raise_it(begin, first, done, failed):
-            own = lectern.connect(urls[first:] + urls[:first], isolation_level=None)
+            own = lectern.connect(urls[first:] + urls[:first], isolation_level=None, timeout=60)
             for _ in range(15):
                 try:
                     own.execute(begin)
@@ -369,7 +369,7 @@ def test_dbapi_streams_what_is_large():
                          [[1, 20000], [19999, 19999]], "two at once")
         db.commit()
         # The time of a statement is the server's, not the one that a program has for its rows.
-        patient = lectern.connect(url(c.node(1)), timeout=1.0)
+        patient = lectern.connect(url(c.node(1)), timeout=2.0)
         seen = 0
         long = NUMBERS.replace("SELECT i FROM", "SELECT printf('%.1000c', 'x') FROM")
         for _ in patient.execute(long):

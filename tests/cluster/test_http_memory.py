@@ -65,7 +65,8 @@ def test_bodies_that_never_end_have_one_limit():
 @case()
 def test_answers_that_are_not_complete_have_one_limit():
     """Each has its rows, and waits for its last statement; the limit of one answer is 10 MiB."""
-    with measured(1, http=True, waiting_bytes=f"{LIMIT_MIB}MiB") as c:
+    with measured(1, http=True, waiting_bytes=f"{LIMIT_MIB}MiB",
+                  transaction_idle_timeout=60000) as c:
         node = c.nodes[0]
         with node.client() as holder:
             holder.query("CREATE TABLE t(a)")

@@ -11,11 +11,10 @@ import resource
 import shutil
 import socket
 import subprocess
-import time
 
 from tests.cluster.test_catchup import make, remove, wait_fetched
 from tests.cluster.test_disk_errors import FaultyCluster
-from tests.cluster.test_http_conn import GET, dial, hear
+from tests.cluster.test_http_conn import GET, cpu_seconds, dial, hear
 from tests.cluster.test_log_cut import SMALL
 from tests.cluster.test_members import cluster as command
 from tests.lib import metrics, promql
@@ -172,7 +171,8 @@ def test_a_leader_that_was_stopped_for_a_while_does_not_say_that_it_leads():
             conn.request("GET", path)
             expect(conn.getresponse().read(), "it has accepted the connection")
         old.pause()
-        c.wait(lambda: any(x.status()["role"] == "leader" for x in c.others(old)), "another leads")
+        c.wait(lambda: any((x.status() or {}).get("role") == "leader" for x in c.others(old)),
+               "another leads")
         for path, conn in asked.items():
             conn.request("GET", path)
         old.resume()
@@ -477,8 +477,8 @@ def test_lag_is_seen_and_ends():
             return (value(m, "lectern_member_lag_seconds", member=str(slow.id)) > 1 and
                     value(m, "lectern_member_lag_entries", member=str(slow.id)) >= 20)
         c.wait(behind, "the leader sees that a member is behind")
-        lag = value(scrape(leader), "lectern_member_lag_seconds", member=str(other.id))
-        expect(lag < 1 * PATIENCE, f"the other one is behind, too: {lag}")
+        c.wait(lambda: behind() and value(scrape(leader), "lectern_member_lag_seconds",
+                                          member=str(other.id)) < 1, "the other one is not behind")
         slow.resume()
         for node in c.nodes:
             c.wait(lambda n=node: value(scrape(n), "lectern_lag_seconds") < 1 and
@@ -502,18 +502,15 @@ def test_metrics_with_ten_thousand_connections():
             s.sendall(GET)
             guests.append(s)
             hear(s, b"lectern ")
-        times = []
         with dial(node) as s:
-            for _ in range(30):
-                begun = time.monotonic()
+            took = cpu_seconds(node)
+            for _ in range(200):
                 s.sendall(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
                 text = hear(s, b"\nlectern_uptime_seconds ")
-                times.append(time.monotonic() - begun)
+            took = (cpu_seconds(node) - took) * 1000 / 200
         expect(f'lectern_connections{{kind="http"}} {many}\n'.encode() in text, "all are counted")
-        times.sort()
-        print(f"/metrics with {many} connections: median {times[15] * 1000:.2f} ms, "
-              f"worst of 30 {times[-1] * 1000:.2f} ms")
-        expect(times[15] < 0.005 * PATIENCE, f"/metrics took {times[15] * 1000:.2f} ms")
+        print(f"/metrics with {many} connections: {took:.2f} ms of CPU")
+        expect(took < 5 * PATIENCE, f"/metrics took {took:.2f} ms of CPU")
         for s in guests:
             s.close()
 

@@ -71,7 +71,10 @@ class Hostile(threading.Thread):
             if self.random.random() < takes:
                 self.take(q)
         if self.random.random() < 0.3:
-            q.shutdown_write()
+            try:
+                q.shutdown_write()
+            except OSError as e:  # its node is dead
+                raise wire.ConnectionLost(str(e)) from e
             self.take(q, 200)
 
     def act(self, q, stream):
