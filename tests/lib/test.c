@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +113,47 @@ static uint64_t cpu_ms(int who)
 uint64_t test_cpu_ms(void)
 {
     return cpu_ms(RUSAGE_SELF) + cpu_ms(RUSAGE_CHILDREN);
+}
+
+#define FELT_STEP_MS 10 /* three times that is felt of a longer sleep */
+
+static _Atomic uint64_t felt_ns;
+
+static uint64_t mono_ns(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void *feel_time(void *arg)
+{
+    (void)arg;
+    for (uint64_t before = mono_ns(), now;; before = now) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = FELT_STEP_MS * 1000000}, NULL);
+        now = mono_ns();
+        uint64_t step = now - before, most = 3 * FELT_STEP_MS * 1000000u;
+        (void)atomic_fetch_add(&felt_ns, step < most ? step : most);
+    }
+    return NULL;
+}
+
+static void start_to_feel(void)
+{
+    pthread_t thread;
+    sigset_t all, kept;
+    (void)sigfillset(&all);
+    EXPECT(pthread_sigmask(SIG_BLOCK, &all, &kept) == 0); /* they are the test's */
+    EXPECT(pthread_create(&thread, NULL, feel_time, NULL) == 0);
+    EXPECT(pthread_detach(thread) == 0);
+    EXPECT(pthread_sigmask(SIG_SETMASK, &kept, NULL) == 0);
+}
+
+uint64_t test_felt_ms(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    EXPECT(pthread_once(&once, start_to_feel) == 0);
+    return atomic_load(&felt_ns) / 1000000;
 }
 
 uint64_t test_rounds(uint64_t n)

@@ -33,6 +33,10 @@ uint64_t test_seed(void);
 /* Processor time of this process and its children that ended: how long something takes, whoever
  * else works on this machine. */
 uint64_t test_cpu_ms(void);
+/* Milliseconds since its first call, without those in which this process stood still (it was
+ * stopped, or got no processor): for "that took no longer than", whatever this machine does
+ * meanwhile. A thread of its own counts them. */
+uint64_t test_felt_ms(void);
 /* N, or N / 10 under a sanitizer, or times LECTERN_LONG when set: rounds of a random test. */
 uint64_t test_rounds(uint64_t n);
 

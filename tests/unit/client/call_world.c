@@ -531,10 +531,10 @@ void ask(struct world *w, struct asked *a, const char *sql, uint64_t timeout_ms)
 
 void wait_end(struct world *w, struct asked *a, uint64_t limit_ms)
 {
-    uint64_t limit = clock_mono_ms() + limit_ms;
+    uint64_t limit = test_felt_ms() + limit_ms;
     while (!a->ended) {
         EXPECT_OK(loop_turn(cluster_loop(w->cluster), 20));
-        EXPECT(clock_mono_ms() < limit);
+        EXPECT(test_felt_ms() < limit);
     }
 }
 

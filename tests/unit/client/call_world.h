@@ -90,7 +90,7 @@ void ask_events(struct call_events *events, struct asked *a);
 void ask(struct world *w, struct asked *a, const char *sql, uint64_t timeout_ms);
 void ask_as(struct world *w, struct asked *a, enum wire_type type, enum call_kind kind,
             enum wire_level level, uint32_t keep, const char *sql, uint64_t timeout_ms);
-/* Turns the loop until it ended; LIMIT_MS more than that is a failure. Frees the call. */
+/* Turns the loop until it ended; more than LIMIT_MS of felt time are a failure. Frees the call. */
 void wait_end(struct world *w, struct asked *a, uint64_t limit_ms);
 /* Both, within ten seconds. */
 enum err run_sql(struct world *w, const char *sql, struct asked *a);

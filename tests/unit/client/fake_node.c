@@ -257,6 +257,24 @@ static void unlock_and_wake(struct fake_node *n)
     EXPECT(write(n->wake_fd, &one, sizeof one) == sizeof one);
 }
 
+uint16_t fake_port_of_both(void)
+{
+    for (unsigned tries = 0; tries < 100; tries++) {
+        struct fake_node v6 = {.o.host = "::1"};
+        struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int on = 1, kept = bind_socket(&v6);
+        int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        EXPECT(other >= 0);
+        EXPECT(setsockopt(other, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+        v4.sin_port = htons(v6.port);
+        if (bind(other, (struct sockaddr *)&v4, sizeof v4) == 0)
+            return v6.port; /* both stay open, and never listen */
+        (void)close(kept);
+        (void)close(other);
+    }
+    test_fail(__FILE__, __LINE__, "no port is free at both addresses");
+}
+
 struct fake_node *fake_node_start(const struct fake_options *o)
 {
     struct fake_node *n = calloc(1, sizeof *n);

@@ -47,6 +47,8 @@ struct fake_options {
     bool silent; /* nothing */
 };
 
+/* A port that is free at ::1 and at 127.0.0.1, and stays so for this process's nodes. */
+uint16_t fake_port_of_both(void);
 struct fake_node *fake_node_start(const struct fake_options *o);
 void fake_node_stop(struct fake_node *n);
 /* "host:port"; valid until fake_node_stop. */

@@ -186,16 +186,18 @@ TEST(handle_interrupt_from_a_thread_and_a_signal)
     EXPECT_CODE(LECTERN_OK, b.db, lectern_prepare(b.db, "SELECT 1", -1, &s, NULL));
     sql_node_hold(b.node, true);
     pthread_t t;
-    uint64_t before = clock_mono_ms();
+    uint64_t before = test_felt_ms();
     EXPECT(pthread_create(&t, NULL, interrupt_soon, &b) == 0);
     EXPECT_CODE(LECTERN_INTERRUPT, b.db, lectern_step(s));
     EXPECT(pthread_join(t, NULL) == 0);
     to_interrupt = b.db;
     EXPECT(signal(SIGALRM, on_alarm) != SIG_ERR);
-    struct itimerval soon = {.it_value = {.tv_usec = 20000}};
+    /* Again and again: the first may come before there is anything to end. */
+    struct itimerval soon = {.it_value = {.tv_usec = 20000}, .it_interval = {.tv_usec = 20000}};
     EXPECT(setitimer(ITIMER_REAL, &soon, NULL) == 0);
     EXPECT_CODE(LECTERN_INTERRUPT, b.db, lectern_step(s));
-    EXPECT(clock_mono_ms() - before < 5000);
+    EXPECT(setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL) == 0);
+    EXPECT(test_felt_ms() - before < 5000);
     sql_node_hold(b.node, false);
     EXPECT_CODE(LECTERN_ROW, b.db, lectern_step(s));
     lectern_interrupt(b.db); /* between two steps */

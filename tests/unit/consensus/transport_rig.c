@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "tests/unit/consensus/free_ports.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -164,8 +165,12 @@ const char *net_address(unsigned port)
 
 void net_mesh(unsigned n)
 {
+    static struct cns_server servers[NODES];
+    static char addresses[NODES][FREE_PORT_ADDRESS_MAX]; /* for who stops and listens again */
+    if (servers[0].id == 0)
+        free_ports(servers, addresses, NODES);
     for (unsigned i = 0; i < n; i++)
-        (void)net_listen(i, "127.0.0.1:0");
+        (void)net_listen(i, addresses[i]);
     for (unsigned i = 0; i < n; i++)
         for (unsigned k = 0; k < n; k++)
             EXPECT_OK(cns_transport_set_peer(net.nodes[i].t, k + 1,

@@ -419,7 +419,7 @@ TEST(websocket_waits_for_the_rest_of_a_message_as_for_a_body)
     struct http_options o = options();
     struct buf b;
     static char large[900000];
-    o.body_ms = 200;
+    o.body_ms = 1500;
     stage_open(&s, o);
     buf_init(&b, SIZE_MAX);
     put_frame(&b, 0x82, large, sizeof large);
@@ -439,7 +439,7 @@ TEST(websocket_waits_for_the_rest_of_a_message_as_for_a_body)
         client_say(&s, steady, b.data + sent, sent + part < b.len ? part : b.len - sent, 0);
         sent += part;
         client_say(&s, small, i == 0 ? "\x81" : "\x80mask\x81", i == 0 ? 1 : 6, 0);
-        stage_for(&s, 30);
+        stage_for(&s, 90);
     }
     EXPECT_EQ(messages - before, 1 + 19);
     expect_late(&s, most);
