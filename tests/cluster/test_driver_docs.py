@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.clients import programs
-from tests.lib.cluster import Cluster, ROOT, case, expect, expect_equal, free_port
+from tests.lib.cluster import HANG, Cluster, ROOT, case, expect, expect_equal, free_port
 
 PRISMA = """datasource db {
   provider = "sqlite"
@@ -87,7 +87,7 @@ def test_the_documented_programs():
         return
     first, *others = blocks("import")
     expect(len(others) >= 8, f"only {len(others)} more programs were found")
-    with Cluster(3, http=True) as c:
+    with Cluster(3, http=True, election_timeout=3000) as c:  # none by accident, for seconds
         for url in (r"http://\1", r"ws://\1", r"libsql://\1?tls=0"):
             greet(c)
             block = re.sub(r"http://([\d.]+:\d+)", url, first)
@@ -112,7 +112,7 @@ def test_the_documented_request():
         c.wait_equal()
         for block in blocks("curl"):
             done = subprocess.run(["sh", "-c", at(c, block)], check=True, capture_output=True,
-                                  text=True, timeout=20)
+                                  text=True, timeout=20 * HANG)
             result = json.loads(done.stdout)["results"][0]["response"]["result"]
             expect_equal(result["rows"], [[{"type": "text", "value": "hello"}]], block)
 

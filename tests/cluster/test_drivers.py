@@ -15,7 +15,7 @@ def run_everywhere(name, *schemes, oldest=18, at_leader=True):
     if missing is not None:
         print(f"skipped: {missing}", file=sys.stderr)
         return
-    with Cluster(3, http=True) as c:
+    with Cluster(3, http=True, election_timeout=3000) as c:  # none by accident, for seconds
         leader = c.leader()
         for node in (c.others(leader)[0], leader) if at_leader else c.others(leader)[:1]:
             for scheme in schemes or ("http",):
