@@ -66,10 +66,10 @@ class Background:
             expect(self.error is None, f"in the background: {self.error}")
 
 
-def writes(node):
-    """About 200 KiB of WAL each, as fast as they come."""
+def writes(node, size=200000):
+    """About so many bytes of WAL each, as fast as they come."""
     def step(q):
-        q.query("INSERT INTO w VALUES (randomblob(200000))")
+        q.query("INSERT INTO w VALUES (randomblob(?))", (size,))
         q.query("DELETE FROM w WHERE rowid < (SELECT max(rowid) FROM w) - 5")
     return Background(node, step)
 
@@ -129,7 +129,7 @@ def test_a_running_read_is_named_and_ended():
         with leader.client() as q:
             fill(q)
         for node in (leader, c.others(leader)[0]):
-            with node.client() as q, writes(leader):
+            with node.client() as q, writes(leader, 1000000):
                 wait_for(lambda n=node, q=q: is_named_and_ended(n, q), f"{node} names it")
                 wait_short(node)
                 expect_equal(q.query("SELECT count(*) FROM t").rows, [(300,)], "afterwards")
