@@ -132,7 +132,8 @@ struct hrana_error {
 struct hrana_result {
     struct buf frames; /* COLUMNS, ROWS: whole frames */
     struct wire_done done;
-    bool read_only; /* it cannot have written: its changes are not told */
+    bool read_only;   /* it cannot have written: its changes are not told */
+    uint64_t took_us; /* from when it was asked; of a batch that runs as one, all of it */
 };
 
 /* The rule for what drivers are told of a write; a statement that changed nothing inserted no row,

@@ -123,7 +123,7 @@ static struct wire_id begin_ask(struct hrana_stream *s) ON_LOOP
 {
     CHECK(!s->ask.under_way && s->ask.error == NULL && s->ask.writer == NULL);
     uint32_t request = s->ask.request + 1;
-    s->ask = (struct hrana_ask){.request = request};
+    s->ask = (struct hrana_ask){.request = request, .began_ns = clock_mono_ns()};
     return (struct wire_id){.stream = STREAM, .request = request};
 }
 

@@ -7,6 +7,7 @@
  * for. The request is run to its end all the same, and if it did something the error says so. */
 #include "node/http/hrana_collect.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "node/http/aside.h"
 #include "node/http/hrana_form.h"
@@ -175,6 +176,7 @@ static void on_step(void *ctx, uint32_t step, const struct wire_done *d, bool re
     struct hrana_result *r = result_of(c, step);
     r->done = *d;
     r->read_only = read_only;
+    r->took_us = (clock_mono_ns() - c->stream->ask.began_ns) / 1000;
 }
 
 static void on_description(void *ctx, struct wire_frame *f)

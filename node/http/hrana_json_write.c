@@ -134,16 +134,15 @@ static void put_written(struct json_writer *j, const struct wire_done *d, bool r
         json_null(j);
 }
 
-/* Some drivers take no result without them. Read counts the rows of the answer alone, and nobody
- * took the time: /metrics has it. */
-static void put_statistics(struct json_writer *j, uint64_t rows, uint64_t written)
+/* Some drivers take no result without them. Read counts the rows of the answer alone. */
+static void put_statistics(struct json_writer *j, uint64_t rows, uint64_t written, uint64_t us)
 {
     json_key(j, "rows_read");
     json_uint(j, rows);
     json_key(j, "rows_written");
     json_uint(j, written);
     json_key(j, "query_duration_ms");
-    json_uint(j, 0);
+    json_real(j, (double)us / 1000);
 }
 
 /* --- results --- */
@@ -169,7 +168,7 @@ static enum err put_result(struct json_writer *j, const struct hrana_result *r, 
     json_end_array(j);
     put_written(j, &r->done, r->read_only);
     put_replication_index(j, seq > r->done.seq ? seq : r->done.seq);
-    put_statistics(j, total, hrana_affected(&r->done, r->read_only));
+    put_statistics(j, total, hrana_affected(&r->done, r->read_only), r->took_us);
     json_end_object(j);
     return ERR_OK;
 }

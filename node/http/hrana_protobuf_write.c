@@ -4,8 +4,8 @@
  *
  * The schema is that of the specification of Hrana 3, and of a statement's result replication_index
  * and what follows it as libSQL's server has them (libsql-hrana/src/proto.rs), which has none of a
- * batch's. 0, false and "" are written as well, as libSQL's client does: every decoder takes them,
- * but for query_duration_ms, which is always 0. */
+ * batch's. 0, false and "" are written as well, as libSQL's client does: every decoder takes them.
+ */
 #include "base/check.h"
 #include "node/http/hrana_frames.h"
 #include "node/http/hrana_protobuf.h"
@@ -112,6 +112,7 @@ static enum err put_result(struct buf *out, uint32_t tag, const struct hrana_res
         protobuf_put_uint(out, 5, seq);
     protobuf_put_uint(out, 6, total); /* rows_read, rows_written: as in JSON */
     protobuf_put_uint(out, 7, hrana_affected(&r->done, r->read_only));
+    protobuf_put_double(out, 8, (double)r->took_us / 1000);
     protobuf_end(out, result);
     return ERR_OK;
 }

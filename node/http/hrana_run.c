@@ -15,6 +15,7 @@
 #include "node/http/hrana_state.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "client/sql_split.h"
 
@@ -219,6 +220,7 @@ static void begin_step(struct hrana_stream *s) ON_LOOP
     if (error == NULL)
         error = refuse_lost(s, text, &done);
     if (done) {
+        s->ask.began_ns = clock_mono_ns(); /* nothing has to be asked */
         tell_step(s, s->step++, &(struct wire_done){0}, true);
         return;
     }

@@ -32,6 +32,7 @@ struct hrana_ask {
     bool under_way; /* no answer yet, or the answer waits for `wait_seq` */
     bool read_only, is_commit, is_rollback;
     uint32_t request;      /* its number on the stream */
+    uint64_t began_ns;     /* when it was asked */
     struct writer *writer; /* it is numbered */
     bool ended;            /* DONE, ERROR or DESCRIPTION came */
     struct wire_done done;

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import time
 
 from tests.lib import metrics
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal, wait_for
@@ -234,6 +235,23 @@ def test_replication_index():
 
 
 @case(short=True)
+def test_results_say_how_long_they_took():
+    slow = ("SELECT count(*) FROM (WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c "
+            "LIMIT 300000) SELECT i FROM c)")
+    with Cluster(1, http=True) as c, Door(c.leader()) as door:
+        door.execute("CREATE TABLE t(n)")
+        began = time.monotonic()
+        a = door.pipeline(execute(slow), {"type": "batch", "batch": atomic(
+            f"INSERT INTO t {slow}", "INSERT INTO t VALUES (2)")}, execute("SELECT 1"), CLOSE)
+        whole = (time.monotonic() - began) * 1000
+        alone, quick = (result(a, i)["query_duration_ms"] for i in (0, 2))
+        steps = [r["query_duration_ms"] for r in result(a, 1)["step_results"] if r is not None]
+        expect_equal(len(steps), 4, "steps")
+        expect(5 < alone and 5 < steps[1] <= steps[3] and 0 < quick, (alone, steps, quick))
+        expect(alone + steps[3] + quick < whole, (alone, steps, quick, whole))
+
+
+@case(short=True)
 def test_results():
     with Cluster(1, http=True) as c, Door(c.leader()) as door:
         door.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, a VARCHAR(9))")
@@ -311,11 +329,12 @@ def random_steps(rng):
 
 
 def run_batch(door, steps):
-    """A batch's result, but for what says when it was."""
+    """A batch's result, but for what says when it was and how long."""
     found = only(door.pipeline({"type": "batch", "batch": steps}, CLOSE))
     for r in (*found["step_results"], found):
         if r is not None:
             r.pop("replication_index", None)
+            r.pop("query_duration_ms", None)
     return found
 
 

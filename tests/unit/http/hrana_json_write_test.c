@@ -52,7 +52,7 @@ static struct hrana_result *all_types(void)
     "{\"type\":\"blob\",\"base64\":\"\"},{\"type\":\"text\",\"value\":\"\xc3\xa4\\u0000\"},"       \
     "{\"type\":\"float\",\"value\":-0.0},{\"type\":\"float\",\"value\":1e999}]],"                  \
     "\"affected_row_count\":0,\"last_insert_rowid\":null,\"replication_index\":\"77\","            \
-    "\"rows_read\":2,\"rows_written\":0,\"query_duration_ms\":0}"
+    "\"rows_read\":2,\"rows_written\":0,\"query_duration_ms\":1.25}"
 
 static void put_description(struct buf *b, uint8_t flags)
 {
@@ -123,7 +123,7 @@ TEST(hrana_json_writes_a_pipeline)
 #define WRITTEN(changes, rowid, seq)                                                               \
     "{\"cols\":[],\"rows\":[],\"affected_row_count\":" changes ",\"last_insert_rowid\":" rowid     \
     ",\"replication_index\":" seq ",\"rows_read\":0,\"rows_written\":" changes                     \
-    ",\"query_duration_ms\":0}"
+    ",\"query_duration_ms\":1.25}"
 
 /* ECOSYSTEM's rule: none for a read, for nothing changed, for 0. */
 TEST(hrana_json_tells_what_a_write_changed)

@@ -122,12 +122,13 @@ TEST(hrana_protobuf_writes_a_pipeline)
     for (size_t i = 0; i < sizeof replies / sizeof replies[0]; i++)
         hrana_write_reply(&w, &replies[i]);
     w.form->end_pipeline(&w, "b.1", "http://a:1");
-    EXPECT_SHOWN_AS(pipeline, &out,
-                    "3{1{2{1{" COLUMNS " " ROWS " 3:0 5:77 6:2 7:0}}}} "
-                    "3{2{1:'no' 2:'SQLITE_ERROR'}} 3{2{1:'no' 2:'SQLITE_ERROR'}} 3{1{4{}}} "
-                    "3{1{8{1:1}}} 3{1{8{1:0}}} "
-                    "3{1{3{1{1{1:0 2{3:2 4:14 5:9 6:0 7:2}} 2{1:2 2{1:'no' 2:'SQLITE_ERROR'}}}}}}"
-                    " 3{1{3{1{}}}} 3{1{1{}}} 1:'b.1' 2:'http://a:1'");
+    EXPECT_SHOWN_AS(
+        pipeline, &out,
+        "3{1{2{1{" COLUMNS " " ROWS " 3:0 5:77 6:2 7:0 8:1.25f}}}} "
+        "3{2{1:'no' 2:'SQLITE_ERROR'}} 3{2{1:'no' 2:'SQLITE_ERROR'}} 3{1{4{}}} "
+        "3{1{8{1:1}}} 3{1{8{1:0}}} "
+        "3{1{3{1{1{1:0 2{3:2 4:14 5:9 6:0 7:2 8:1.25f}} 2{1:2 2{1:'no' 2:'SQLITE_ERROR'}}}}}}"
+        " 3{1{3{1{}}}} 3{1{1{}}} 1:'b.1' 2:'http://a:1'");
     w.form->end_pipeline(&w, NULL, NULL);
     EXPECT(out.len == 0);
     hrana_error_free(error);
@@ -254,7 +255,8 @@ TEST(hrana_protobuf_replaces_an_answer_that_does_not_fit)
         struct hrana_error *why = hrana_error_too_large(false, max);
         char *error = mem_printf("3{1{1{}}} 3{2{1:'%s' 2:'%s'}}", why->message, why->code);
         EXPECT_SHOWN_AS(pipeline, &out,
-                        whole ? "3{1{1{}}} 3{1{2{1{" COLUMNS " " ROWS " 3:0 6:2 7:0}}}}" : error);
+                        whole ? "3{1{1{}}} 3{1{2{1{" COLUMNS " " ROWS " 3:0 6:2 7:0 8:1.25f}}}}"
+                              : error);
         free(error);
         hrana_error_free(why);
         buf_fini(&out);
