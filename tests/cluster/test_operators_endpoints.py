@@ -56,7 +56,7 @@ def wait_for_page(c, node, path, wanted, words=""):
 
 @case(short=True)
 def test_pages_of_a_leader_and_of_followers():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         leader = c.leader()
         url = f"http://127.0.0.1:{leader.http_port}"
         for node in c.nodes:
@@ -129,7 +129,7 @@ def test_pages_answer_get_and_head_only():
 
 @case(short=True)
 def test_nodes_tells_what_status_tells():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         with c.client() as q:
             q.query("CREATE TABLE t(a)")
         c.wait_equal()
@@ -262,7 +262,7 @@ def test_a_stopping_node_takes_no_more():
     """It is not in any balancer's pool from the first moment on, while it still hands over."""
     with Cluster(http=True) as c:
         leader = c.leader()
-        ask(leader, "/readyz", 200)
+        wait_for_page(c, leader, "/readyz", 200)
         for node in c.others(leader):
             node.pause()  # nobody to hand over to
         leader.terminate()
@@ -321,7 +321,7 @@ def test_pages_of_a_failed_node():
 
 @case(short=True)
 def test_metrics_count_what_happens():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         leader = c.leader()
         follower = c.others(leader)[0]
         with leader.client() as q:
@@ -369,7 +369,7 @@ def test_metrics_count_what_happens():
 
 @case(short=True)
 def test_metrics_of_what_is_passed_on():
-    with Cluster(http=True) as c:
+    with Cluster(http=True, election_timeout=3000) as c:
         leader = c.leader()
         follower = c.others(leader)[0]
         with follower.client() as q:
