@@ -27,6 +27,7 @@ def test_a_large_transaction_takes_little_memory_and_stops_no_reader():
     with Cluster(**STEADY) as c, c.leader().client(socket_timeout=60 * PATIENCE) as q:
         leader = c.leader()
         q.query("CREATE TABLE t(v)")
+        c.wait_equal()
         term, slowest, stop = leader.row()["term"], [0.0], threading.Event()
         reads = [0]
 
