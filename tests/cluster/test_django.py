@@ -82,7 +82,7 @@ def test_django_results_are_those_of_sqlite(python):
     wanted = results(python, {**SQLITE, "NAME": os.path.join(tempfile.gettempdir(), "ref.db")})
     expect(len(wanted) >= 18, f"the program did {sorted(wanted)}")
     for at_leader in (False, True):
-        with Cluster(3, http=True) as c:
+        with Cluster(3, http=True, election_timeout=3000) as c:
             leader = c.leader()
             node = leader if at_leader else c.others(leader)[0]
             found = results(python, lectern(node))

@@ -96,11 +96,11 @@ def test_large_answers_stream_and_may_be_cancelled():
 
 @case()
 def test_a_writing_statement_is_interrupted_too():
-    with Cluster() as c, c.client() as q:
+    with Cluster(election_timeout=3000) as c, c.client() as q:
         q.query("CREATE TABLE t(a)")
         sql = ("INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
                "LIMIT 100000000) SELECT i FROM n WHERE i < 0")
-        expect_error("TIMEOUT", lambda: q.query(sql, timeout_ms=300))
+        expect_error("TIMEOUT", lambda: q.query(sql, timeout_ms=1500))
         number = q.begin(sql)
         with c.client() as other:
             # The cancelled one must not hold up the lane for ever.
