@@ -12,7 +12,7 @@ from tests.cluster.test_catchup import (fetches, fetching, make, never_wrong, re
                                         wait_fetched)
 from tests.cluster.test_log_cut import SMALL
 from tests.cluster.test_members import cluster as command
-from tests.lib.cluster import BUILD, PATIENCE, Cluster, Node, case, expect
+from tests.lib.cluster import BUILD, PATIENCE, STEADY, Cluster, Node, case, expect
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
@@ -206,7 +206,7 @@ def test_unreadable_frames_of_the_leaders_wal():
 @case(seconds=90)
 def test_a_leader_that_cannot_read_its_log():
     """A member that was away asks for entries that are in no memory any more."""
-    with FaultyCluster(log_keep="256MiB") as c:
+    with FaultyCluster(**STEADY, log_keep="256MiB") as c:
         w = make_little(c)
         late = c.others(c.leader())[0]
         late.kill()
