@@ -40,7 +40,7 @@ def other_databases(node):
     return log.count("rebuild") + log.count("fetch reason")
 
 
-def write_until(c, condition, what, filler=2000, seconds=40, writers=4, nodes=None):
+def write_until(c, condition, what, filler=10000, seconds=40, writers=4, nodes=None):
     """Writes until CONDITION; all acknowledged rows are checked on every node."""
     with Writers(nodes or c.nodes, writers, filler=filler, first=write_until.first) as w:
         write_until.first += 100
