@@ -579,6 +579,8 @@ def test_a_replica_that_lost_its_directory_does_not_come_back_under_its_old_id()
             wait_member(c, 4, "replica")
             c.wait(lambda n=node: (n.status() or {}).get("state") == "ok", f"{node} is well")
             c.wait_equal()
+            c.wait(lambda: all("peer_up peer=4" in x.log_text() for x in c.nodes[:3]),
+                   "all have met it, and remember that")
             node.kill()
             shutil.rmtree(node.dir)
             if forget == "new leader":
