@@ -463,7 +463,8 @@ void repl_db_want_durable(struct repl_db *db)
 enum err checkpoint_all(struct repl_db *db)
 {
     bool is_free;
-    checkpoint_release_readers(db); /* a follower's restart that did not come */
+    CHECK(db->view == NULL || !db->holds_readers); /* a leader's is its view's */
+    checkpoint_release_readers(db);                /* a follower's restart that did not come */
     checkpoint_wait(db);
     TRY(reap(db, &is_free));
     if (is_free && db->frames > 0) {
