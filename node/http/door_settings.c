@@ -111,7 +111,7 @@ enum err door_settings_check(const struct config *c)
         return err_fail(ERR_CONFIG,
                         "http-read = \"%s\" is not any, bounded:MILLISECONDS, session or strong",
                         c->http_read);
-    if (!hrana_wish_begin(c->http_begin, &wish))
+    if (!hrana_wish_read_begin(c->http_begin, &wish))
         return err_fail(ERR_CONFIG, "http-begin = \"%s\" is not deferred or immediate",
                         c->http_begin);
     if (c->http_url[0] == 0 && config_is_every_address(c->http_listen)) {

@@ -290,7 +290,7 @@ static void go_on_sequence(struct hrana_stream *s) ON_LOOP
     s->sequence_at += one.n;
     error = refuse_lost(s, &one, &done);
     if (error == NULL && !done)
-        error = hrana_ask_statement(s, WIRE_QUERY, &one, &nothing);
+        error = hrana_ask_statement(s, WIRE_QUERY, text_to_ask(s, &one), &nothing);
     if (error != NULL)
         hrana_over(s, error);
 }

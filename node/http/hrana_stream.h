@@ -29,7 +29,7 @@ struct hrana_memory {
 struct hrana_wish {
     enum wire_level level;
     uint32_t bound_ms, timeout_ms; /* 0: the node's default */
-    bool begin_immediate;          /* BEGIN, of an interactive transaction, is BEGIN IMMEDIATE */
+    bool begin_immediate;          /* BEGIN is BEGIN IMMEDIATE, but of what runs as one step */
 };
 
 /* What a request tells while it runs; the frames are borrowed. Callbacks may be NULL, but on_over.

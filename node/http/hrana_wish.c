@@ -16,7 +16,8 @@ static bool find(const struct exchange *x, const char *header, const char *param
     const char *value = exchange_header(x, header);
     if (value == NULL)
         return exchange_param(x, param, out, size);
-    (void)snprintf(out, size, "%s", value);
+    if (snprintf(out, size, "%s", value) >= (int)size)
+        out[0] = 0; /* too long to be any */
     return true;
 }
 
@@ -47,7 +48,7 @@ bool hrana_wish_read_level(const char *text, struct hrana_wish *out)
     return true;
 }
 
-bool hrana_wish_begin(const char *text, struct hrana_wish *out)
+bool hrana_wish_read_begin(const char *text, struct hrana_wish *out)
 {
     out->begin_immediate = strcmp(text, "immediate") == 0;
     return out->begin_immediate || strcmp(text, "deferred") == 0;
@@ -58,12 +59,12 @@ enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out)
     char text[64];
     *out = (struct hrana_wish){.level = WIRE_SESSION};
     bool known = hrana_wish_read_level(x->node->config->http_read, out) &&
-                 hrana_wish_begin(x->node->config->http_begin, out);
+                 hrana_wish_read_begin(x->node->config->http_begin, out);
     CHECK(known); /* door_settings.c */
     if (find(x, "lectern-read", "read", text, sizeof text) && !hrana_wish_read_level(text, out))
         return err_fail(ERR_PROTOCOL, "lectern-read (or ?read=) is any, bounded:MILLISECONDS, "
                                       "session or strong");
-    if (find(x, "lectern-begin", "begin", text, sizeof text) && !hrana_wish_begin(text, out))
+    if (find(x, "lectern-begin", "begin", text, sizeof text) && !hrana_wish_read_begin(text, out))
         return err_fail(ERR_PROTOCOL, "lectern-begin (or ?begin=) is deferred or immediate");
     if (find(x, "lectern-timeout", "timeout", text, sizeof text) &&
         !read_ms(text, &out->timeout_ms))

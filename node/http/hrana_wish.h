@@ -17,8 +17,8 @@
 
 /* Reads a level as above into OUT; false: TEXT is none. */
 bool hrana_wish_read_level(const char *text, struct hrana_wish *out);
-/* The same of how BEGIN is taken. */
-bool hrana_wish_begin(const char *text, struct hrana_wish *out);
+/* The same, how BEGIN is taken. */
+bool hrana_wish_read_begin(const char *text, struct hrana_wish *out);
 /* ERR_PROTOCOL: the sentence says what is wrong. */
 MUST_USE enum err hrana_wish_of(const struct exchange *x, struct hrana_wish *out) ON_LOOP;
 

@@ -1,8 +1,10 @@
 """How BEGIN is taken: as SQLite does, or as one that waits for the writer at once."""
 
+import contextlib
 import threading
 
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal
+from tests.lib.dbapi import lectern
 from tests.lib.hrana import Door, WebSocket, atomic, plain, stmt
 
 PATH = "/v3/pipeline"
@@ -140,11 +142,36 @@ def test_programs_that_read_first_and_write_then_never_fail_with_begin_immediate
 
 
 @case(short=True)
+def test_begin_in_a_script_and_of_python():
+    with Cluster(1, http=True, http_begin="immediate", transaction_idle_timeout=60000) as c:
+        node = c.nodes[0]
+        with Door(node) as door:
+            door.execute("CREATE TABLE t(n)")
+            door.execute("INSERT INTO t VALUES (0)")
+        with Transaction(node, "SELECT 1") as t:
+            t.request({"type": "sequence", "sql": "-- a script\nBEGIN; SELECT n FROM t;"})
+            with Transaction(node, "SELECT 1") as other:
+                later = other.run_later("UPDATE t SET n = n + 1")
+                later.join(0.3)
+                expect(later.is_alive(), "another one wrote")
+                t.run("UPDATE t SET n = n + 1")
+                t.run("COMMIT")
+                later.join()
+        with contextlib.closing(lectern.connect(f"http://127.0.0.1:{node.http_port}",
+                                                isolation_level=None)) as db, Door(node) as door:
+            db.execute("BEGIN DEFERRED")
+            db.execute("SELECT n FROM t").fetchall()
+            door.execute("UPDATE t SET n = n + 1")
+            db.execute("ROLLBACK")
+
+
+@case(short=True)
 def test_a_wrong_word_for_begin_is_refused():
     with Cluster(1, http=True) as c:
         with Door(c.nodes[0]) as door:
             for path, headers in ((PATH, {"lectern-begin": "now"}), (PATH + "?begin=", None),
-                                  (PATH + "?begin=" + 100 * "x", None)):
+                                  (PATH + "?begin=" + 100 * "x", None),
+                                  (PATH, {"lectern-begin": "immediate" + 100 * " " + "x"})):
                 error = door.post(path, {"requests": []}, 400, headers)
                 expect("is deferred or immediate" in error["message"], error)
             answer = door.post(PATH + "?begin=immediate&some=thing", {"requests": []})

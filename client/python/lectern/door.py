@@ -117,7 +117,9 @@ class Door:
     def _send(self, path, request, seconds, url):
         """Posts REQUEST; the head of its answer is here."""
         body = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {"lectern-timeout": str(max(1, int(seconds * 1000))), **self.headers}
+        headers = {"lectern-timeout": str(max(1, int(seconds * 1000))),
+                   "lectern-begin": "deferred",  # who means another one says so in its SQL
+                   **self.headers}
         self._connect(url)
         self._http.sock.settimeout(seconds + GRACE_SECONDS)
         with self._telling(url):
