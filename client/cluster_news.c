@@ -32,7 +32,8 @@ void news_elsewhere(struct lectern_cluster *c)
 
 void news_in_use(struct lectern_cluster *c, uint64_t now_ms)
 {
-    uint64_t period = c->news.refused ? NEWS_ELSEWHERE_MS : NEWS_PERIOD_MS;
+    bool soon = c->news.refused || c->members.news_unheard;
+    uint64_t period = soon ? NEWS_ELSEWHERE_MS : NEWS_PERIOD_MS;
     if (now_ms >= c->news.asked_ms + period || c->news.asked_ms == 0)
         news_wanted(c);
 }

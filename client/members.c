@@ -214,6 +214,7 @@ void members_begin_news(struct members *ms)
 {
     ms->news_leader = ms->news_term = 0;
     ms->news_rows = 0;
+    ms->news_unheard = false;
     for (unsigned i = 0; i < ms->n; i++)
         ms->all[i].told = false;
 }
@@ -245,8 +246,10 @@ void members_take_news(struct members *ms, const struct member *from, const stru
     if (!dialable(address, from, n))
         address[0] = 0;
     struct member *m = entry_for(ms, n->id, address);
-    if (m == NULL)
+    if (m == NULL) {
+        ms->news_unheard = ms->news_unheard || n->is_member;
         return;
+    }
     m->id = n->id;
     m->told = true;
     m->gone = !n->is_member;

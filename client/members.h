@@ -78,6 +78,7 @@ struct members {
     /* Of the list that is being taken. */
     uint64_t news_leader, news_term;
     unsigned news_rows;
+    bool news_unheard; /* a member's address is not known yet to who told it */
 };
 
 void members_init(struct members *ms, const struct url *url, uint64_t seed);

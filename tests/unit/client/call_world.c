@@ -24,6 +24,7 @@ static struct {
         unsigned times; /* 0: for ever */
         char state[32];
         char address[64];
+        bool unheard;
     } node[WORLD_NODES];
     unsigned n, leader;
     uint64_t term, seq, covers;
@@ -84,7 +85,7 @@ static void answer_status(struct fake_peer *p, struct wire_id id)
         put_text(b, us.node[i].state);
         put_integer(b, i + 1);
         put_text(b, "whatever");
-        put_text(b, us.node[i].address);
+        put_text(b, us.node[i].unheard ? "" : us.node[i].address);
         put_text(b, us.leader == i + 1 ? "leader" : "follower");
         put_integer(b, us.term);
         put_integer(b, us.seq);
@@ -364,6 +365,14 @@ void world_state(struct world *w, unsigned node, const char *state)
     EXPECT(node <= w->n);
     lock();
     (void)snprintf(us.node[node - 1].state, sizeof us.node[0].state, "%s", state);
+    unlock();
+}
+
+void world_unheard(struct world *w, unsigned node, bool on)
+{
+    EXPECT(node <= w->n);
+    lock();
+    us.node[node - 1].unheard = on;
     unlock();
 }
 

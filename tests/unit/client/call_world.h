@@ -55,6 +55,8 @@ void world_fails(struct world *w, unsigned node, enum err code, unsigned times);
 /* What STATUS tells from now on. 0: nobody leads. */
 void world_leads(struct world *w, unsigned node);
 void world_state(struct world *w, unsigned node, const char *state);
+/* Nobody has heard of it: STATUS has its row, and no address. */
+void world_unheard(struct world *w, unsigned node, bool on);
 /* STATUS is answered with ERROR. */
 void world_no_status(struct world *w, bool on);
 /* What RESOLVE is answered with: DONE or an error; ERR_NOT_FOUND: as it really was, and what was

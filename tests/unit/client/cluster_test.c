@@ -377,3 +377,26 @@ TEST(cluster_without_status_works)
     EXPECT_EQ(questions(), 2); /* now somebody does */
     world_end(&w);
 }
+
+/* A young cluster: who knows one node only would be lost with it. */
+TEST(cluster_asks_soon_for_members_that_nobody_has_heard_of)
+{
+    world_begin_with(&w, 2, 1);
+    world_unheard(&w, 2, true);
+    for (unsigned asked = 1; asked <= 3; asked++) {
+        world_unheard(&w, 2, asked < 3);
+        EXPECT_OK(run_sql(&w, "INSERT", &a));
+        for (int i = 0; i < 3000 && questions() < asked; i++)
+            turn_for(&w, 10);
+        EXPECT_EQ(questions(), asked);
+        EXPECT_EQ(fake_node_open(w.nodes[1]), 0);
+        turn_for(&w, 1050);
+    }
+    EXPECT_OK(run_sql(&w, "INSERT", &a));
+    turn_for(&w, 50);
+    EXPECT_EQ(questions(), 3);            /* it knows all */
+    EXPECT_OK(run_sql(&w, "SELECT", &a)); /* reads look who is near */
+    while (fake_node_open(w.nodes[1]) == 0)
+        turn_for(&w, 10);
+    world_end(&w);
+}
