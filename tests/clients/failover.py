@@ -14,7 +14,7 @@ import json
 import sys
 
 from tests.clients import programs
-from tests.lib.cluster import Cluster, expect, expect_equal
+from tests.lib.cluster import STEADY, Cluster, expect, expect_equal
 
 # Drivers of the npm registry, and how they reach the node.
 DRIVERS = (("batch", "http"), ("batch", "ws"), ("transaction", "http"), ("transaction", "ws"),
@@ -77,7 +77,7 @@ def count_through(failures, behind=False):
     if missing is not None:
         print(f"skipped: {missing}", file=sys.stderr)
         return
-    with Cluster(3, http=True) as c:
+    with Cluster(3, **STEADY, http=True) as c:  # the leader to lose is the one that leads now
         leader = c.leader()
         survivors = c.others(leader)
         work_through(c, failures, survivors if behind else [leader, *survivors])

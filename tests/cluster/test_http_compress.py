@@ -4,7 +4,7 @@ import json
 import zlib
 
 from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal
-from tests.lib.hrana import Door, batch, stmt
+from tests.lib.hrana import Door, batch, rows_of, stmt
 
 GZIP = {"Accept-Encoding": "gzip, deflate"}
 ENDLESS = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELECT i, 'row' FROM c"
@@ -30,7 +30,8 @@ def test_long_answers_are_compressed():
         plain = door.pipeline(rows, {"type": "close"})
         text, packed, real = unpack(door.ask("POST", "/v3/pipeline",
                                              {"requests": [rows, {"type": "close"}]}, GZIP))
-        expect_equal(json.loads(text)["results"], plain["results"], "the answer")
+        found = [rows_of(a["results"][0]["response"]["result"]) for a in (json.loads(text), plain)]
+        expect(len(found[0]) == 20000 and found[0] == found[1], "the answer is another one")
         expect(real > 1000000 and packed < real / 4, f"{packed} bytes for {real}")
         r = door.ask("POST", "/v3/pipeline", {"requests": [{"type": "close"}]}, GZIP)
         expect_equal(r.getheader("content-encoding"), None, "the coding of a short answer")
