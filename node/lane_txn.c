@@ -175,7 +175,7 @@ static void explain_snapshot(struct request *r) ON_OWNER
     if (r->answer.code == ERR_SQL && r->answer.sqlite_code == SQLITE_BUSY_SNAPSHOT) {
         request_fail(r, ERR_SQL,
                      "the database changed since this transaction first read it: roll back, and "
-                     "begin with BEGIN IMMEDIATE");
+                     "begin with BEGIN IMMEDIATE, or let nodes do so (http-begin)");
         r->answer.sqlite_code = SQLITE_BUSY_SNAPSHOT;
     }
 }

@@ -102,7 +102,7 @@ static void on_read_index(struct cns_read *read, enum err e, uint64_t index)
     }
     drop_strong(w);
     if (clock_mono_ms() > s->give_up_ms)
-        fail(s, e, "no majority confirmed the leader in time: this read cannot be strong");
+        fail(s, e, "no majority confirmed the leader in time: nobody knows how old this read is");
     else
         list_push_back(&s->node->wait_leader, &r->letter.link); /* and ask again */
 }
