@@ -47,7 +47,7 @@ static void echo(struct exchange *x)
     buf_fini(&out);
 }
 
-static bool comes_empty(struct exchange *x, const char *param)
+static bool comes_empty(struct exchange *x, const char *param) ON_LOOP
 {
     char value[16] = "?";
     return exchange_param(x, param, value, sizeof value) && value[0] == 0;
