@@ -287,7 +287,7 @@ TSAN_ROOMS := base,replication,consensus,node,client
 FUZZ_SECONDS ?= 60
 SIM_SEEDS ?= 1000
 
-.PHONY: test test-unit check-asan check-tsan tsan-sqlite cluster clients faults power
+.PHONY: test test-unit check-asan check-tsan tsan-sqlite cluster stalls clients faults power
 .PHONY: sim sim-assert fuzz bench cov lint format
 test: ## everything below a quarter of an hour: unit, cluster, the same under sanitizers
 	$(call variant,release) all unit-bins programs $(BUILD)/release/power_recorder.so \
@@ -326,6 +326,9 @@ tsan-sqlite: | deps ## cluster tests, ThreadSanitizer in SQLite too: SQLITE_SRC=
 
 cluster: all programs $(B)/disk_faults.so ## three-node tests with real processes; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) cluster:$(B)
+
+stalls: all programs $(B)/disk_faults.so ## the same, while all of a test stands still now and then
+	$(Q)python3 tests/stalls.py $(if $(T),--only $(T)) cluster:$(B)
 
 faults: all programs ## long runs of kills, pauses and cuts; T=NAME picks some
 	$(Q)$(RUN) $(if $(T),--only $(T)) faults:$(B)
