@@ -73,9 +73,7 @@ def lose_a_leader(c, started, failure):
 def count_through(failures, behind=False):
     """All drivers, at the leader, or at a node that lives and BEHIND which the leader is lost,
     again and again: each name in FAILURES is one way."""
-    missing = programs.install(oldest=20)
-    if missing is not None:
-        print(f"skipped: {missing}", file=sys.stderr)
+    if not programs.are_here(oldest=20):
         return
     with Cluster(3, **STEADY, http=True) as c:  # the leader to lose is the one that leads now
         leader = c.leader()

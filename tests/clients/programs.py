@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from tests.lib.cluster import HANG, Failure
@@ -80,6 +81,14 @@ def install(oldest=18):
         with open(refused if missing else mark, "w", encoding="utf-8") as f:
             f.write(run + missing if missing else wanted())
     return missing
+
+
+def are_here(oldest=18):
+    """Whether install() misses nothing; what it misses is said where the runner of tests looks."""
+    missing = install(oldest)
+    if missing is not None:
+        print(f"skipped: {missing}", file=sys.stderr)
+    return missing is None
 
 
 class Program:

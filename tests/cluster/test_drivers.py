@@ -3,17 +3,13 @@
 They come from the npm registry (tests/clients); without one, these tests say so and pass.
 """
 
-import sys
-
 from tests.clients import failover, programs
 from tests.lib.cluster import PATIENCE, Cluster, case
 
 
 def run_everywhere(name, *schemes, oldest=18, at_leader=True):
     """The program NAME at a follower, then at the leader of a cluster of its own."""
-    missing = programs.install(oldest)
-    if missing is not None:
-        print(f"skipped: {missing}", file=sys.stderr)
+    if not programs.are_here(oldest):
         return
     with Cluster(3, http=True, election_timeout=3000) as c:  # none by accident, for seconds
         leader = c.leader()
@@ -96,9 +92,7 @@ def test_drizzle_kit():
 
 @case(seconds=360)
 def test_drivers_that_read_first_and_write_then():
-    missing = programs.install(20)
-    if missing is not None:
-        print(f"skipped: {missing}", file=sys.stderr)
+    if not programs.are_here(20):
         return
     with Cluster(3, http=True, http_begin="immediate", election_timeout=3000 * PATIENCE,
                  heartbeat=300) as c:

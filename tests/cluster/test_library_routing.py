@@ -6,8 +6,8 @@ import socket
 import threading
 import time
 
-from tests.lib.cluster import (PATIENCE, Cluster, Failure, case, expect, expect_equal, free_port,
-                               wait_for)
+from tests.lib.cluster import (PATIENCE, STEADY, Cluster, Failure, case, expect, expect_equal,
+                               free_port, wait_for)
 from tests.lib.library import (ANY, CANTOPEN, DONE, ERROR, INTERRUPT, MISUSE, OK, PROTOCOL, TIMEOUT,
                                UNAVAILABLE, UNKNOWN, Library)
 
@@ -17,8 +17,6 @@ SLACK_MS = 2000 * PATIENCE  # what a call may be over its limit: no whole silenc
 ONE_TIMEOUT_MS = 10000 * PATIENCE
 # Of a call that does not wait for that again.
 NO_TIMEOUT_MS = 2400 * PATIENCE
-# An election timeout where one leader goes on, also on a machine that stands still for a second.
-ONE_LEADER_MS = 2000 * PATIENCE
 
 
 def table(c):
@@ -61,7 +59,7 @@ def write_until_at(p, session, node):
 
 @case(short=True)
 def test_library_writes_go_to_the_leader_and_reads_stay_near():
-    with Cluster(election_timeout=ONE_LEADER_MS) as c, Library() as p:
+    with Cluster(**STEADY) as c, Library() as p:
         table(c)
         leader = c.leader()
         p.open(0, c.others(leader)[0].address)

@@ -3,11 +3,9 @@
 import os
 import re
 
-from tests.lib.cluster import PATIENCE, Cluster, case, expect, expect_equal
+from tests.lib.cluster import STEADY, Cluster, case, expect, expect_equal
 from tests.lib.load import TABLE, Writers
 
-# An election timeout where one leader goes on, also on a machine that stands still for a second.
-ONE_LEADER_MS = 2000 * PATIENCE
 KEEP = 1 << 20
 SMALL = {"log_keep": KEEP, "wal_checkpoint": "256KiB", "wal_restart": "512KiB"}
 
@@ -109,7 +107,7 @@ def test_a_start_with_nothing_in_the_log_but_its_record():
 @case(seconds=90)
 def test_a_log_of_large_entries_is_cut_too():
     """Entries as large as a segment."""
-    with Cluster(log_keep="2MiB", election_timeout=ONE_LEADER_MS) as c:
+    with Cluster(log_keep="2MiB", **STEADY) as c:
         with c.client() as q:
             q.query("CREATE TABLE big(a)")
             for _ in range(20):

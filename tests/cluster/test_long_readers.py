@@ -7,8 +7,8 @@ import sqlite3
 import threading
 import time
 
-from tests.lib.cluster import (HANG, PATIENCE, Cluster, case, expect, expect_equal, expect_error,
-                               wait_for)
+from tests.lib.cluster import (HANG, PATIENCE, STEADY, Cluster, case, expect, expect_equal,
+                               expect_error, wait_for)
 from tests.lib.lectern_client import ConnectionLost, LecternError
 
 # Small, so that a test is quick: what matters is their order.
@@ -16,8 +16,6 @@ READER_LIMIT = 1500 * PATIENCE
 LIMITS = {"wal_checkpoint": "128KiB", "wal_restart": "512KiB", "wal_limit": "2MiB",
           "reader_warn": 300, "reader_limit": READER_LIMIT}
 TRANSACTION_LIMIT, NAMED_LIMIT = 3000 * PATIENCE, 2500 * PATIENCE
-# An election timeout where one leader goes on, also on a machine that stands still for a second.
-ONE_LEADER_MS = 2000 * PATIENCE
 WAL_LIMIT = 2 * 1024 * 1024
 # Minutes of work, and no row before the end.
 LONG_COUNT = "SELECT count(*) FROM t a, t b, t c, t d, t e, t f WHERE a.id + f.id = -1"
@@ -124,7 +122,7 @@ def is_named_and_ended(node, q):
 
 @case(short=True)
 def test_a_running_read_is_named_and_ended():
-    with Cluster(election_timeout=ONE_LEADER_MS, **{**LIMITS, "reader_limit": NAMED_LIMIT}) as c:
+    with Cluster(**STEADY, **{**LIMITS, "reader_limit": NAMED_LIMIT}) as c:
         leader = c.leader()
         with leader.client() as q:
             fill(q)
@@ -238,7 +236,7 @@ def stays(node):
 def test_the_wal_is_bounded_whoever_reads():
     """Writes and short reads without an end, and always one read that stays, begun anew as soon as
     it was ended; on the leader and on a follower."""
-    with Cluster(election_timeout=ONE_LEADER_MS, **LIMITS) as c:
+    with Cluster(**STEADY, **LIMITS) as c:
         leader = c.leader()
         nodes = (leader, c.others(leader)[0])
         with leader.client() as q:

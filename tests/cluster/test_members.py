@@ -10,14 +10,12 @@ import subprocess
 import threading
 import time
 
-from tests.lib.cluster import (BUILD, PATIENCE, SETTINGS, Cluster, Node, case, expect,
-                               expect_equal, expect_error, free_port)
+from tests.lib.cluster import (BUILD, PATIENCE, SETTINGS, STEADY, Cluster, Node, case,
+                               expect, expect_equal, expect_error, free_port)
 from tests.lib.lectern_client import ConnectionLost, LecternError
 from tests.lib.load import TABLE, Writers
 
 LECTERN = os.path.join(BUILD, "lectern")
-# An election timeout where only commands move the leadership, also on a machine that stands still.
-ONE_LEADER_MS = 2000 * PATIENCE
 
 
 class Joined(Node):
@@ -165,7 +163,7 @@ def test_a_node_goes_on_asking_a_proxy_whose_server_is_down():
 
 @case(seconds=120)
 def test_a_replica_stays_one_and_the_commands_change_it():
-    with Cluster(election_timeout=ONE_LEADER_MS) as c:
+    with Cluster(**STEADY) as c:
         with load(c):
             node = join(c, 4, "--replica")
             wait_member(c, 4, "replica")

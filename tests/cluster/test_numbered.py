@@ -4,8 +4,8 @@ import os
 import re
 
 from tests.cluster.test_catchup import advance, fetches, make, wait_fetched
-from tests.cluster.test_log_cut import ONE_LEADER_MS, SMALL
-from tests.lib.cluster import Cluster, case, expect, expect_equal, expect_error
+from tests.cluster.test_log_cut import SMALL
+from tests.lib.cluster import STEADY, Cluster, case, expect, expect_equal, expect_error
 from tests.lib.lectern_client import AGAIN, RESOLVE, Number
 
 ONCE = "INSERT INTO t(a) VALUES ('once') RETURNING id"
@@ -87,7 +87,7 @@ def test_nodes_that_fetched_their_database_run_nothing_twice():
 @case(short=True)
 def test_a_number_older_than_what_is_kept_of_its_writer_is_not_run():
     """4,096 answers of one writer are kept. It acknowledged none of them."""
-    with Cluster(election_timeout=ONE_LEADER_MS) as c:
+    with Cluster(**STEADY) as c:
         follower = c.others(c.leader())[0]
         with c.client() as q, follower.client() as other:
             q.query("CREATE TABLE t(id INTEGER PRIMARY KEY, a)")

@@ -6,8 +6,8 @@ import re
 import time
 
 from tests.cluster.test_catchup import begin_fetch, fatten, fetches, fetching, make, wait_fetched
-from tests.cluster.test_log_cut import ONE_LEADER_MS, SMALL, first_index
-from tests.lib.cluster import PATIENCE, Cluster, case, expect
+from tests.cluster.test_log_cut import SMALL, first_index
+from tests.lib.cluster import PATIENCE, STEADY, Cluster, case, expect
 
 GROWTH_KIB = 2 * 1024  # of resident memory: the allocator's fragments, not a leak
 
@@ -23,7 +23,7 @@ def resources(node):
 
 def leave_behind(c, node):
     """NODE sleeps until the others have cut what it lacks, and then fetches."""
-    last, before = c.wait(node.status, f"{node} answers")["commit"], fetches(node)
+    last, before = node.row()["commit"], fetches(node)
     node.pause()
     with c.others(node)[0].client() as q:
         for i in range(200):
@@ -37,7 +37,7 @@ def leave_behind(c, node):
 
 
 def restarts_leak_nothing(cycles):
-    with Cluster(election_timeout=ONE_LEADER_MS, **SMALL) as c:
+    with Cluster(**STEADY, **SMALL) as c:
         make(c)
         c.wait_equal()
         node = c.others(c.leader())[0]

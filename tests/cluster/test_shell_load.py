@@ -226,10 +226,6 @@ def big_sql(path, rows, transaction):
     return path
 
 
-def seq_of(node):
-    return wait_for(node.status, f"{node} answers")["seq"]
-
-
 def kill_leaders_during(c, words, rows, kills):
     """Runs a load; kills the leader each time when rows have come, and starts it again."""
     with subprocess.Popen([LECTERN, "load", "--connect", c.addresses(), *words], text=True,
@@ -239,8 +235,8 @@ def kill_leaders_during(c, words, rows, kills):
         try:
             while done < kills and p.poll() is None:
                 leader = c.leader()
-                seq = seq_of(leader)
-                wait_for(lambda n=leader, s=seq: p.poll() is not None or seq_of(n) > s,
+                seq = leader.row()["seq"]
+                wait_for(lambda n=leader, s=seq: p.poll() is not None or n.row()["seq"] > s,
                          "the load goes on")
                 if p.poll() is not None:
                     break
@@ -339,8 +335,8 @@ def test_ctrl_c_says_what_was_loaded():
         with subprocess.Popen([LECTERN, "load", "--connect", c.addresses(), "--batch-bytes", "5000",
                                path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as p:
-            seq = seq_of(c.leader())
-            wait_for(lambda: seq_of(c.leader()) > seq + 20, "some batches")
+            seq = c.leader().row()["seq"]
+            wait_for(lambda: c.leader().row()["seq"] > seq + 20, "some batches")
             p.send_signal(signal.SIGINT)
             out, err = p.communicate(timeout=30 * PATIENCE)
         expect_equal((p.returncode, out), (130, ""), err)

@@ -2,6 +2,7 @@
  * of one test cannot help or harm the next. */
 #include "tests/lib/test.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <dirent.h>
@@ -119,19 +120,12 @@ uint64_t test_cpu_ms(void)
 
 static _Atomic uint64_t felt_ns;
 
-static uint64_t mono_ns(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void *feel_time(void *arg)
 {
     (void)arg;
-    for (uint64_t before = mono_ns(), now;; before = now) {
+    for (uint64_t before = clock_mono_ns(), now;; before = now) {
         (void)nanosleep(&(struct timespec){.tv_nsec = FELT_STEP_MS * 1000000}, NULL);
-        now = mono_ns();
+        now = clock_mono_ns();
         uint64_t step = now - before, most = 3 * FELT_STEP_MS * 1000000u;
         (void)atomic_fetch_add(&felt_ns, step < most ? step : most);
     }
